@@ -1,0 +1,1 @@
+"""A GPT and its training. Knows nothing of sweeps, Optuna, plots or command lines."""

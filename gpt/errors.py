@@ -1,0 +1,8 @@
+"""The one exception that says "this is yours to mend": a command line prints it as one line and exits 2."""
+
+
+class InputError(ValueError):
+    """Something that the user gave cannot work.
+
+    The message is one line: what must hold, what came instead, the way out.
+    """
