@@ -1,0 +1,142 @@
+"""Checkpoints that a kill at any moment cannot spoil: safetensors and JSON, never a pickle.
+
+    run_dir/checkpoints/step-000300/model.safetensors      weights, named as nanoGPT's, without the tied lm_head
+                                    optimizer.safetensors  AdamW's moments and the random state; absent once done
+                                    state.json             counters, and the SHA-256 of the files above
+
+A checkpoint is written into a temporary folder, flushed to the disk, then renamed; the last two are kept.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from gpt.errors import InputError
+
+KEEP = 2  # the newest may turn out damaged; the one before it then serves
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One checkpoint, read and verified."""
+
+    step: int
+    model: dict[str, Tensor]
+    optimizer: dict[str, Tensor] | None  # None: the run is done, only its weights are kept
+    state: dict[str, Any]
+    skipped: tuple[str, ...] = ()  # newer checkpoints that were damaged, each with the reason
+
+
+def save(
+    run_dir: Path,
+    step: int,
+    model: dict[str, Tensor],
+    optimizer: dict[str, Tensor] | None,
+    state: dict[str, Any],
+) -> None:
+    """Write the checkpoint of `step`, then drop all but the last KEEP (all others, without optimizer).
+
+    Raises:
+        OSError: the disk is full or not writable; earlier checkpoints are untouched.
+    """
+    folder = run_dir / "checkpoints"
+    folder.mkdir(parents=True, exist_ok=True)
+    final = folder / f"step-{step:06d}"
+    temporary = folder / f".{final.name}.{os.getpid()}"
+    try:
+        temporary.mkdir()
+        tensors = {"model.safetensors": model}
+        if optimizer is not None:
+            tensors["optimizer.safetensors"] = optimizer
+        for name, content in tensors.items():
+            save_file(content, temporary / name)
+        hashes = {name: _sha256(temporary / name) for name in tensors}
+        text = json.dumps({"step": step, "sha256": hashes, "state": state}, indent=1)
+        (temporary / "state.json").write_text(text)
+        _publish(temporary, final)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    _forget_old(folder, keep=1 if optimizer is None else KEEP)
+
+
+def load(run_dir: Path) -> Checkpoint | None:
+    """The newest checkpoint that is whole; None if there is none at all.
+
+    Raises:
+        InputError: there are checkpoints, and every one is damaged.
+    """
+    skipped: list[str] = []
+    for path in reversed(_checkpoints(run_dir / "checkpoints")):
+        try:
+            return _read(path, tuple(skipped))
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            skipped.append(f"{path.name}: {error}")
+    if skipped:
+        raise InputError(
+            f"{run_dir / 'checkpoints'} must hold a whole checkpoint, but {'; '.join(skipped)}; "
+            f"train it again from the start in another directory."
+        )
+    return None
+
+
+def discard(run_dir: Path) -> None:
+    """Remove every checkpoint of a run."""
+    shutil.rmtree(run_dir / "checkpoints", ignore_errors=True)
+
+
+def _read(path: Path, skipped: tuple[str, ...]) -> Checkpoint:
+    manifest = json.loads((path / "state.json").read_text())
+    for name, expected in manifest["sha256"].items():
+        if _sha256(path / name) != expected:  # torch and safetensors load a flipped bit silently
+            raise ValueError(f"{name} is damaged (its SHA-256 differs)")
+    has_optimizer = "optimizer.safetensors" in manifest["sha256"]
+    return Checkpoint(
+        step=manifest["step"],
+        model=load_file(path / "model.safetensors"),
+        optimizer=load_file(path / "optimizer.safetensors") if has_optimizer else None,
+        state=manifest["state"],
+        skipped=skipped,
+    )
+
+
+def _publish(temporary: Path, final: Path) -> None:
+    """Make the rename survive a power cut: files first, then their folder, then its parent."""
+    for path in [*temporary.iterdir(), temporary]:
+        _fsync(path)
+    if final.exists():  # the same step again, after a resume from an older checkpoint
+        shutil.rmtree(final)
+    temporary.rename(final)
+    _fsync(final.parent)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """Finished checkpoints, oldest first."""
+    return sorted(folder.glob("step-*"), key=lambda path: int(path.name.removeprefix("step-")))
+
+
+def _forget_old(folder: Path, keep: int) -> None:
+    for path in _checkpoints(folder)[:-keep]:
+        shutil.rmtree(path)
+    for path in folder.glob(".step-*"):  # left by a process that was killed while it wrote
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,133 @@
+"""GPT-2 as in nanoGPT, with the same parameter names, so that checkpoints exchange. No loss inside.
+
+Shapes: B sequences, T tokens each (at most block_size), C = n_embd, H = n_head, D = C // H, V = vocab_size.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gpt.config import GPTConfig
+
+
+class LayerNorm(nn.Module):
+    """LayerNorm with an optional bias, under nanoGPT's parameter names."""
+
+    def __init__(self, width: int, bias: bool) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.bias = nn.Parameter(torch.zeros(width)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise each token's vector: (B, T, C) -> (B, T, C)."""
+        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, 1e-5)
+
+
+class CausalSelfAttention(nn.Module):
+    """Each token looks at itself and at what came before it."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.n_head = config.n_head
+        self.dropout = config.dropout
+        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.bias)
+        self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Mix information along T: (B, T, C) -> (B, T, C)."""
+        B, T, C = x.shape
+        qkv = self.c_attn(x).view(B, T, 3, self.n_head, C // self.n_head)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, H, T, D)
+        dropout = self.dropout if self.training else 0.0
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout)
+        y = y.transpose(1, 2).reshape(B, T, C)  # heads side by side again
+        return F.dropout(self.c_proj(y), self.dropout, self.training)
+
+
+class MLP(nn.Module):
+    """Each token thinks for itself, four times as wide."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.dropout = config.dropout
+        self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd, bias=config.bias)
+        self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd, bias=config.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, C) -> (B, T, C)."""
+        return F.dropout(self.c_proj(F.gelu(self.c_fc(x))), self.dropout, self.training)
+
+
+class Block(nn.Module):
+    """Attention, then MLP, each on a normalised copy and added back (pre-norm)."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.ln_1 = LayerNorm(config.n_embd, config.bias)
+        self.attn = CausalSelfAttention(config)
+        self.ln_2 = LayerNorm(config.n_embd, config.bias)
+        self.mlp = MLP(config)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, C) -> (B, T, C)."""
+        x = x + self.attn(self.ln_1(x))
+        return x + self.mlp(self.ln_2(x))
+
+
+class GPT(nn.Module):
+    """Token ids (B, T) -> hidden states (B, T, C); `logits` turns those into scores (B, T, V).
+
+    Source: Radford et al. (2019), GPT-2, as written in Karpathy's nanoGPT.
+    """
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.transformer = nn.ModuleDict(
+            {
+                "wte": nn.Embedding(config.vocab_size, config.n_embd),
+                "wpe": nn.Embedding(config.block_size, config.n_embd),
+                "h": nn.ModuleList(Block(config) for _ in range(config.n_layer)),
+                "ln_f": LayerNorm(config.n_embd, config.bias),
+            }
+        )
+        self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
+        self.lm_head.weight = self.transformer["wte"].weight  # the head is tied to the embedding
+        self.apply(_initialise)
+        for name, parameter in self.named_parameters():
+            if name.endswith("c_proj.weight"):  # 2 n_layer of these add up in the residual stream
+                nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * config.n_layer))
+
+    def forward(self, idx: Tensor) -> Tensor:
+        """Hidden states after the last LayerNorm.
+
+        Args:
+            idx: Token ids, shape (B, T), T at most block_size.
+
+        Returns:
+            Shape (B, T, C).
+        """
+        positions = torch.arange(idx.shape[1], device=idx.device)
+        x = self.transformer["wte"](idx) + self.transformer["wpe"](positions)
+        x = F.dropout(x, self.config.dropout, self.training)
+        for block in self.transformer["h"]:  # type: ignore[union-attr]
+            x = block(x)
+        return self.transformer["ln_f"](x)  # type: ignore[no-any-return]
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Unnormalised scores of the next token: (..., C) -> (..., V)."""
+        return self.lm_head(hidden)  # type: ignore[no-any-return]
+
+    def num_params(self) -> int:
+        """Number of parameters without the position embedding, as nanoGPT counts them."""
+        positions = self.transformer["wpe"].weight
+        return sum(p.numel() for p in self.parameters()) - positions.numel()  # type: ignore[operator]
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=0.02)
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)

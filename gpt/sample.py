@@ -1,0 +1,102 @@
+"""Text from a trained model: a run directory and a prompt in, stories out."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from gpt import checkpoint, tokenizer
+from gpt.config import read_config
+from gpt.errors import InputError
+from gpt.model import GPT
+
+
+def load_model(run_dir: Path, device: str = "cpu") -> GPT:
+    """The model of the run's newest whole checkpoint, ready to evaluate.
+
+    Raises:
+        InputError: `run_dir` is no run directory, or it holds no whole checkpoint.
+    """
+    config = read_config(run_dir / "config.json")
+    saved = checkpoint.load(run_dir)
+    if saved is None:
+        raise InputError(f"{run_dir} must hold a checkpoint, but there is none yet; train it first.")
+    model = GPT(config)
+    model.load_state_dict(saved.model, strict=False)  # lm_head.weight is wte.weight
+    return model.to(device).eval()
+
+
+def sample(
+    run_dir: Path,
+    prompt: str,
+    max_new_tokens: int = 200,
+    temperature: float = 0.8,
+    top_k: int | None = 50,
+    seed: int = 0,
+    num_samples: int = 1,
+    device: str = "cpu",
+) -> list[str]:
+    """Stories that begin with `prompt`, each up to its <|endoftext|> or `max_new_tokens`.
+
+    Args:
+        run_dir: A run directory with a checkpoint and a tokenizer.
+        prompt: May be empty.
+        max_new_tokens: At least 1; context beyond block_size is forgotten.
+        temperature: At least 0; 0 takes the most likely token.
+        top_k: Draw from the k most likely tokens; None: from all.
+        seed: Of the draws; the same seed, the same stories.
+        num_samples: How many stories.
+        device: Where the model runs.
+
+    Raises:
+        InputError: see `load_model`.
+    """
+    model = load_model(run_dir, device)
+    encoding = tokenizer.load(run_dir / "tokenizer.json")
+    end = tokenizer.end_of_text(encoding)
+    start = [end, *encoding.encode_ordinary(prompt)]
+    idx = torch.tensor([start] * num_samples, device=device)  # (num_samples, T)
+    generator = torch.Generator(device).manual_seed(seed)
+    idx = generate(model, idx, max_new_tokens, temperature, top_k, generator, end)
+    return [encoding.decode(_story(row.tolist(), len(start), end)) for row in idx]
+
+
+@torch.no_grad()
+def generate(
+    model: GPT,
+    idx: Tensor,
+    max_new_tokens: int,
+    temperature: float,
+    top_k: int | None,
+    generator: torch.Generator,
+    end: int,
+) -> Tensor:
+    """Append tokens to `idx` (B, T) until every row holds `end` or max_new_tokens have been drawn."""
+    finished = torch.zeros(len(idx), dtype=torch.bool, device=idx.device)
+    for _ in range(max_new_tokens):
+        context = idx[:, -model.config.block_size :]
+        scores = model.logits(model(context)[:, -1]).float()  # (B, V)
+        drawn = _draw(scores, temperature, top_k, generator)
+        idx = torch.cat([idx, drawn], dim=1)
+        finished |= drawn.squeeze(1) == end
+        if finished.all():
+            break
+    return idx
+
+
+def _draw(
+    scores: Tensor, temperature: float, top_k: int | None, generator: torch.Generator
+) -> Tensor:
+    """One token per row: (B, V) -> (B, 1)."""
+    if temperature == 0:
+        return scores.argmax(-1, keepdim=True)
+    if top_k is not None and top_k < scores.shape[-1]:
+        smallest_kept = scores.topk(top_k).values[:, -1:]
+        scores = scores.masked_fill(scores < smallest_kept, -torch.inf)
+    return torch.multinomial((scores / temperature).softmax(-1), 1, generator=generator)
+
+
+def _story(tokens: list[int], prompt_length: int, end: int) -> list[int]:
+    """Without the leading end-of-text, cut at the first one after the prompt."""
+    stop = tokens.index(end, prompt_length) if end in tokens[prompt_length:] else len(tokens)
+    return tokens[1:stop]

@@ -1,0 +1,346 @@
+"""Train one GPT: `train(config)` yields an Evaluation at every evaluation step; closing it ends the run.
+
+    python -m gpt.train RUN_DIR
+
+trains what RUN_DIR/config.json says, writes events.jsonl and checkpoints there, and continues from the
+last checkpoint when it is started again. SIGTERM and SIGINT stop it at a checkpoint. Knows nothing of
+sweeps: final training, a sweep's trial and a run by hand all enter here.
+"""
+
+import math
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+from torch import Tensor
+
+from gpt import checkpoint
+from gpt.config import TrainConfig, read_config
+from gpt.data import Batches, TokenData, prepare
+from gpt.errors import InputError
+from gpt.evaluate import Evaluation, bits_per_byte, n_targets, perplexity, validation_nats
+from gpt.events import append_event
+from gpt.losses import LOSSES
+from gpt.model import GPT
+from gpt.optim import learning_rate_at, make_optimizer
+
+
+class Diverged(ArithmeticError):
+    """The training loss or its gradient became infinite or NaN; the optimiser has not used it.
+
+    Attributes:
+        step: Optimiser steps that were finished before.
+    """
+
+    def __init__(self, step: int, message: str) -> None:
+        super().__init__(message)
+        self.step = step
+
+
+@dataclass
+class Counters:
+    """Where a run stands between two optimiser steps; saved with every checkpoint."""
+
+    step: int = 0
+    loss_sum: float = 0.0  # training objective, summed over the steps since the last evaluation
+    steps_since_evaluation: int = 0
+    seconds_since_evaluation: float = 0.0
+    seconds: float = 0.0  # training and evaluation
+    grad_norm: float = 0.0
+    learning_rate: float = 0.0
+
+
+class Run:
+    """A model, its optimiser, its data and its counters: what one step changes and a checkpoint holds."""
+
+    def __init__(self, config: TrainConfig, data: TokenData) -> None:
+        torch.set_num_threads(config.threads)
+        torch.manual_seed(config.seed)
+        self.config = config
+        self.device = torch.device(config.device)
+        self.model = GPT(config).to(self.device)
+        self.optimizer = make_optimizer(self.model, config)
+        self.batches = Batches(data.train, config.block_size, config.batch_size, config.seed)
+        self.validation = data.validation(config.block_size, config.eval_tokens)
+        self.n_validation_targets = n_targets(self.validation)
+        self.counters = Counters()
+        self.hidden = torch.compile(self.model) if config.compile else self.model
+        self.loss = LOSSES[config.loss].fn
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Matrix products in config.dtype; weights, sums and the optimiser stay float32."""
+        if self.config.dtype == "float32":
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+
+    def step(self) -> None:
+        """One optimiser step.
+
+        Raises:
+            Diverged: the loss or the gradient is not finite; weights are as before.
+        """
+        started, config, counters = time.perf_counter(), self.config, self.counters
+        counters.learning_rate = learning_rate_at(counters.step, config)
+        for group in self.optimizer.param_groups:
+            group["lr"] = counters.learning_rate
+        loss = self._backward()
+        norm = torch.nn.utils.clip_grad_norm_(
+            self.model.parameters(), config.grad_clip or math.inf
+        ).item()
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise Diverged(
+                counters.step,
+                f"training loss {loss:g}, gradient norm {norm:g} after step {counters.step} "
+                f"at learning rate {counters.learning_rate:.3g}",
+            )
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        counters.step += 1
+        counters.loss_sum += loss
+        counters.steps_since_evaluation += 1
+        counters.grad_norm = norm
+        seconds = time.perf_counter() - started
+        counters.seconds += seconds
+        counters.seconds_since_evaluation += seconds
+
+    def _backward(self) -> float:
+        """Gradients of the mean objective over one step's micro-batches; returns that mean."""
+        total = 0.0
+        for _ in range(self.config.gradient_accumulation_steps):
+            idx, targets = (x.to(self.device, non_blocking=True) for x in self.batches.next())
+            with self.autocast():
+                logits = self.model.logits(self.hidden(idx))
+            loss = self.loss(logits.flatten(0, 1), targets.flatten(), **self.config.loss_options)
+            loss = loss / self.config.gradient_accumulation_steps
+            loss.backward()
+            total += loss.item()
+        return total
+
+    def evaluate(self) -> Evaluation:
+        """Measure the model on validation and start a new interval."""
+        started, counters = time.perf_counter(), self.counters
+        nats = validation_nats(
+            self.model, self.validation, self.config.batch_size, self.autocast()
+        )
+        mean_nats = nats / self.n_validation_targets
+        counters.seconds += time.perf_counter() - started
+        tokens_per_step = self.config.tokens_per_step
+        interval = counters.steps_since_evaluation
+        result = Evaluation(
+            step=counters.step,
+            tokens=counters.step * tokens_per_step,
+            train_loss=counters.loss_sum / interval,
+            cross_entropy=mean_nats,
+            perplexity=perplexity(mean_nats),
+            bits_per_byte=bits_per_byte(nats, self.validation.text_bytes),
+            learning_rate=counters.learning_rate,
+            grad_norm=counters.grad_norm,
+            tokens_per_second=interval * tokens_per_step / counters.seconds_since_evaluation,
+            elapsed_seconds=counters.seconds,
+            peak_memory_bytes=_peak_memory(self.device),
+        )
+        counters.loss_sum = counters.seconds_since_evaluation = 0.0
+        counters.steps_since_evaluation = 0
+        return result
+
+    @property
+    def done(self) -> bool:
+        """Whether the last step has been made."""
+        return self.counters.step >= self.config.max_steps
+
+    @property
+    def at_evaluation(self) -> bool:
+        """Whether the grid of evaluations holds this step; the last step always is on it."""
+        return self.counters.step % self.config.eval_interval == 0 or self.done
+
+    def save(self, run_dir: Path) -> None:
+        """Write a checkpoint; of a run that is done, only the weights."""
+        weights = {k: v for k, v in self.model.state_dict().items() if k != "lm_head.weight"}
+        state = {"counters": asdict(self.counters), "batches": self.batches.state_dict()}
+        optimizer = None if self.done else self._optimizer_tensors()
+        checkpoint.save(run_dir, self.counters.step, weights, optimizer, state)
+
+    def restore(self, saved: checkpoint.Checkpoint) -> None:
+        """Continue exactly where `save` was called."""
+        self.model.load_state_dict(saved.model, strict=False)  # lm_head.weight is wte.weight
+        self.counters = Counters(**saved.state["counters"])
+        self.batches.load_state_dict(saved.state["batches"])
+        if saved.optimizer is not None:
+            self._load_optimizer_tensors(saved.optimizer)
+
+    def _optimizer_tensors(self) -> dict[str, Tensor]:
+        """AdamW's state by parameter name, and the states of the random generators."""
+        tensors = {
+            f"{key}.{name}": value
+            for name, parameter in self.model.named_parameters()
+            for key, value in self.optimizer.state[parameter].items()
+        }
+        tensors["rng.cpu"] = torch.get_rng_state()
+        if self.device.type == "cuda":
+            tensors["rng.cuda"] = torch.cuda.get_rng_state(self.device)
+        return tensors
+
+    def _load_optimizer_tensors(self, tensors: dict[str, Tensor]) -> None:
+        for name, parameter in self.model.named_parameters():
+            self.optimizer.state[parameter] = {
+                key: tensors[f"{key}.{name}"].to(parameter.device)
+                for key in ("step", "exp_avg", "exp_avg_sq")
+                if f"{key}.{name}" in tensors
+            }
+        torch.set_rng_state(tensors["rng.cpu"])
+        if "rng.cuda" in tensors and self.device.type == "cuda":
+            torch.cuda.set_rng_state(tensors["rng.cuda"], self.device)
+
+
+def train(
+    config: TrainConfig,
+    run_dir: Path | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    note: Callable[[str], None] = lambda message: None,
+) -> Iterator[Evaluation]:
+    """Train a GPT.
+
+    Sets torch's thread count and random state, as a program that owns its process does.
+
+    Args:
+        config: The run.
+        run_dir: Where checkpoints go, at every evaluation; an existing one is continued.
+        stop: Asked before every step; true saves a checkpoint and ends the run early.
+        note: Told what a reader of the log should know.
+
+    Yields:
+        One Evaluation at every eval_interval steps and at the last step. A checkpoint follows it.
+
+    Raises:
+        InputError: the device or the data are not there, or the text is too short.
+        Diverged: the loss or the gradient became infinite or NaN.
+    """
+    check_device(config.device)
+    data = prepare(config.data)
+    data.require(config.block_size)
+    run = Run(config, data)
+    saved = checkpoint.load(run_dir) if run_dir else None
+    if saved:
+        for damaged in saved.skipped:
+            note(f"passed over a damaged checkpoint: {damaged}")
+        run.restore(saved)
+        note(f"continues at step {saved.step}")
+    while not run.done:
+        if stop():
+            if run_dir:
+                run.save(run_dir)
+            return
+        run.step()
+        if run.at_evaluation:
+            evaluation = run.evaluate()
+            random_state = torch.get_rng_state()
+            yield evaluation
+            torch.set_rng_state(random_state)  # whatever the caller drew does not change the run
+            if run_dir:
+                run.save(run_dir)
+
+
+def train_directory(run_dir: Path, stop: Callable[[], bool] = lambda: False) -> Iterator[Evaluation]:
+    """Train what run_dir/config.json says, and log it in run_dir/events.jsonl.
+
+    Yields:
+        The evaluations that this call makes; none if the run is done already.
+
+    Raises:
+        InputError: see `train`; or another process trains in this directory.
+        Diverged: see `train`; it is in the log.
+    """
+    config = read_config(run_dir / "config.json")
+    try:
+        with FileLock(run_dir / ".lock", timeout=0):
+            yield from _train_logged(config, run_dir, stop)
+    except Timeout:
+        raise InputError(f"{run_dir} must have one trainer, but another process is at it.") from None
+
+
+def _train_logged(
+    config: TrainConfig, run_dir: Path, stop: Callable[[], bool]
+) -> Iterator[Evaluation]:
+    append_event(run_dir, "start", pid=os.getpid())
+    step = 0
+
+    def note(message: str) -> None:
+        append_event(run_dir, "note", message=message)
+
+    try:
+        prepare(config.data).save_tokenizer(run_dir / "tokenizer.json")
+        with closing(train(config, run_dir, stop, note)) as evaluations:  # type: ignore[type-var]
+            for evaluation in evaluations:
+                step = evaluation.step
+                append_event(run_dir, "evaluation", **asdict(evaluation))
+                yield evaluation
+    except Diverged as error:
+        append_event(run_dir, "error", outcome="diverged", step=error.step, message=str(error))
+        raise
+    except torch.OutOfMemoryError as error:
+        append_event(run_dir, "error", outcome="oom", step=step, message=str(error))
+        raise
+    except Exception as error:
+        message = f"{type(error).__name__}: {error}"
+        append_event(run_dir, "error", outcome="error", step=step, message=message)
+        raise
+    saved = checkpoint.load(run_dir)
+    step = saved.step if saved else 0
+    append_event(run_dir, "done" if step >= config.max_steps else "stopped", step=step)
+
+
+def check_device(device: str) -> None:
+    """Raise InputError unless torch can train on `device`."""
+    if device == "cpu":
+        return
+    kind, _, index = device.partition(":")
+    if kind != "cuda" or (index and not index.isdigit()):
+        raise InputError(f"device must be cpu, cuda or cuda:N, but got {device!r}.")
+    count = torch.cuda.device_count()
+    if int(index or 0) >= count:
+        raise InputError(
+            f"device {device} is not there: torch sees {count} CUDA devices; use --device cpu."
+        )
+
+
+def _peak_memory(device: torch.device) -> int:
+    """Largest memory so far, in bytes: the allocator's on CUDA, the process's on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return kilobytes if sys.platform == "darwin" else kilobytes * 1024
+
+
+def evaluation_of(event: dict[str, Any]) -> Evaluation:
+    """The Evaluation that an `evaluation` event carries."""
+    return Evaluation(**{field.name: event[field.name] for field in fields(Evaluation)})
+
+
+def main() -> int:
+    """`python -m gpt.train RUN_DIR`: exit code 0 when done or stopped, 2 for bad input, 1 otherwise."""
+    asked: list[int] = []
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, lambda number, frame: asked.append(number))
+    try:
+        for evaluation in train_directory(Path(sys.argv[1]), stop=lambda: bool(asked)):
+            print(f"step {evaluation.step}: perplexity {evaluation.perplexity:.3f}", flush=True)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except Diverged as error:
+        print(f"diverged: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
