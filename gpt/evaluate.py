@@ -2,30 +2,12 @@
 
 import math
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 
 import torch
 
 from gpt.data import ValidationSet
 from gpt.losses import IGNORE_INDEX, cross_entropy
 from gpt.model import GPT
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """What a run knows of itself at one step; one line of events.jsonl, one row of the database."""
-
-    step: int  # optimiser steps so far
-    tokens: int  # training tokens so far
-    train_loss: float  # mean training objective since the last evaluation; its unit is the loss's
-    cross_entropy: float  # on validation, nats per token, under softmax
-    perplexity: float  # exp(cross_entropy)
-    bits_per_byte: float  # of validation text, end-of-text tokens included in the bits
-    learning_rate: float  # of the last step
-    grad_norm: float  # of the last step, before clipping
-    tokens_per_second: float  # training only, since the last evaluation
-    elapsed_seconds: float  # training and evaluation, carried over a resume
-    peak_memory_bytes: int  # of the device; of the process on the CPU
 
 
 @torch.no_grad()

@@ -12,12 +12,35 @@ A resumed run may write an evaluation a second time; a reader keeps the first of
 import json
 import os
 import time
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 Event = dict[str, Any]
 
 FILE = "events.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What a run knows of itself at one step; one line of events.jsonl, one row of the database."""
+
+    step: int  # optimiser steps so far
+    tokens: int  # training tokens so far
+    train_loss: float  # mean training objective since the last evaluation; its unit is the loss's
+    cross_entropy: float  # on validation, nats per token, under softmax
+    perplexity: float  # exp(cross_entropy)
+    bits_per_byte: float  # of validation text, end-of-text tokens included in the bits
+    learning_rate: float  # of the last step
+    grad_norm: float  # of the last step, before clipping
+    tokens_per_second: float  # training only, since the last evaluation
+    elapsed_seconds: float  # training and evaluation, carried over a resume
+    peak_memory_bytes: int  # of the device; of the process on the CPU
+
+
+def evaluation_of(event: Event) -> Evaluation:
+    """The Evaluation that an `evaluation` event carries."""
+    return Evaluation(**{field.name: event[field.name] for field in fields(Evaluation)})
 
 
 def append_event(run_dir: Path, event: str, **fields: Any) -> None:

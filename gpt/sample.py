@@ -20,7 +20,9 @@ def load_model(run_dir: Path, device: str = "cpu") -> GPT:
     config = read_config(run_dir / "config.json")
     saved = checkpoint.load(run_dir)
     if saved is None:
-        raise InputError(f"{run_dir} must hold a checkpoint, but there is none yet; train it first.")
+        raise InputError(
+            f"{run_dir} must hold a checkpoint, but there is none yet; train it first."
+        )
     model = GPT(config)
     model.load_state_dict(saved.model, strict=False)  # lm_head.weight is wte.weight
     return model.to(device).eval()

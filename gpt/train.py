@@ -10,14 +10,14 @@ sweeps: final training, a sweep's trial and a run by hand all enter here.
 import math
 import os
 import resource
+import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
@@ -27,8 +27,8 @@ from gpt import checkpoint
 from gpt.config import TrainConfig, read_config
 from gpt.data import Batches, TokenData, prepare
 from gpt.errors import InputError
-from gpt.evaluate import Evaluation, bits_per_byte, n_targets, perplexity, validation_nats
-from gpt.events import append_event
+from gpt.evaluate import bits_per_byte, n_targets, perplexity, validation_nats
+from gpt.events import Evaluation, append_event
 from gpt.losses import LOSSES
 from gpt.model import GPT
 from gpt.optim import learning_rate_at, make_optimizer
@@ -116,7 +116,7 @@ class Run:
         """Gradients of the mean objective over one step's micro-batches; returns that mean."""
         total = 0.0
         for _ in range(self.config.gradient_accumulation_steps):
-            idx, targets = (x.to(self.device, non_blocking=True) for x in self.batches.next())
+            idx, targets = (x.to(self.device, non_blocking=True) for x in next(self.batches))
             with self.autocast():
                 logits = self.model.logits(self.hidden(idx))
             loss = self.loss(logits.flatten(0, 1), targets.flatten(), **self.config.loss_options)
@@ -128,9 +128,7 @@ class Run:
     def evaluate(self) -> Evaluation:
         """Measure the model on validation and start a new interval."""
         started, counters = time.perf_counter(), self.counters
-        nats = validation_nats(
-            self.model, self.validation, self.config.batch_size, self.autocast()
-        )
+        nats = validation_nats(self.model, self.validation, self.config.batch_size, self.autocast())
         mean_nats = nats / self.n_validation_targets
         counters.seconds += time.perf_counter() - started
         tokens_per_step = self.config.tokens_per_step
@@ -206,7 +204,7 @@ def train(
     run_dir: Path | None = None,
     stop: Callable[[], bool] = lambda: False,
     note: Callable[[str], None] = lambda message: None,
-) -> Iterator[Evaluation]:
+) -> Generator[Evaluation, None, None]:
     """Train a GPT.
 
     Sets torch's thread count and random state, as a program that owns its process does.
@@ -228,7 +226,12 @@ def train(
     data = prepare(config.data)
     data.require(config.block_size)
     run = Run(config, data)
-    saved = checkpoint.load(run_dir) if run_dir else None
+    saved = None
+    if run_dir:
+        shutil.copyfile(
+            data.tokenizer_path, run_dir / "tokenizer.json"
+        )  # to sample without the cache
+        saved = checkpoint.load(run_dir)
     if saved:
         for damaged in saved.skipped:
             note(f"passed over a damaged checkpoint: {damaged}")
@@ -249,7 +252,9 @@ def train(
                 run.save(run_dir)
 
 
-def train_directory(run_dir: Path, stop: Callable[[], bool] = lambda: False) -> Iterator[Evaluation]:
+def train_directory(
+    run_dir: Path, stop: Callable[[], bool] = lambda: False
+) -> Generator[Evaluation, None, None]:
     """Train what run_dir/config.json says, and log it in run_dir/events.jsonl.
 
     Yields:
@@ -264,12 +269,14 @@ def train_directory(run_dir: Path, stop: Callable[[], bool] = lambda: False) -> 
         with FileLock(run_dir / ".lock", timeout=0):
             yield from _train_logged(config, run_dir, stop)
     except Timeout:
-        raise InputError(f"{run_dir} must have one trainer, but another process is at it.") from None
+        raise InputError(
+            f"{run_dir} must have one trainer, but another process is at it."
+        ) from None
 
 
 def _train_logged(
     config: TrainConfig, run_dir: Path, stop: Callable[[], bool]
-) -> Iterator[Evaluation]:
+) -> Generator[Evaluation, None, None]:
     append_event(run_dir, "start", pid=os.getpid())
     step = 0
 
@@ -277,8 +284,7 @@ def _train_logged(
         append_event(run_dir, "note", message=message)
 
     try:
-        prepare(config.data).save_tokenizer(run_dir / "tokenizer.json")
-        with closing(train(config, run_dir, stop, note)) as evaluations:  # type: ignore[type-var]
+        with closing(train(config, run_dir, stop, note)) as evaluations:
             for evaluation in evaluations:
                 step = evaluation.step
                 append_event(run_dir, "evaluation", **asdict(evaluation))
@@ -318,11 +324,6 @@ def _peak_memory(device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device)
     kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return kilobytes if sys.platform == "darwin" else kilobytes * 1024
-
-
-def evaluation_of(event: dict[str, Any]) -> Evaluation:
-    """The Evaluation that an `evaluation` event carries."""
-    return Evaluation(**{field.name: event[field.name] for field in fields(Evaluation)})
 
 
 def main() -> int:

@@ -1,0 +1,457 @@
+"""The one that asks and tells: ask -> launch -> report -> prune -> tell, until the study has its total.
+
+One driver per study is the only writer of its storage; trial processes know nothing of Optuna. It tails
+their events.jsonl, so a driver that dies loses nothing: the next one adopts the processes that still
+train and continues the other trials from their checkpoints, under the same numbers.
+"""
+
+import json
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import optuna
+from filelock import FileLock, Timeout
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+
+from gpt.config import DataConfig, TrainConfig, read_config
+from gpt.data import TokenData, prepare
+from gpt.errors import InputError
+from gpt.events import Event, evaluation_of, read_events
+from sweep import results
+from sweep.executors import Slot, TrialProcess, plan_slots
+from sweep.progress import Listener
+from sweep.pruning import should_prune
+from sweep.sampling import next_arm, next_params
+from sweep.spec import StudySpec
+from sweep.storage import DEFAULT_STORAGE, open_storage, open_study, record_evaluation
+
+POLL_SECONDS = 0.1  # between two looks at the events; a look costs well under a millisecond
+MAX_CRASHES = 2  # at the same step, until a trial counts as failed
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a call of `run` leaves behind."""
+
+    study: str
+    finished: int
+    total: int
+    outcomes: dict[str, int]
+    best: dict[str, tuple[int, float]]  # arm -> (trial number, perplexity)
+    already_complete: bool
+    signal: int | None  # that ended the call early
+    seconds: float
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether a signal ended the call before the total was reached."""
+        return self.signal is not None
+
+
+@dataclass
+class Running:
+    """A trial in its slot."""
+
+    trial: Trial
+    arm: str
+    run_dir: Path
+    config: TrainConfig
+    slot: Slot
+    process: TrialProcess
+    offset: int = 0  # bytes of events.jsonl that have been read
+    last: tuple[int, float] | None = None  # step and perplexity of the last evaluation
+    end: Event | None = None  # the event with which the process said goodbye
+    pruned: bool = False
+    crashes: list[int] = field(default_factory=list)  # the last step known at each crash
+
+
+def run(
+    spec: StudySpec,
+    data: DataConfig,
+    *,
+    trials: int,
+    listener: Listener,
+    storage: str = DEFAULT_STORAGE,
+    runs: Path = Path("runs"),
+    device: str = "auto",
+    workers: int | None = None,
+) -> Summary:
+    """Bring a study to `trials` trials in total, continuing whatever an earlier call left.
+
+    Args:
+        spec: The study, resolved for the kind of `device`.
+        data: Which text; "auto" takes the hub or else the built-in corpus.
+        trials: Total of the study: complete, pruned and failed.
+        listener: Told what happens.
+        storage: URL or path of the database.
+        runs: Run directories go to runs/<study>/<trial number>.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        workers: Trials at a time; None chooses.
+
+    Raises:
+        InputError: one of these cannot work, or another process runs this study.
+    """
+    if trials < 1:
+        raise InputError(f"trials must be at least 1, but got {trials}.")
+    if workers is not None and workers < 1:
+        raise InputError(f"workers must be at least 1, but got {workers}.")
+    slots = plan_slots(resolve_device(device), workers, _cuda_devices())
+    opened = open_storage(storage, create=True)
+    with _only_driver(runs / spec.name, spec.name), listener:
+        tokens = prepare(data, listener.message)
+        tokens.require(spec.block_size)
+        study = open_study(opened, spec, _data_facts(tokens, spec))
+        study.set_user_attr("device", slots[0].device.partition(":")[0])
+        study.set_user_attr("n_trials", trials)
+        driver = Driver(study, opened, spec, _pinned(data, tokens), slots, runs, listener)
+        _show_header(driver, storage, tokens)
+        return driver.run(trials)
+
+
+class Driver:
+    """The loop over slots. `run` above is the way in."""
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        storage: RDBStorage,
+        spec: StudySpec,
+        data: DataConfig,
+        slots: list[Slot],
+        runs: Path,
+        listener: Listener,
+    ) -> None:
+        self.study = study
+        self.storage = storage
+        self.spec = spec
+        self.data = data
+        self.slots = slots
+        self.runs = runs
+        self.listener = listener
+        self.running: list[Running] = []
+        self.signals: list[int] = []  # received so far
+
+    def run(self, total: int) -> Summary:
+        """Launch, follow and tell until `total` trials are finished or a signal says stop."""
+        started = time.monotonic()
+        pending = self._unfinished()
+        complete = not pending and len(self.study.get_trials(deepcopy=False)) >= total
+        self._show_counts(total)
+        with self._signals_noted():
+            try:
+                while not complete:
+                    self._follow_all(total)
+                    if not self.signals:
+                        self._fill_slots(pending, total)
+                    if not self.running:
+                        break
+                    time.sleep(POLL_SECONDS)
+            finally:
+                for running in self.running:  # only after an error: nobody is left behind
+                    running.process.stop()
+        seconds = time.monotonic() - started
+        self._add_wall_seconds(seconds)
+        return self._summary(total, seconds, complete)
+
+    # --- launching ---------------------------------------------------------------------------
+
+    def _fill_slots(self, pending: list[FrozenTrial], total: int) -> None:
+        """Continue what an earlier call left, then ask for new trials."""
+        taken = {running.slot.index for running in self.running}
+        for slot in self.slots:
+            if slot.index in taken:
+                continue
+            if pending:
+                self._launch(pending.pop(0), slot)
+            elif len(self.study.get_trials(deepcopy=False)) < total:
+                self._launch(self._ask(), slot)
+
+    def _ask(self) -> FrozenTrial:
+        """A new trial, stored as RUNNING in one transaction with all that it needs."""
+        arm = next_arm(self.study, self.spec)
+        params, origin = next_params(self.study, self.spec, arm)
+        self.study.add_trial(
+            create_trial(
+                state=TrialState.RUNNING,
+                params=params,
+                distributions=self.spec.distributions(params),
+                user_attrs={"arm": arm, "origin": origin},
+            )
+        )
+        return self.study.get_trials(deepcopy=False)[-1]
+
+    def _launch(self, frozen: FrozenTrial, slot: Slot) -> None:
+        """Train a trial in a slot: a new one, one to continue, or one whose process still trains."""
+        self.storage.set_trial_state_values(frozen._trial_id, TrialState.RUNNING)
+        trial = Trial(self.study, frozen._trial_id)
+        run_dir = self.runs / self.spec.name / str(frozen.number)
+        config = self._configure(trial, run_dir, slot)
+        process = TrialProcess.find(run_dir) or TrialProcess.start(run_dir, slot)
+        running = Running(trial, frozen.user_attrs["arm"], run_dir, config, slot, process)
+        if frozen.intermediate_values:
+            running.last = max(frozen.intermediate_values.items())
+        self.running.append(running)
+        self.listener.trial_started(frozen.number, running.arm, frozen.params, config.max_steps)
+
+    def _configure(self, trial: Trial, run_dir: Path, slot: Slot) -> TrainConfig:
+        """The trial's config.json: written once, then the truth however often it is continued."""
+        path = run_dir / "config.json"
+        if path.exists():
+            return read_config(path)
+        run_dir.mkdir(parents=True, exist_ok=True)
+        config = self.spec.train_config(trial.params, self.data, slot.device, slot.threads)
+        trial.set_user_attr("run_dir", str(run_dir))
+        trial.set_user_attr("n_params", _n_params(config))
+        temporary = path.with_suffix(".json.partial")
+        temporary.write_text(config.model_dump_json(indent=1))
+        temporary.replace(path)
+        return config
+
+    def _unfinished(self) -> list[FrozenTrial]:
+        """Trials that an earlier call left, oldest first."""
+        states = (TrialState.RUNNING, TrialState.WAITING)
+        return self.study.get_trials(deepcopy=False, states=states)
+
+    # --- following ---------------------------------------------------------------------------
+
+    def _follow_all(self, total: int) -> None:
+        for running in list(self.running):
+            alive = running.process.alive  # asked first: what it wrote last is then surely read
+            self._read_events(running)
+            if not alive:
+                self.running.remove(running)
+                self._conclude(running)
+                self._show_counts(total)
+
+    def _read_events(self, running: Running) -> None:
+        events, running.offset = read_events(running.run_dir, running.offset)
+        for event in events:
+            kind = event["event"]
+            if kind == "evaluation":
+                self._report(running, event)
+            elif kind == "note":
+                self.listener.message(f"trial {running.trial.number} {event['message']}")
+            elif kind in ("done", "stopped", "error"):
+                running.end = event
+            elif kind == "start":
+                running.end = None
+
+    def _report(self, running: Running, event: Event) -> None:
+        """Store an evaluation that is new, and prune if it is hopeless."""
+        evaluation, number = evaluation_of(event), running.trial.number
+        seen = running.last is not None and evaluation.step <= running.last[0]
+        if seen or running.pruned:
+            return
+        running.last = evaluation.step, evaluation.perplexity
+        record_evaluation(self.storage, self.study.study_name, number, evaluation)
+        running.trial.report(self._capped(evaluation.perplexity), evaluation.step)
+        self.listener.evaluation(number, evaluation)
+        if evaluation.step < running.config.max_steps and should_prune(
+            self.study, self.spec, number
+        ):
+            running.pruned = True
+            running.process.stop()
+
+    # --- telling -----------------------------------------------------------------------------
+
+    def _conclude(self, running: Running) -> None:
+        """A process has ended: tell its trial, or start it again, or leave it for the next call."""
+        end = running.end or {}
+        if running.pruned:
+            step, value = running.last or (0, float(running.config.vocab_size))
+            reason = f"above the median of its arm at step {step}"
+            self._tell(running, TrialState.PRUNED, "pruned", value, reason)
+        elif end.get("event") == "done" and running.last:
+            self._tell(running, TrialState.COMPLETE, "complete", running.last[1], None)
+        elif end.get("outcome") in ("diverged", "oom"):
+            self._tell_worst(running, end)
+        elif self.signals:  # to be continued by the next call
+            self.storage.set_trial_state_values(running.trial._trial_id, TrialState.WAITING)
+        else:
+            self._retry_or_fail(running, end)
+
+    def _tell_worst(self, running: Running, end: Event) -> None:
+        """As PRUNED with the worst perplexity there is: the sampler learns from it, never from FAIL."""
+        worst = float(running.config.vocab_size)
+        running.trial.report(worst, max(end["step"], (running.last or (0, 0.0))[0] + 1))
+        self._tell(running, TrialState.PRUNED, end["outcome"], worst, end["message"])
+
+    def _retry_or_fail(self, running: Running, end: Event) -> None:
+        """A crash is the machine's fault at first, the trial's when it comes back at the same step."""
+        reason = end.get("message") or running.process.exit_reason()
+        running.crashes.append(running.last[0] if running.last else 0)
+        if running.crashes.count(running.crashes[-1]) >= MAX_CRASHES:
+            self._tell(running, TrialState.FAIL, "failed", None, reason)
+            return
+        self.listener.message(f"trial {running.trial.number} {reason}; it is started again")
+        running.process = TrialProcess.start(running.run_dir, running.slot)
+        self.running.append(running)
+
+    def _tell(
+        self,
+        running: Running,
+        state: TrialState,
+        outcome: str,
+        value: float | None,
+        reason: str | None,
+    ) -> None:
+        trial = running.trial
+        trial.set_user_attr("outcome", outcome)  # attributes first: a told trial takes none
+        if reason:
+            trial.set_user_attr("reason", reason)
+        complete = state == TrialState.COMPLETE
+        self.study.tell(trial, self._capped(value) if complete and value else None, state=state)
+        self.listener.trial_finished(trial.number, running.arm, outcome, value, reason)
+
+    def _capped(self, perplexity: float) -> float:
+        """Guessing uniformly has perplexity V: anything above, infinity too, counts as that."""
+        return min(perplexity, float(self._vocab_size))
+
+    @property
+    def _vocab_size(self) -> int:
+        return int(self.study.user_attrs["data"]["vocab_size"])
+
+    # --- signals and figures -----------------------------------------------------------------
+
+    @contextmanager
+    def _signals_noted(self) -> Iterator[None]:
+        """The first signal stops every trial at a checkpoint; a second one, at once."""
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        before = {number: signal.signal(number, self._on_signal) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.signals.append(number)
+        for running in self.running:
+            if len(self.signals) == 1:
+                running.process.stop()
+            else:
+                running.process.kill()
+        if len(self.signals) == 1:
+            self.listener.message("stopping at a checkpoint; once more to stop at once")
+
+    def _show_counts(self, total: int) -> None:
+        finished = len(self.study.get_trials(deepcopy=False)) - len(self._unfinished())
+        self.listener.counts(finished, total, results.best_by_arm(self.study))
+
+    def _add_wall_seconds(self, seconds: float) -> None:
+        before = self.study.user_attrs.get("wall_seconds", 0.0)
+        self.study.set_user_attr("wall_seconds", before + seconds)
+
+    def _summary(self, total: int, seconds: float, already_complete: bool) -> Summary:
+        trials = self.study.get_trials(deepcopy=False)
+        outcomes = [t.user_attrs["outcome"] for t in trials if t.state.is_finished()]
+        interrupted = bool(self.signals) and len(outcomes) < total
+        return Summary(
+            study=self.study.study_name,
+            finished=len(outcomes),
+            total=total,
+            outcomes={outcome: outcomes.count(outcome) for outcome in sorted(set(outcomes))},
+            best=results.best_by_arm(self.study),
+            already_complete=already_complete,
+            signal=self.signals[0] if interrupted else None,
+            seconds=seconds,
+        )
+
+
+def resolve_device(device: str) -> str:
+    """Resolve "auto": it is CUDA where torch sees a device, else the CPU.
+
+    Raises:
+        InputError: the device is not there.
+    """
+    from gpt.train import check_device
+
+    if device == "auto":
+        return "cuda" if _cuda_devices() else "cpu"
+    check_device(device)
+    return device
+
+
+def _cuda_devices() -> int:
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def _pinned(data: DataConfig, tokens: TokenData) -> DataConfig:
+    """The configuration that finds exactly these tokens again, here or on another machine."""
+    source = {"hub": "hub", "built-in": "built-in"}.get(tokens.meta.kind, data.source)
+    return data.model_copy(update={"source": source, "fingerprint": tokens.meta.fingerprint})
+
+
+def _data_facts(tokens: TokenData, spec: StudySpec) -> dict[str, Any]:
+    """What the study's attribute "data" says of its text."""
+    from gpt.evaluate import perplexity
+
+    meta = tokens.meta
+    validation = tokens.validation(spec.block_size, spec.eval_tokens)
+    floor = validation.floor_nats_per_token
+    names = (
+        "fingerprint kind name notice tokenizer vocab_size "
+        "train_stories train_tokens validation_stories validation_tokens"
+    )
+    return {
+        **{name: getattr(meta, name) for name in names.split()},
+        "eval_tokens": int((validation.targets >= 0).sum()),
+        "floor_perplexity": perplexity(floor) if floor is not None else None,
+    }
+
+
+def _n_params(config: TrainConfig) -> int:
+    import torch
+
+    from gpt.model import GPT
+
+    with torch.device("meta"):  # counts without memory
+        return GPT(config).num_params()
+
+
+def _show_header(driver: Driver, storage: str, tokens: TokenData) -> None:
+    meta, slots = tokens.meta, driver.slots
+    devices = ", ".join(sorted({slot.device for slot in slots}))
+    driver.listener.header(
+        {
+            "study": driver.study.study_name,
+            "data": f"{meta.name}, {meta.train_tokens:,} training tokens, {meta.tokenizer}",
+            "slots": f"{len(slots)} on {devices}, {slots[0].threads} CPU thread(s) each",
+            "storage": storage,
+        }
+    )
+    if meta.notice:
+        driver.listener.notice(meta.notice)
+
+
+@contextmanager
+def _only_driver(folder: Path, study: str) -> Iterator[None]:
+    """Hold the study's lock; the first driver's pid and host are in a file beside it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    owner = folder / ".driver.json"
+    lock = FileLock(folder / ".driver.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        first = json.loads(owner.read_text()) if owner.exists() else {}
+        raise InputError(
+            f"study {study!r} must have one driver, but process {first.get('pid')} on "
+            f"{first.get('host')} runs it; wait for it, or stop it with Ctrl-C."
+        ) from None
+    try:
+        owner.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
+        yield
+    finally:
+        owner.unlink(missing_ok=True)
+        lock.release()

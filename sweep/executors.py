@@ -1,0 +1,123 @@
+"""Where a trial trains: one operating-system process per trial, in a slot of its own. Knows nothing of Optuna.
+
+A process of its own frees its memory for certain, and a crash or an out-of-memory costs one trial.
+"""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from gpt.events import read_events
+
+MAX_AUTO_WORKERS = 8  # beyond it the sampler learns too little between two trials
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place for one trial at a time."""
+
+    index: int
+    device: str  # "cpu", "cuda:0", ...
+    threads: int  # of the CPU
+
+
+def plan_slots(device: str, workers: int | None, n_devices: int = 1) -> list[Slot]:
+    """The slots of a sweep.
+
+    Several trials with one thread each do more work than one with all of them at the sizes of a CPU
+    budget (tests/benchmarks/slots.json). On CUDA the default is one trial per device.
+
+    Args:
+        device: "cpu", "cuda" (all of n_devices) or "cuda:N".
+        workers: How many trials at a time; None chooses.
+        n_devices: CUDA devices that torch sees.
+    """
+    cores = available_cores()
+    if device == "cpu":
+        count = workers or min(cores, MAX_AUTO_WORKERS)
+        devices = ["cpu"]
+    else:
+        devices = [device] if ":" in device else [f"cuda:{i}" for i in range(n_devices)]
+        count = workers or len(devices)
+    threads = max(1, cores // count)
+    return [Slot(i, devices[i % len(devices)], threads) for i in range(count)]
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class TrialProcess:
+    """A process that trains one run directory; it outlives the driver if the driver is killed."""
+
+    def __init__(self, process: psutil.Process) -> None:
+        self._process = process
+
+    @classmethod
+    def start(cls, run_dir: Path, slot: Slot) -> "TrialProcess":
+        """Start `python -m gpt.train` on run_dir; what it prints goes to run_dir/log.txt.
+
+        It gets a session of its own, so that Ctrl-C in the terminal reaches only the driver, which
+        then asks every trial to stop at a checkpoint.
+        """
+        with (run_dir / "log.txt").open("ab") as log:
+            process = psutil.Popen(
+                [sys.executable, "-m", "gpt.train", str(run_dir.resolve())],
+                env={**os.environ, "OMP_NUM_THREADS": str(slot.threads)},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        return cls(process)
+
+    @classmethod
+    def find(cls, run_dir: Path) -> "TrialProcess | None":
+        """The process that an earlier driver started on run_dir and that still trains, if any."""
+        events, _ = read_events(run_dir)
+        pids = [event["pid"] for event in events if event["event"] == "start"]
+        if not pids:
+            return None
+        try:
+            process = psutil.Process(pids[-1])
+            if str(run_dir.resolve()) in process.cmdline():  # the number may be another's by now
+                return cls(process)
+        except psutil.Error:
+            return None
+        return None
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still runs."""
+        try:
+            return self._process.is_running() and self._process.status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
+
+    def exit_reason(self) -> str:
+        """How a process of ours that has ended did so, in words."""
+        code = self._process.wait(timeout=0) if isinstance(self._process, psutil.Popen) else None
+        if code is None:
+            return "ended without a word"
+        return f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+
+    def stop(self) -> None:
+        """Ask it to write a checkpoint and end."""
+        self._signal(psutil.Process.terminate)
+
+    def kill(self) -> None:
+        """End it now."""
+        self._signal(psutil.Process.kill)
+
+    def _signal(self, send: "object") -> None:
+        try:
+            send(self._process)  # type: ignore[operator]
+        except psutil.NoSuchProcess:
+            return

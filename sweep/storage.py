@@ -1,0 +1,214 @@
+"""Open or resume a study in its database; the evaluations table. Knows nothing of training or plots.
+
+Optuna's own tables hold studies and trials, so that its CLI and its dashboard read the file as it is. One
+more table, `evaluations`, holds every Evaluation that a trial reported. The driver is the only writer.
+"""
+
+from collections.abc import Iterable
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import optuna
+import sqlalchemy as sa
+from optuna.storages import RDBStorage
+from sqlalchemy.dialects import sqlite
+
+from gpt.errors import InputError
+from gpt.events import Evaluation
+from sweep.spec import StudySpec
+
+DEFAULT_STORAGE = "sqlite:///runs/sweep.db"
+BUSY_TIMEOUT = 60  # seconds to wait for another process's lock; SQLite's own 5 end in an error
+SQLITE_HEADER = b"SQLite format 3\x00"
+_COLUMN_TYPES = {int: sa.BigInteger(), float: sa.Float(53)}
+
+metadata = sa.MetaData()
+evaluations = sa.Table(
+    "evaluations",
+    metadata,
+    sa.Column("study_name", sa.String(512), primary_key=True),
+    sa.Column("trial_number", sa.Integer, primary_key=True),
+    *(
+        sa.Column(field.name, _COLUMN_TYPES[field.type], primary_key=field.name == "step")  # type: ignore[index]
+        for field in fields(Evaluation)
+    ),
+)
+
+
+def storage_url(storage: str) -> str:
+    """A SQLAlchemy URL as it is; anything else is the path of a SQLite file."""
+    return storage if "://" in storage else f"sqlite:///{storage}"
+
+
+def open_storage(storage: str, *, create: bool = False) -> RDBStorage:
+    """The Optuna storage at a URL or path, with write-ahead logging and patience for locks.
+
+    Args:
+        storage: For example sqlite:///runs/sweep.db, runs/sweep.db or postgresql://...
+        create: Make the database and its tables when they are missing.
+
+    Raises:
+        InputError: there is no database and `create` is false, it is not one of ours, or it cannot be
+            written.
+    """
+    url = storage_url(storage)
+    path = sqlite_path(url)
+    if path:
+        _check_sqlite_file(path, create)
+    options = {"connect_args": {"timeout": BUSY_TIMEOUT}} if path else {}
+    try:
+        opened = RDBStorage(url, engine_kwargs=options)
+        if create:
+            _set_up(opened.engine, wal=path is not None)
+    except (sa.exc.SQLAlchemyError, RuntimeError, ImportError) as error:
+        reason = str(getattr(error, "orig", None) or error).splitlines()[0].rstrip(".")
+        raise InputError(f"storage {storage} must be a database to use, but {reason}.") from None
+    return opened
+
+
+def sqlite_path(url: str) -> Path | None:
+    """The file of a SQLite URL; None for other databases."""
+    parsed = sa.make_url(url)
+    return Path(parsed.database) if parsed.drivername == "sqlite" and parsed.database else None
+
+
+def _check_sqlite_file(path: Path, create: bool) -> None:
+    """Refuse what SQLite would silently create or misread."""
+    if path.is_dir():
+        raise InputError(f"storage {path} must be a file, but it is a folder.")
+    if not path.exists():
+        if not create:
+            raise InputError(
+                f"storage {path} must exist, but there is no such file; "
+                f"`squen-sweep run` makes it, --storage names another."
+            )
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"storage {path} must be in a folder, but {error.strerror}: {error.filename}."
+            ) from None
+        return
+    try:
+        with path.open("rb") as file:
+            header = file.read(len(SQLITE_HEADER))
+    except OSError as error:
+        raise InputError(f"storage {path} must be readable, but {error.strerror}.") from None
+    if header != SQLITE_HEADER:
+        raise InputError(
+            f"storage {path} must be a SQLite database, but it is another kind of file; "
+            f"it was not touched. Pass another --storage."
+        )
+    if not create:
+        _check_tables(path)
+
+
+def _check_tables(path: Path) -> None:
+    """A reading command must not put Optuna's tables into somebody else's database."""
+    engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_TIMEOUT})
+    try:
+        known = "studies" in sa.inspect(engine).get_table_names()
+    except sa.exc.DatabaseError as error:
+        raise InputError(f"storage {path} must be a sound database, but {error.orig}.") from None
+    finally:
+        engine.dispose()
+    if not known:
+        raise InputError(f"storage {path} must hold studies, but it has none of their tables.")
+
+
+def _set_up(engine: sa.Engine, wal: bool) -> None:
+    """Our table, and for SQLite write-ahead logging: readers never block the sweep, nor it them."""
+    metadata.create_all(engine)
+    if wal:
+        with engine.connect() as connection:
+            connection.execute(sa.text("PRAGMA journal_mode=WAL"))
+
+
+def open_study(storage: RDBStorage, spec: StudySpec, data: dict[str, Any]) -> optuna.Study:
+    """Create the study of `spec`, or resume it if it was made from the same spec and the same text.
+
+    Args:
+        storage: Opened with create=True.
+        spec: What the study file declares, for one device.
+        data: Facts of the prepared data; "fingerprint" pins the study to its text and tokenizer.
+
+    Raises:
+        InputError: the stored study was made from another spec or other text.
+    """
+    names = {summary.study_name for summary in optuna.get_all_study_summaries(storage)}
+    study = optuna.create_study(
+        storage=storage, study_name=spec.name, direction="minimize", load_if_exists=True
+    )
+    if spec.name in names and "spec" in study.user_attrs:
+        _refuse_other_spec(study, spec)
+        _refuse_other_data(study, data)
+        return study
+    study.set_metric_names(["validation perplexity"])
+    study.set_user_attr("data", data)
+    study.set_user_attr("spec_digest", spec.digest)
+    study.set_user_attr("spec", spec.model_dump(mode="json"))
+    return study
+
+
+def load_study(storage: RDBStorage, name: str) -> optuna.Study:
+    """A study to read.
+
+    Raises:
+        InputError: the storage holds no such study; the message lists those it holds.
+    """
+    try:
+        return optuna.load_study(study_name=name, storage=storage)
+    except KeyError:
+        known = sorted(s.study_name for s in optuna.get_all_study_summaries(storage))
+        raise InputError(
+            f"study {name!r} must be in the storage, but it holds "
+            f"{', '.join(known) if known else 'no study yet'}; `squen-sweep run --study {name}` starts it."
+        ) from None
+
+
+def record_evaluation(
+    storage: RDBStorage, study_name: str, trial_number: int, evaluation: Evaluation
+) -> None:
+    """Add one row to the evaluations table; a step that is there already stays as it is."""
+    row = {"study_name": study_name, "trial_number": trial_number, **asdict(evaluation)}
+    key = evaluations.primary_key.columns
+    with storage.engine.begin() as connection:
+        if connection.dialect.name == "sqlite":
+            connection.execute(sqlite.insert(evaluations).values(row).on_conflict_do_nothing())
+            return
+        known = sa.select(evaluations.c.step).where(*(column == row[column.name] for column in key))
+        if connection.execute(known).first() is None:
+            connection.execute(evaluations.insert().values(row))
+
+
+def _refuse_other_spec(study: optuna.Study, spec: StudySpec) -> None:
+    if study.user_attrs.get("spec_digest") == spec.digest:
+        return
+    differing = _differing(study.user_attrs["spec"], spec.model_dump(mode="json"))
+    raise InputError(
+        f"study {spec.name!r} was made from another spec ({', '.join(differing)} differs); "
+        f"rename the study or pass another --storage."
+    )
+
+
+def _refuse_other_data(study: optuna.Study, data: dict[str, Any]) -> None:
+    stored = study.user_attrs["data"]
+    if stored["fingerprint"] == data["fingerprint"]:
+        return
+    raise InputError(
+        f"study {study.study_name!r} is pinned to its text, {stored['name']} "
+        f"({stored['fingerprint'][:8]}), but now it is {data['name']} ({data['fingerprint'][:8]}); "
+        f"pass the same --data, rename the study or pass another --storage."
+    )
+
+
+def _differing(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> Iterable[str]:
+    """The dotted keys whose values differ, without what only describes."""
+    keys = [k for k in {**old, **new} if prefix or k not in ("description", "question")]
+    for key in keys:
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            yield from _differing(a, b, f"{prefix}{key}.")
+        elif a != b:
+            yield prefix + key

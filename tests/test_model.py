@@ -1,0 +1,118 @@
+"""The model is GPT-2: the same logits as an independent implementation, the same names as nanoGPT."""
+
+import math
+
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from gpt.config import GPTConfig
+from gpt.model import GPT
+
+SMALL = GPTConfig(vocab_size=97, block_size=16, n_layer=3, n_head=4, n_embd=32, bias=True)
+
+
+def hugging_face_twin(model: GPT) -> GPT2LMHeadModel:
+    """The same weights in Hugging Face's GPT-2, whose Conv1D keeps matrices transposed."""
+    c = model.config
+    twin = GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=c.vocab_size,
+            n_positions=c.block_size,
+            n_embd=c.n_embd,
+            n_layer=c.n_layer,
+            n_head=c.n_head,
+            activation_function="gelu",
+            attn_pdrop=0.0,
+            embd_pdrop=0.0,
+            resid_pdrop=0.0,
+        )
+    )
+    transposed = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
+    weights = {
+        name: value.t() if name.endswith(transposed) else value
+        for name, value in model.state_dict().items()
+    }
+    twin.load_state_dict(weights)
+    return twin.eval()
+
+
+def test_logits_equal_hugging_faces_gpt2_with_the_same_random_weights():
+    torch.manual_seed(0)
+    model = GPT(SMALL).eval()
+    for parameter in model.parameters():  # biases and gains too, which start at 0 and 1
+        torch.nn.init.normal_(parameter, std=0.2)
+    idx = torch.randint(SMALL.vocab_size, (2, SMALL.block_size))
+    with torch.no_grad():
+        ours, theirs = model.logits(model(idx)), hugging_face_twin(model)(idx).logits
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
+def test_parameter_names_are_nanogpts():
+    names = {name for name, _ in GPT(SMALL.model_copy(update={"n_layer": 1})).named_parameters()}
+    block = "transformer.h.0."
+    assert names == {
+        "transformer.wte.weight",
+        "transformer.wpe.weight",
+        *(f"{block}ln_{i}.{kind}" for i in (1, 2) for kind in ("weight", "bias")),
+        *(f"{block}attn.{m}.{kind}" for m in ("c_attn", "c_proj") for kind in ("weight", "bias")),
+        *(f"{block}mlp.{m}.{kind}" for m in ("c_fc", "c_proj") for kind in ("weight", "bias")),
+        "transformer.ln_f.weight",
+        "transformer.ln_f.bias",
+    }
+
+
+def test_the_head_is_the_token_embedding():
+    model = GPT(SMALL)
+    assert model.lm_head.weight is model.transformer["wte"].weight
+
+
+def test_bias_false_leaves_no_bias_anywhere():
+    model = GPT(SMALL.model_copy(update={"bias": False}))
+    assert not [name for name, _ in model.named_parameters() if name.endswith("bias")]
+
+
+def test_a_token_does_not_see_what_comes_after_it():
+    torch.manual_seed(1)
+    model = GPT(SMALL).eval()
+    idx = torch.randint(SMALL.vocab_size, (1, 10))
+    changed = idx.clone()
+    changed[0, 7] = (changed[0, 7] + 1) % SMALL.vocab_size
+    before, after = model(idx), model(changed)
+    torch.testing.assert_close(before[:, :7], after[:, :7])
+    assert not torch.allclose(before[:, 7:], after[:, 7:])
+
+
+def test_residual_projections_start_smaller_by_the_square_root_of_twice_the_depth():
+    torch.manual_seed(2)
+    config = GPTConfig(vocab_size=50, block_size=8, n_layer=8, n_head=4, n_embd=128)
+    weights = dict(GPT(config).named_parameters())
+    expected = 0.02 / math.sqrt(2 * 8)
+    assert weights["transformer.h.3.mlp.c_proj.weight"].std().item() == pytest.approx(
+        expected, rel=0.03
+    )
+    assert weights["transformer.h.3.mlp.c_fc.weight"].std().item() == pytest.approx(0.02, rel=0.03)
+
+
+def test_dropout_acts_in_training_only():
+    torch.manual_seed(3)
+    model = GPT(SMALL.model_copy(update={"dropout": 0.5}))
+    idx = torch.randint(SMALL.vocab_size, (1, 8))
+    assert not torch.equal(model(idx), model(idx))
+    model.eval()
+    assert torch.equal(model(idx), model(idx))
+
+
+def test_an_untrained_model_predicts_almost_uniformly():
+    torch.manual_seed(4)
+    model = GPT(GPTConfig(vocab_size=1000, block_size=32, n_layer=2, n_head=2, n_embd=32))
+    idx, targets = torch.randint(1000, (2, 4, 32))
+    logits = model.logits(model(idx)).flatten(0, 1)
+    nats = torch.nn.functional.cross_entropy(logits, targets.flatten())
+    assert nats.item() == pytest.approx(math.log(1000), abs=0.1)
+
+
+def test_num_params_does_not_count_positions():
+    config = GPTConfig(vocab_size=11, block_size=7, n_layer=1, n_head=1, n_embd=4, bias=False)
+    embedding, attention, mlp, gains = 11 * 4, 4 * 12 + 4 * 4, 4 * 16 + 16 * 4, 3 * 4
+    assert GPT(config).num_params() == embedding + attention + mlp + gains
