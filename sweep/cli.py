@@ -1,0 +1,312 @@
+"""The command line: reads options, calls the module that does the work, shows the outcome.
+
+Add a command by adding one function with @app.command. torch, pandas, plotly and Optuna are
+imported inside commands, so that --help takes a fifth of a second.
+"""
+
+import os
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gpt.errors import InputError
+
+if TYPE_CHECKING:
+    import optuna
+
+app = typer.Typer(
+    name="squen-sweep",
+    help="Hyperparameter sweeps for GPT pre-training that answer which loss is better, fairly.",
+    epilog="Start with: squen-sweep run --study tinystories --trials 40",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+DEFAULT_STORAGE = "runs/sweep.db"  # the file of sweep.storage's default URL
+
+StudyFile = Annotated[str, typer.Option("--study", help="A shipped study, or the path of a .toml.")]
+StoredStudy = Annotated[str, typer.Option("--study", help="A study that was run, or its .toml.")]
+Storage = Annotated[str, typer.Option(help="Database: a path or a SQLAlchemy URL.")]
+Arm = Annotated[str | None, typer.Option(help="Only this choice of what the study compares.")]
+
+
+@app.command(epilog="Example: squen-sweep studies")
+def studies() -> None:
+    """List the studies that are there to run."""
+    from rich.table import Table
+
+    from sweep import terminal
+    from sweep.spec import shipped_studies
+
+    table = Table(box=None, padding=(0, 2), pad_edge=False)
+    table.add_column("study", style="bold", no_wrap=True)
+    table.add_column("description")
+    for study in shipped_studies():
+        table.add_row(study.name, study.description)
+    terminal.show(table, "\nRun one, or a .toml of your own: squen-sweep run --study NAME|FILE")
+
+
+@app.command(epilog="Example: squen-sweep run --study tinystories --trials 40")
+def run(
+    *,
+    study: StudyFile,
+    trials: Annotated[int, typer.Option(help="Total of the study; again continues to it.")] = 40,
+    storage: Storage = DEFAULT_STORAGE,
+    runs: Annotated[Path, typer.Option(help="Where run directories go.")] = Path("runs"),
+    data: Annotated[
+        str | None,
+        typer.Option(help="auto, hub, built-in or a PATH; by default what the study says."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    workers: Annotated[str, typer.Option(help="Trials at a time, or auto.")] = "auto",
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show nothing but notices.")] = False,
+) -> None:
+    """Run a study to its total of trials, continuing what an earlier call left."""
+    with _resumable():
+        from sweep import driver
+        from sweep.progress import make_listener
+        from sweep.spec import load_study
+        from sweep.status import closing_lines
+
+        count = _workers(workers)
+        kind = driver.resolve_device(device).partition(":")[0]
+        spec = load_study(study, kind)
+        text = spec.data if data is None else spec.data.model_copy(update={"source": data})
+        _silence_libraries()
+        summary = driver.run(
+            spec,
+            text,
+            trials=trials,
+            storage=storage,
+            runs=runs,
+            device=device,
+            workers=count,
+            listener=make_listener(quiet),
+        )
+    if summary.interrupted:
+        _say_how_to_go_on(f"stopped at {summary.finished} of {summary.total} trials")
+        raise typer.Exit(128 + (summary.signal or 0))
+    if not quiet:
+        suffix = "" if storage == DEFAULT_STORAGE else f" --storage {shlex.quote(storage)}"
+        typer.echo("\n".join(closing_lines(summary, runs / summary.study, storage, suffix)))
+
+
+@app.command(epilog="Example: squen-sweep status --study tinystories")
+def status(study: StoredStudy, storage: Storage = DEFAULT_STORAGE) -> None:
+    """Show a study's trials, also while it runs."""
+    from sweep import terminal
+    from sweep.status import status as parts_of
+
+    terminal.show(*parts_of(_stored_study(study, storage)))
+
+
+@app.command(epilog="Example: squen-sweep report --study tinystories -o report.html")
+def report(
+    *,
+    study: StoredStudy,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="By default runs/STUDY/report.html."),
+    ] = None,
+    storage: Storage = DEFAULT_STORAGE,
+) -> None:
+    """Write one HTML file with a study's figures, which works offline."""
+    from sweep.report import write_report
+
+    stored = _stored_study(study, storage)
+    if output is None:
+        output = Path("runs") / stored.study_name / "report.html"
+        output.parent.mkdir(parents=True, exist_ok=True)
+    _check_output(output)
+    typer.echo(f"report: {write_report(stored._storage, stored, output)}")
+
+
+@app.command(epilog="Example: squen-sweep dashboard --port 8080")
+def dashboard(
+    *,
+    storage: Storage = DEFAULT_STORAGE,
+    port: Annotated[int, typer.Option(help="On 127.0.0.1; the dashboard has no password.")] = 8080,
+) -> None:
+    """Serve Optuna Dashboard on the database until Ctrl-C."""
+    from sweep.dashboard import serve
+
+    if not 1 <= port <= 65535:
+        raise InputError(f"--port must be from 1 to 65535, but got {port}.")
+    serve(storage, host="127.0.0.1", port=port)
+
+
+@app.command(epilog="Example: squen-sweep export --study tinystories -o best.toml --arm squentropy")
+def export(
+    *,
+    study: StoredStudy,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="By default stdout.")
+    ] = None,
+    arm: Arm = None,
+    trial: Annotated[int | None, typer.Option(help="This trial, not the best.")] = None,
+    format_name: Annotated[
+        str | None,
+        typer.Option("--format", help="toml, json or nanogpt; by default from the suffix."),
+    ] = None,
+    storage: Storage = DEFAULT_STORAGE,
+) -> None:
+    """Write the best trial's configuration, for `squen-sweep train` or nanoGPT's train.py."""
+    from sweep import export as exports
+
+    form = exports.format_of(output, format_name)
+    config, origin = exports.export(_stored_study(study, storage), arm, trial)
+    if output is None:
+        text = exports.FORMATS[form](config, origin, f"best{exports.suffix_of(form)}")
+        typer.echo(text, nl=False)
+        return
+    _check_output(output)
+    _write(output, exports.FORMATS[form](config, origin, str(output)))
+    typer.echo(origin.line())
+    typer.echo(f"written: {output}")
+
+
+@app.command(epilog="Example: squen-sweep train best.toml --steps 2000")
+def train(
+    *,
+    config: Annotated[Path, typer.Argument(help="A .toml or .json from `squen-sweep export`.")],
+    steps: Annotated[
+        int | None, typer.Option(help="Optimiser steps instead of the file's max_steps.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The run's directory; by default runs/final/ and the file's name."),
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Other text: auto, hub, built-in or a PATH.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="Another device: cpu, cuda, cuda:N.")] = None,
+) -> None:
+    """Train a configuration to its end; again continues from the last checkpoint."""
+    run_dir = out or Path("runs") / "final" / config.stem
+    with _resumable():
+        from sweep import final_training as final
+
+        run_config = final.prepared(
+            config, run_dir, steps=steps, data=data, device=device, show=typer.echo
+        )
+        if final.is_done(run_dir):
+            typer.echo(f"{run_dir} is complete: {run_config.max_steps} steps.")
+        else:
+            stopped_by = final.continue_run(run_dir, run_config.max_steps)
+            if stopped_by is not None:
+                _say_how_to_go_on(f"stopped at a checkpoint in {run_dir}")
+                raise typer.Exit(128 + stopped_by)
+            typer.echo(f"done: {run_dir}")
+    typer.echo(f'next: squen-sweep sample {shlex.quote(str(run_dir))} --prompt "Once upon a time"')
+
+
+@app.command(epilog='Example: squen-sweep sample runs/final/best --prompt "Once upon a time"')
+def sample(
+    *,
+    run_dir: Annotated[Path, typer.Argument(help="A directory of `train`, or a trial's.")],
+    prompt: Annotated[str, typer.Option(help="How the stories begin.")] = "Once upon a time",
+    num_samples: Annotated[int, typer.Option(help="How many stories.")] = 1,
+    max_new_tokens: Annotated[int, typer.Option(help="Tokens of a story at most.")] = 200,
+    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token.")] = 0.8,
+    top_k: Annotated[int, typer.Option(help="Draw from the k likeliest tokens; 0: all.")] = 50,
+    seed: Annotated[int, typer.Option(help="The same seed, the same stories.")] = 0,
+) -> None:
+    """Print stories that a trained model tells."""
+    _at_least("--num-samples", num_samples, 1)
+    _at_least("--max-new-tokens", max_new_tokens, 1)
+    _at_least("--temperature", temperature, 0)
+    _at_least("--top-k", top_k, 0)
+    _at_least("--seed", seed, 0)
+    from gpt.sample import sample as tell
+
+    stories = tell(run_dir, prompt, max_new_tokens, temperature, top_k or None, seed, num_samples)
+    typer.echo("\n---\n".join(stories))
+
+
+def main() -> None:
+    """Run the command line; what the user can mend is one line on stderr and exit code 2."""
+    try:
+        app()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _workers(text: str) -> int | None:
+    """None for "auto"."""
+    if text == "auto":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise InputError(f"--workers must be auto or at least 1, but got {text!r}.")
+    return int(text)
+
+
+def _at_least(option: str, value: float, low: int) -> None:
+    if not value >= low:  # "not": NaN is refused as well
+        raise InputError(f"{option} must be at least {low}, but got {value}.")
+
+
+def _stored_study(study: str, storage: str) -> "optuna.Study":
+    """A study to read, by its name or by the path of its file."""
+    from sweep.storage import load_study, open_storage
+
+    _silence_libraries()
+    opened = open_storage(storage, create=False)
+    return load_study(opened, _name_of(study))
+
+
+def _name_of(study: str) -> str:
+    if not study.endswith(".toml"):
+        return study
+    from sweep.spec import load_study
+
+    return load_study(study, "cpu").name
+
+
+def _silence_libraries() -> None:
+    """Optuna's own log lines would run through the progress display."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+def _check_output(path: Path) -> None:
+    """Raise InputError unless a file can be written at `path`."""
+    if path.is_dir():
+        raise InputError(f"{path} must be a file to write, but it is a directory.")
+    if not path.parent.is_dir():
+        raise InputError(f"{path.parent} must be a directory, but there is none; make it first.")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise InputError(f"{path} must be writable, but it is not; pass another path.")
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path} must be writable, but {error.strerror}.") from None
+
+
+@contextmanager
+def _resumable() -> Iterator[None]:
+    """Around a command that the same command continues: says so when Ctrl-C ends it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        _say_how_to_go_on("interrupted")
+        raise typer.Exit(130) from None
+
+
+def _say_how_to_go_on(what: str) -> None:
+    command = shlex.join(["squen-sweep", *sys.argv[1:]])
+    print(f"{what}; run the same command again to continue: {command}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

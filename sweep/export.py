@@ -1,0 +1,202 @@
+"""A trial's configuration as a file: TOML or JSON for `squen-sweep train`, Python for nanoGPT.
+
+It is the configuration in the trial's run directory, so it trains the trial again digit for digit.
+Knows nothing of training. Add a format by adding one function and one FORMATS entry.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gpt.config import TrainConfig, read_config
+from gpt.errors import InputError
+
+if TYPE_CHECKING:
+    import optuna
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where an exported configuration comes from."""
+
+    study: str
+    trial: int
+    arm: str
+    outcome: str  # "complete", unless a trial was asked for by its number
+    perplexity: float | None  # on validation, at the trial's last step
+    step: int
+
+    def line(self) -> str:
+        """The origin as one line, with every digit of the perplexity."""
+        reached = f"validation perplexity {self.perplexity!r}" if self.perplexity else self.outcome
+        return (
+            f"Study {self.study}, trial {self.trial} ({self.arm}, {self.outcome}): "
+            f"{reached} after {self.step} steps."
+        )
+
+
+def export(
+    study: "optuna.Study", arm: str | None = None, number: int | None = None
+) -> tuple[TrainConfig, Origin]:
+    """The configuration of a finished trial, and where it comes from.
+
+    Args:
+        study: Only read.
+        arm: The best complete trial of this arm; None: of all arms.
+        number: This trial instead of the best.
+
+    Raises:
+        InputError: no such arm or trial, no complete trial yet, or its run directory is gone.
+    """
+    from sweep.results import best_trial
+
+    trial = best_trial(study, arm) if number is None else _finished_trial(study, number)
+    config = read_config(Path(trial.user_attrs["run_dir"]) / "config.json")
+    origin = Origin(
+        study=study.study_name,
+        trial=trial.number,
+        arm=trial.user_attrs["arm"],
+        outcome=trial.user_attrs["outcome"],
+        perplexity=trial.value,
+        step=trial.last_step or 0,
+    )
+    return config, origin
+
+
+def format_of(path: Path | None, name: str | None) -> str:
+    """The name of a format: the one asked for, else what the suffix of the path means, else TOML.
+
+    Raises:
+        InputError: no format has this name or suffix.
+    """
+    known = ", ".join(FORMATS)
+    if name is not None:
+        if name not in FORMATS:
+            raise InputError(f"--format must be one of {known}, but got {name!r}.")
+        return name
+    if path is None:
+        return "toml"
+    if path.suffix not in SUFFIXES:
+        suffixes = ", ".join(SUFFIXES)
+        raise InputError(f"{path} must end in one of {suffixes}, or name a --format: {known}.")
+    return SUFFIXES[path.suffix]
+
+
+def suffix_of(name: str) -> str:
+    """The suffix of a format's files."""
+    return next(suffix for suffix, known in SUFFIXES.items() if known == name)
+
+
+def to_toml(config: TrainConfig, origin: Origin, file: str) -> str:
+    """TOML that `squen-sweep train` runs as it is; keys without a value are left out."""
+    import tomli_w
+
+    header = (
+        f"# {origin.line()}\n"
+        f"# The same run again:  squen-sweep train {file}\n"
+        f"# A longer one:        squen-sweep train {file} --steps {4 * config.max_steps}\n\n"
+    )
+    return header + tomli_w.dumps(_without_none(config.model_dump(mode="json")))
+
+
+def to_json(config: TrainConfig, origin: Origin, file: str) -> str:
+    """JSON that `squen-sweep train` runs as it is; the same text as a run's config.json."""
+    return json.dumps(config.model_dump(mode="json"), indent=2) + "\n"
+
+
+def to_nanogpt(config: TrainConfig, origin: Origin, file: str) -> str:
+    """Assignments that nanoGPT's configurator executes: python train.py FILE.
+
+    Source:
+        karpathy/nanoGPT, train.py and configurator.py: the names, and the schedule behind them.
+    """
+    from gpt.data import prepare
+
+    folder = prepare(config.data).folder  # train.bin, val.bin and meta.pkl as nanoGPT's prepare.py
+    tokens_per_batch = config.batch_size * config.block_size
+    values = {
+        "out_dir": f"out-{origin.study}-{origin.trial}",
+        "dataset": str(folder.resolve()),
+        **{name: getattr(config, name) for name in NANOGPT_NAMES},
+        "min_lr": config.learning_rate * config.min_lr_ratio,
+        "warmup_iters": config.warmup_steps,
+        "max_iters": config.max_steps,
+        "lr_decay_iters": max(config.max_steps, config.warmup_steps + 1),
+        "eval_iters": -(-config.eval_tokens // tokens_per_batch),
+        "log_interval": min(10, config.eval_interval),
+        "always_save_checkpoint": False,
+    }
+    lines = [f"{name} = {value!r}" for name, value in values.items()]
+    return "\n".join([*_nanogpt_header(config, origin, file), "", *lines]) + "\n"
+
+
+def _nanogpt_header(config: TrainConfig, origin: Origin, file: str) -> list[str]:
+    """What nanoGPT does otherwise than the trial, as comments."""
+    lines = [
+        f"# {origin.line()}",
+        f"# In a clone of nanoGPT: python train.py {file}",
+        "# nanoGPT trains with cross-entropy only and from a seed of its own, and it estimates the",
+        "# validation loss on random windows, not on whole stories: its figures differ from ours.",
+    ]
+    if config.loss != "cross_entropy":
+        lines.append(
+            f"# This trial was trained with {config.loss}: nanoGPT will not use that loss."
+        )
+    return lines
+
+
+def _without_none(values: dict[str, Any]) -> dict[str, Any]:
+    """TOML has no null: a missing key means off."""
+    return {
+        key: _without_none(value) if isinstance(value, dict) else value
+        for key, value in values.items()
+        if value is not None
+    }
+
+
+def _finished_trial(study: "optuna.Study", number: int) -> "optuna.trial.FrozenTrial":
+    trials = study.get_trials(deepcopy=False)
+    if not 0 <= number < len(trials):
+        raise InputError(
+            f"--trial must be one of the {len(trials)} trials of study {study.study_name!r}, "
+            f"counted from 0, but got {number}."
+        )
+    trial = trials[number]
+    if "outcome" not in trial.user_attrs:
+        raise InputError(
+            f"trial {number} of study {study.study_name!r} must be finished, "
+            f"but it is {trial.state.name.lower()}; wait for it, or name another one."
+        )
+    return trial
+
+
+# The names that nanoGPT's train.py and TrainConfig share, with the same meaning.
+NANOGPT_NAMES = (
+    "n_layer",
+    "n_head",
+    "n_embd",
+    "block_size",
+    "dropout",
+    "bias",
+    "batch_size",
+    "gradient_accumulation_steps",
+    "learning_rate",
+    "weight_decay",
+    "beta1",
+    "beta2",
+    "grad_clip",
+    "eval_interval",
+    "device",
+    "dtype",
+    "compile",
+)
+
+FORMATS: dict[str, Callable[[TrainConfig, Origin, str], str]] = {
+    "toml": to_toml,
+    "json": to_json,
+    "nanogpt": to_nanogpt,
+}
+# A file's suffix, and the format that it means.
+SUFFIXES = {".toml": "toml", ".json": "json", ".py": "nanogpt"}
