@@ -1,0 +1,165 @@
+import io
+import re
+
+import pytest
+from rich.console import Console
+
+from gpt.events import Evaluation
+from sweep.live import LiveProgress
+from sweep.progress import Listener, PlainProgress, QuietProgress, make_listener
+
+SQUENTROPY = {"learning_rate": 0.00123, "n_layer": 4, "dropout": 0.1, "loss": "squentropy"}
+
+
+def evaluation(step: int, perplexity: float = 63.456, seconds: float = 10.0) -> Evaluation:
+    return Evaluation(
+        step=step,
+        tokens=step * 1024,
+        train_loss=4.2,
+        cross_entropy=4.1,
+        perplexity=perplexity,
+        bits_per_byte=1.6,
+        learning_rate=1e-3,
+        grad_norm=0.9,
+        tokens_per_second=9812.4,
+        elapsed_seconds=seconds,
+        peak_memory_bytes=1,
+    )
+
+
+def live(width: int = 120) -> tuple[LiveProgress, list[float], Console]:
+    """A live display that writes into memory, with a clock that stands where it is put."""
+    now = [0.0]
+    console = Console(file=io.StringIO(), force_terminal=True, width=width)
+    return LiveProgress(console, clock=lambda: now[0]), now, console
+
+
+def drawn(listener: LiveProgress, width: int = 120) -> str:
+    """What the part that is redrawn shows now, as plain text."""
+    console = Console(file=io.StringIO(), width=width)
+    console.print(listener.draw())
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_plain_progress_prints_one_line_per_event(capsys):
+    listener: Listener = PlainProgress()
+    with listener:
+        listener.header({"study": "smoke", "device": "cpu"})
+        listener.message("tokenising")
+        listener.trial_started(3, "squentropy", SQUENTROPY, 600)
+        listener.evaluation(3, evaluation(150))
+        listener.trial_finished(3, "squentropy", "pruned", 63.456, "above the median")
+        listener.counts(1, 40, {"squentropy": (3, 63.456)})
+    assert capsys.readouterr().out.splitlines() == [
+        "study: smoke",
+        "device: cpu",
+        "tokenising",
+        "trial 3 started: squentropy, lr 1.23e-03, n_layer 4, dropout 0.1, 600 steps",
+        "trial 3 step 150/600: perplexity 63.46, 9,812 tokens/s",
+        "trial 3 pruned (squentropy): perplexity 63.46 - above the median",
+        "1/40 trials finished; best: squentropy 63.46 (trial 3)",
+    ]
+
+
+def test_plain_progress_frames_a_notice(capsys):
+    PlainProgress().notice("these are not TinyStories figures")
+    rule, notice, end = capsys.readouterr().out.splitlines()
+    assert rule == end == "=" * 80
+    assert notice == "NOTICE: these are not TinyStories figures"
+
+
+def test_quiet_progress_shows_only_notices_and_on_stderr(capsys):
+    with QuietProgress() as listener:
+        listener.header({"study": "smoke"})
+        listener.notice("these are not TinyStories figures")
+        listener.message("tokenising")
+        listener.trial_started(3, "squentropy", SQUENTROPY, 600)
+        listener.evaluation(3, evaluation(150))
+        listener.trial_finished(3, "squentropy", "complete", 63.4, None)
+        listener.counts(1, 40, {})
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err == "NOTICE: these are not TinyStories figures\n"
+
+
+def test_make_listener_is_plain_where_stdout_is_no_terminal(capsys):
+    assert isinstance(make_listener(quiet=False), PlainProgress)
+    assert isinstance(make_listener(quiet=True), QuietProgress)
+
+
+def test_make_listener_is_live_in_a_terminal(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert isinstance(make_listener(quiet=False), LiveProgress)
+
+
+def test_make_listener_is_plain_in_a_dumb_terminal(monkeypatch):
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert isinstance(make_listener(quiet=False), PlainProgress)
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_live_progress_has_a_whole_row_per_running_trial(width):
+    listener, _, _ = live(width)
+    listener.counts(0, 40, {})
+    listener.trial_started(3, "squentropy", SQUENTROPY, 600)
+    listener.trial_started(4, "cross_entropy", SQUENTROPY | {"loss": "cross_entropy"}, 600)
+    listener.evaluation(3, evaluation(150))
+    text = drawn(listener, width)
+    assert re.search(r"3 +squentropy +1.23e-03 +4 +0.1 +150/600 .*63.46 +9,812 +0:30", text)
+    assert re.search(r"4 +cross_entropy +1.23e-03 +4 +0.1 +0/600 .*- +- +-", text)
+    assert "…" not in text
+
+
+def test_live_progress_time_left_comes_from_the_trials_own_speed_and_runs_down():
+    listener, now, _ = live()
+    listener.trial_started(0, "squentropy", SQUENTROPY, 600)
+    listener.evaluation(0, evaluation(100, seconds=20.0))  # 0.2 s a step, 500 steps to go
+    assert "1:40" in drawn(listener)
+    now[0] += 40.0
+    assert "1:00" in drawn(listener)
+
+
+def test_live_progress_counts_running_trials_into_the_time_left_of_the_sweep():
+    listener, now, _ = live()
+    listener.counts(10, 40, {})  # ten by an earlier call say nothing of this one's speed
+    listener.trial_started(10, "squentropy", SQUENTROPY, 600)
+    now[0] += 60.0
+    listener.trial_finished(10, "squentropy", "complete", 60.0, None)
+    listener.counts(11, 40, {})
+    listener.trial_started(11, "squentropy", SQUENTROPY, 600)
+    now[0] += 30.0
+    listener.evaluation(11, evaluation(300))  # half of it: 1.5 trials in 90 s, 28.5 to go
+    assert "11/40 trials" in drawn(listener)
+    assert "28:30 left" in drawn(listener)
+
+
+def test_live_progress_shows_best_per_arm_and_outcomes():
+    listener, _, _ = live()
+    listener.counts(3, 40, {"cross_entropy": (2, 53.7), "squentropy": (1, 1063.1)})
+    listener.trial_finished(3, "squentropy", "diverged", None, "loss nan")
+    listener.trial_finished(4, "squentropy", "complete", 70.0, None)
+    listener.counts(5, 40, {"cross_entropy": (2, 53.7), "squentropy": (4, 70.0)})
+    text = drawn(listener)
+    assert "best: cross_entropy 53.70 (trial 2), squentropy 70.00 (trial 4)" in text
+    assert "3 earlier, 1 complete, 1 diverged" in text
+
+
+def test_live_progress_keeps_the_notice_in_sight_to_the_end():
+    listener, _, console = live()
+    with listener:
+        listener.notice("these are not TinyStories figures")
+        listener.header({"study": "smoke"})
+        for number in range(50):
+            listener.trial_finished(number, "squentropy", "complete", 70.0, None)
+        assert "these are not TinyStories figures" in drawn(listener)
+    written = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "these are not TinyStories figures" in written[written.rindex("trial 49 complete") :]
+
+
+def test_live_progress_leaves_no_running_trial_behind():
+    listener, _, _ = live()
+    with listener:
+        listener.trial_started(3, "squentropy", SQUENTROPY, 600)
+    assert "squentropy" not in drawn(listener)
