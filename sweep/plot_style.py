@@ -1,0 +1,144 @@
+"""What all figures share: colours, the perplexity axis, the look. Knows no tables of ours.
+
+Paper is transparent and text mid-grey, so that a figure reads on a light page and on a dark one.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+
+# Okabe and Ito (2008): colours that stay apart in every common form of colour blindness, here in an
+# order that begins with those that are clear on white as well as on black.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
+SYMBOLS = ("circle", "diamond", "square", "triangle-down", "pentagon", "hexagon", "star")
+GREY = "#808080"  # a contrast of about 4 on white and 5 on black
+FADED = 0.35  # opacity of what was stopped early
+
+
+def arm_colours(arms: Sequence[str]) -> dict[str, str]:
+    """The colour of each arm, fixed by its position in the study file."""
+    return {arm: PALETTE[i % len(PALETTE)] for i, arm in enumerate(arms)}
+
+
+def arm_symbols(arms: Sequence[str]) -> dict[str, str]:
+    """The marker of each arm, so that colour is not the only difference."""
+    return {arm: SYMBOLS[i % len(SYMBOLS)] for i, arm in enumerate(arms)}
+
+
+@dataclass(frozen=True)
+class View:
+    """The part of a perplexity axis that is worth looking at."""
+
+    low: float
+    high: float
+    log: bool  # whether it spans a decade or more
+
+    @property
+    def edge(self) -> float:
+        """Where to draw what lies above: just inside the upper end."""
+        if self.log:
+            return math.exp(0.97 * math.log(self.high) + 0.03 * math.log(self.low))
+        return 0.97 * self.high + 0.03 * self.low
+
+    def clip(self, values: "pd.Series[float]") -> "pd.Series[float]":
+        """The values, with those above the view and the missing ones at its edge."""
+        return values.where(values <= self.high, self.edge)
+
+
+def view(values: Iterable[float], floor: float | None = None) -> View:
+    """A view that one diverged trial cannot flatten.
+
+    Shows everything up to Tukey's outer fence, taken on logarithms since perplexity is an
+    exponential, and at least up to twice the third quartile: near-equal values push no other out.
+
+    Args:
+        values: Perplexities; infinite and missing ones are passed over.
+        floor: Stays in view.
+    """
+    series = pd.Series(list(values), dtype="float64")
+    logs = series[(series > 0) & (series < math.inf)].map(math.log)
+    if logs.empty:
+        return View(1.0, 10.0, log=False)
+    lower, upper = float(logs.quantile(0.25)), float(logs.quantile(0.75))
+    fence = upper + max(3 * (upper - lower), math.log(2))
+    low, high = math.exp(float(logs.min())), math.exp(min(float(logs.max()), fence))
+    low = low if floor is None else min(low, floor)
+    if high / low >= 10:
+        pad = (high / low) ** 0.06
+        return View(low / pad, high * pad, log=True)
+    padding = 0.06 * (high - low) or 0.05 * high
+    return View(low - padding, high + padding, log=False)
+
+
+def finish(figure: go.Figure, shown: View | None = None, height: int = 400) -> go.Figure:
+    """Give a figure the common look, and the perplexity axis if it has one."""
+    figure.update_layout(
+        template="none",
+        height=height,
+        margin={"l": 60, "r": 16, "t": 36, "b": 52},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={
+            "family": "system-ui, -apple-system, Segoe UI, sans-serif",
+            "size": 13,
+            "color": GREY,
+        },
+        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        hoverlabel={"align": "left"},
+        bargroupgap=0.1,
+    )
+    axis = {"gridcolor": "rgba(128,128,128,0.22)", "zeroline": False, "automargin": True}
+    figure.update_xaxes(axis)
+    figure.update_yaxes(axis)
+    if shown is not None:
+        ends = [shown.low, shown.high]
+        figure.update_yaxes(
+            title="validation perplexity",
+            type="log" if shown.log else "linear",
+            range=[math.log10(end) for end in ends] if shown.log else ends,  # plotly's own unit
+            tickformat=",~g",
+        )
+    return figure
+
+
+def empty_figure(text: str) -> go.Figure:
+    """A figure that says why there is nothing to see."""
+    figure = go.Figure()
+    figure.add_annotation(text=text, showarrow=False, x=0.5, y=0.5, xref="paper", yref="paper")
+    figure.update_xaxes(visible=False)
+    figure.update_yaxes(visible=False)
+    return finish(figure, height=140)
+
+
+def add_floor(figure: go.Figure, floor: float | None, ends: Sequence[float]) -> None:
+    """Draw the lowest perplexity that any model can reach, where it is known.
+
+    A trace from ends[0] to ends[1]: labels of plotly's add_hline miss their line on log axes.
+    """
+    if floor is None:
+        return
+    figure.add_trace(
+        go.Scatter(
+            x=[float(end) for end in ends],
+            y=[floor, floor],
+            mode="lines",
+            line={"color": GREY, "width": 1.5, "dash": "dash"},
+            name=f"lowest possible, {floor:.2f}",
+            hovertemplate="no model can be below %{y:.3f}<extra></extra>",
+        )
+    )
+
+
+def plain(column: Iterable[Any]) -> list[Any]:
+    """Python values, None where one is missing; numpy arrays would travel as base64."""
+    return [_plain(value) for value in column]
+
+
+def _plain(value: Any) -> Any:
+    if pd.isna(value):
+        return None
+    return value.item() if hasattr(value, "item") else value

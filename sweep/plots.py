@@ -1,0 +1,272 @@
+"""Tables in, plotly figures out; saving and showing are the caller's. Knows no storage, no files.
+
+Each plot is drawn from a table that is tested by value: curves_data, slice_data, or a table of
+sweep.results or sweep.importances. Add a plot by adding such a pair; sweep/report.py shows it.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+
+from sweep.importances import MIN_TRIALS
+from sweep.plot_style import (
+    FADED,
+    GREY,
+    View,
+    add_floor,
+    arm_colours,
+    arm_symbols,
+    empty_figure,
+    finish,
+    plain,
+    view,
+)
+from sweep.results import UNFINISHED, best_so_far
+
+
+def curves_data(evaluations: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
+    """Every evaluation that has a finite perplexity, with its trial's arm and outcome.
+
+    Returns:
+        number, arm, outcome, best (of its arm's complete trials), step, tokens, perplexity; ordered
+        by number and step.
+    """
+    complete = trials[trials["outcome"] == "complete"].sort_values(["perplexity", "number"])
+    best = complete.drop_duplicates("arm")["number"]
+    of_trial = trials[["number", "arm", "outcome"]].assign(best=trials["number"].isin(best))
+    curves = evaluations.rename(columns={"trial_number": "number"}).merge(of_trial, on="number")
+    curves = curves[curves["perplexity"].between(0, math.inf, inclusive="neither")]
+    columns = ["number", "arm", "outcome", "best", "step", "tokens", "perplexity"]
+    return curves.sort_values(["number", "step"])[columns].reset_index(drop=True)
+
+
+def plot_curves(
+    evaluations: pd.DataFrame,
+    trials: pd.DataFrame,
+    arms: Sequence[str],
+    floor: float | None = None,
+) -> go.Figure:
+    """Validation perplexity over training tokens.
+
+    Thick: the best of an arm. Faint: ended early. Cross: diverged, at its last evaluation.
+    """
+    data = curves_data(evaluations, trials)
+    if data.empty:
+        return empty_figure("No evaluation yet.")
+    shown = view(data["perplexity"], floor)
+    figure = go.Figure()
+    for arm, colour in arm_colours(arms).items():
+        of_arm = data[data["arm"] == arm]
+        complete = of_arm["outcome"] == "complete"
+        early, others = of_arm[~complete], of_arm[complete & ~of_arm["best"]]
+        figure.add_trace(_lines(early, arm, width=1, color=colour).update(opacity=FADED))
+        figure.add_trace(_lines(others, arm, width=1.2, color=colour))
+        figure.add_trace(_crosses(of_arm, arm, colour, shown))
+    for arm, colour in arm_colours(arms).items():  # on top of all others
+        best = data[(data["arm"] == arm) & data["best"]]
+        figure.add_trace(_lines(best, arm, width=3.5, color=colour).update(showlegend=True))
+    add_floor(figure, floor, [0, data["tokens"].max()])
+    figure.update_xaxes(title="training tokens", rangemode="tozero", tickformat="~s")
+    return finish(figure, shown)
+
+
+def _lines(data: pd.DataFrame, arm: str, **line: Any) -> go.Scatter:
+    """All lines of one kind as one trace, with a gap after each trial: 40 traces would be slow."""
+    points: list[tuple[Any, Any, str]] = []
+    for _, trial in data.groupby("number"):
+        points += [(row["tokens"], row["perplexity"], _at_step(row)) for row in _rows(trial)]
+        points.append((None, None, ""))
+    return go.Scatter(
+        x=[tokens for tokens, _, _ in points],
+        y=[perplexity for _, perplexity, _ in points],
+        text=[text for _, _, text in points],
+        mode="lines",
+        line=line,
+        showlegend=False,
+        **_of_arm(arm),
+    )
+
+
+def _crosses(of_arm: pd.DataFrame, arm: str, colour: str, shown: View) -> go.Scatter:
+    """Where the diverged trials were last seen."""
+    diverged = of_arm[of_arm["outcome"] == "diverged"].drop_duplicates("number", keep="last")
+    return go.Scatter(
+        x=plain(diverged["tokens"]),
+        y=plain(shown.clip(diverged["perplexity"])),
+        text=[f"{_at_step(row)}<br>then diverged" for row in _rows(diverged)],
+        mode="markers",
+        marker={"symbol": "x", "color": colour, "size": 10},
+        showlegend=False,
+        **_of_arm(arm),
+    )
+
+
+def plot_best_so_far(
+    trials: pd.DataFrame, arms: Sequence[str], floor: float | None = None
+) -> go.Figure:
+    """The lowest perplexity of each arm against its trials so far, that is, against its budget."""
+    data = best_so_far(trials).dropna(subset="perplexity")
+    if data.empty:
+        return empty_figure("No complete trial yet.")
+    figure = go.Figure()
+    for arm, colour in arm_colours(arms).items():
+        of_arm = data[data["arm"] == arm]
+        improved = of_arm["perplexity"].diff().fillna(-1) < 0
+        figure.add_trace(
+            go.Scatter(
+                x=plain(of_arm["nth"]),
+                y=plain(of_arm["perplexity"]),
+                text=[_label(row, "best so far") for row in _rows(of_arm)],
+                mode="lines+markers",
+                line={"color": colour, "width": 2.5, "shape": "hv"},
+                marker={"symbol": arm_symbols(arms)[arm], "size": [9 * new for new in improved]},
+                **_of_arm(arm),
+            )
+        )
+    add_floor(figure, floor, [1, data["nth"].max()])
+    figure.update_xaxes(title="trials of the arm", tickformat="d")
+    return finish(figure, view(data["perplexity"], floor))
+
+
+def slice_data(trials: pd.DataFrame, parameter: str) -> pd.DataFrame:
+    """Every finished trial that has the parameter.
+
+    Returns:
+        number, arm, outcome, value (of the parameter), perplexity (NaN where none was measured),
+        baseline (its name; missing where the trial is none).
+    """
+    finished = trials[~trials["outcome"].isin(UNFINISHED) & trials[parameter].notna()]
+    data = finished[["number", "arm", "outcome", parameter, "perplexity"]]
+    data = data.rename(columns={parameter: "value"})
+    data["baseline"] = finished["origin"].str.extract(r"^baseline:(.*)$", expand=False)
+    return data.reset_index(drop=True)
+
+
+def plot_slice(
+    trials: pd.DataFrame,
+    parameter: str,
+    arms: Sequence[str],
+    distribution: BaseDistribution,
+) -> go.Figure:
+    """Perplexity against one parameter; `distribution` says whether its axis is logarithmic.
+
+    Small and faint: ended early, so measured after fewer steps. Cross: no perplexity. Triangle:
+    above the frame. Ring: baseline.
+    """
+    data = slice_data(trials, parameter)
+    if data.empty:
+        return empty_figure(f"No finished trial has {parameter} yet.")
+    shown = view(data.loc[data["outcome"] == "complete", "perplexity"])
+    data["x"] = data["value"]
+    if isinstance(distribution, IntDistribution) and not distribution.log:
+        data["x"] = data["value"].astype("float64") + data["arm"].map(_offsets(arms))
+    data["y"] = shown.clip(data["perplexity"])
+    data["text"] = [_label(row, row["outcome"], parameter) for row in _rows(data)]
+    figure = go.Figure()
+    for arm, colour in arm_colours(arms).items():
+        markers = _markers(data[data["arm"] == arm], arm_symbols(arms)[arm], shown)
+        figure.add_trace(
+            _points(data[data["arm"] == arm], color=colour, **markers).update(_of_arm(arm))
+        )
+    baselines = data[data["baseline"].notna()]
+    ring = {"symbol": "circle-open", "size": 17, "color": GREY, "line": {"width": 2}}
+    figure.add_trace(_points(baselines, **ring).update(name="baseline", hoverinfo="skip"))
+    figure.update_xaxes(_parameter_axis(parameter, distribution))
+    return finish(figure, shown)
+
+
+def _points(data: pd.DataFrame, **marker: Any) -> go.Scatter:
+    x, y, text = plain(data["x"]), plain(data["y"]), plain(data["text"])
+    return go.Scatter(x=x, y=y, text=text, mode="markers", marker=marker)
+
+
+def _markers(data: pd.DataFrame, symbol: str, shown: View) -> dict[str, Any]:
+    symbols = pd.Series(symbol, index=data.index, dtype="object")
+    symbols = symbols.mask(data["perplexity"] > shown.high, "triangle-up")
+    symbols = symbols.mask(data["perplexity"].isna(), "x")
+    early = data["outcome"] == "pruned"
+    return {
+        "symbol": list(symbols),
+        "size": [6 if small else 9 for small in early],
+        "opacity": [FADED if small else 0.9 for small in early],
+    }
+
+
+def _parameter_axis(parameter: str, distribution: BaseDistribution) -> dict[str, Any]:
+    axis: dict[str, Any] = {"title": parameter}
+    if isinstance(distribution, CategoricalDistribution):
+        return axis | {"type": "category"}
+    if getattr(distribution, "log", False):
+        return axis | {"type": "log", "tickformat": "~e"}
+    if isinstance(distribution, IntDistribution) and distribution.high - distribution.low <= 12:
+        return axis | {"dtick": 1}
+    return axis
+
+
+def _offsets(arms: Sequence[str]) -> dict[str, float]:
+    """A small shift to the side per arm, so that equal integers do not hide each other."""
+    return {arm: 0.16 * (i - (len(arms) - 1) / 2) for i, arm in enumerate(arms)}
+
+
+def plot_importances(importances: pd.DataFrame, arms: Sequence[str]) -> go.Figure:
+    """One bar per parameter and arm; `importances` is importances.importances_table."""
+    if importances.empty:
+        return empty_figure(f"Importances need {MIN_TRIALS} complete trials in an arm.")
+    bars = importances.pivot_table(index="parameter", columns="arm", values="importance")
+    bars = bars.loc[bars.mean(axis="columns").sort_values(ascending=False).index]
+    figure = _bars(bars, [arm for arm in arms if arm in bars], arm_colours(arms), "%{x:.0%}")
+    title = "share of the variance of log perplexity"
+    return figure.update_xaxes(title=title, tickformat=".0%", range=[0, 1.1])
+
+
+def plot_outcomes(counts: pd.DataFrame, arms: Sequence[str]) -> go.Figure:
+    """How the trials of each arm ended; `counts` is results.outcome_counts."""
+    if counts.empty:
+        return empty_figure("No trial yet.")
+    figure = _bars(counts.T, arms, arm_colours(arms), "%{x}")
+    return figure.update_xaxes(title="trials", rangemode="tozero", tickformat="d")
+
+
+def _bars(
+    table: pd.DataFrame, arms: Sequence[str], colours: dict[str, str], text: str
+) -> go.Figure:
+    """One group of horizontal bars per row, the first at the top; one bar per arm, a column."""
+    figure = go.Figure()
+    for arm in reversed(arms):  # plotly draws upwards
+        bar = go.Bar(y=list(table.index), x=plain(table[arm]), orientation="h")
+        bar.update(marker_color=colours[arm], texttemplate=text, textposition="outside")
+        figure.add_trace(bar.update(cliponaxis=False, text=plain(table.index), **_of_arm(arm)))
+    figure.update_yaxes(autorange="reversed")
+    figure.update_layout(legend_traceorder="reversed")
+    return finish(figure, height=110 + len(table) * (16 + 20 * len(arms)))  # pixels
+
+
+def _of_arm(arm: str) -> dict[str, Any]:
+    hover = "%{text}<extra>" + arm + "</extra>"
+    return {"name": arm, "legendgroup": arm, "hovertemplate": hover}
+
+
+def _rows(data: pd.DataFrame) -> list[dict[Any, Any]]:
+    return data.to_dict("records")
+
+
+def _at_step(row: dict[Any, Any]) -> str:
+    return f"trial {row['number']}, step {row['step']}<br>perplexity {row['perplexity']:,.2f}"
+
+
+def _label(row: dict[Any, Any], state: str, parameter: str | None = None) -> str:
+    lines = [f"trial {row['number']}, {state}"]
+    if parameter is not None:
+        value = row["value"]
+        lines.append(
+            f"{parameter} {value:.4g}" if isinstance(value, float) else f"{parameter} {value}"
+        )
+        if not pd.isna(row["baseline"]):
+            lines.append(f"baseline {row['baseline']}")
+    known = not pd.isna(row["perplexity"])
+    lines.append(f"perplexity {row['perplexity']:,.2f}" if known else "no perplexity")
+    return "<br>".join(lines)
