@@ -1,10 +1,12 @@
 """Checkpoints that a kill at any moment cannot spoil: safetensors and JSON, never a pickle.
 
-    run_dir/checkpoints/step-000300/model.safetensors      weights, named as nanoGPT's, without the tied lm_head
-                                    optimizer.safetensors  AdamW's moments and the random state; absent once done
-                                    state.json             counters, and the SHA-256 of the files above
+In run_dir/checkpoints/step-000300/:
 
-A checkpoint is written into a temporary folder, flushed to the disk, then renamed; the last two are kept.
+    model.safetensors      weights, named as nanoGPT's, without the tied lm_head
+    optimizer.safetensors  AdamW's moments and the random state; absent once the run is done
+    state.json             counters, and the SHA-256 of the files above
+
+A checkpoint is written into a temporary folder, flushed to the disk, then renamed; two are kept.
 """
 
 import hashlib
@@ -42,7 +44,7 @@ def save(
     optimizer: dict[str, Tensor] | None,
     state: dict[str, Any],
 ) -> None:
-    """Write the checkpoint of `step`, then drop all but the last KEEP (all others, without optimizer).
+    """Write the checkpoint of `step`; drop all but the last KEEP, all others if the run is done.
 
     Raises:
         OSError: the disk is full or not writable; earlier checkpoints are untouched.

@@ -26,12 +26,11 @@ def validation_nats(
     model.eval()
     device = next(model.parameters()).device
     total = torch.zeros((), dtype=torch.float64, device=device)
-    for idx, targets in zip(
-        data.idx.split(batch_size), data.targets.split(batch_size), strict=True
-    ):
+    for first in range(0, len(data.idx), batch_size):
+        rows = slice(first, first + batch_size)
         with autocast:
-            logits = model.logits(model(idx.to(device)))
-        flat = targets.to(device).flatten()
+            logits = model.logits(model(data.idx[rows].to(device)))
+        flat = data.targets[rows].to(device).flatten()
         total += cross_entropy(logits.flatten(0, 1), flat, reduction="sum").double()
     model.train(was_training)
     return total.item()

@@ -1,7 +1,7 @@
 """The seam upwards: a run says what happens to it in events.jsonl, one JSON object a line.
 
-    {"event": "start", "step": 0, "pid": 4711, "time": 1700000000.0}
-    {"event": "evaluation", "step": 50, "perplexity": 81.2, ..., "time": ...}     every field of Evaluation
+    {"event": "start", "pid": 4711, "time": 1700000000.0}
+    {"event": "evaluation", "step": 50, "perplexity": 81.2, ...}     every field of Evaluation
     {"event": "note", "message": "..."}
     {"event": "stopped" | "done", "step": 300}
     {"event": "error", "outcome": "diverged" | "oom" | "error", "step": 120, "message": "..."}

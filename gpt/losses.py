@@ -1,7 +1,7 @@
 """Training objectives on logits. Add a loss by adding one function and one LOSSES entry.
 
 Shapes: N tokens, V = C classes. A loss takes logits (N, V) and targets (N,), then `reduction` and
-`ignore_index` as torch.nn.functional.cross_entropy does, then its own options. Knows nothing of models.
+`ignore_index` as torch's cross_entropy does, then its own options. Knows nothing of models.
 """
 
 from collections.abc import Callable, Mapping

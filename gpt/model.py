@@ -1,6 +1,7 @@
 """GPT-2 as in nanoGPT, with the same parameter names, so that checkpoints exchange. No loss inside.
 
-Shapes: B sequences, T tokens each (at most block_size), C = n_embd, H = n_head, D = C // H, V = vocab_size.
+Shapes: B sequences, T tokens each (at most block_size), C = n_embd, H = n_head, D = C // H,
+V = vocab_size.
 """
 
 import math
@@ -76,6 +77,28 @@ class Block(nn.Module):
         return x + self.mlp(self.ln_2(x))
 
 
+class Transformer(nn.Module):
+    """Embeddings, blocks and the last LayerNorm, under GPT-2's names."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.dropout = config.dropout
+        self.wte = nn.Embedding(config.vocab_size, config.n_embd)
+        self.wpe = nn.Embedding(config.block_size, config.n_embd)
+        self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.ln_f = LayerNorm(config.n_embd, config.bias)
+
+    def forward(self, idx: Tensor) -> Tensor:
+        """Token ids (B, T) -> hidden states (B, T, C)."""
+        positions = torch.arange(idx.shape[1], device=idx.device)
+        x = self.wte(idx) + self.wpe(positions)
+        x = F.dropout(x, self.dropout, self.training)
+        for block in self.h:
+            x = block(x)
+        hidden: Tensor = self.ln_f(x)
+        return hidden
+
+
 class GPT(nn.Module):
     """Token ids (B, T) -> hidden states (B, T, C); `logits` turns those into scores (B, T, V).
 
@@ -85,16 +108,9 @@ class GPT(nn.Module):
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.config = config
-        self.transformer = nn.ModuleDict(
-            {
-                "wte": nn.Embedding(config.vocab_size, config.n_embd),
-                "wpe": nn.Embedding(config.block_size, config.n_embd),
-                "h": nn.ModuleList(Block(config) for _ in range(config.n_layer)),
-                "ln_f": LayerNorm(config.n_embd, config.bias),
-            }
-        )
+        self.transformer = Transformer(config)
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
-        self.lm_head.weight = self.transformer["wte"].weight  # the head is tied to the embedding
+        self.lm_head.weight = self.transformer.wte.weight  # the head is tied to the embedding
         self.apply(_initialise)
         for name, parameter in self.named_parameters():
             if name.endswith("c_proj.weight"):  # 2 n_layer of these add up in the residual stream
@@ -109,21 +125,18 @@ class GPT(nn.Module):
         Returns:
             Shape (B, T, C).
         """
-        positions = torch.arange(idx.shape[1], device=idx.device)
-        x = self.transformer["wte"](idx) + self.transformer["wpe"](positions)
-        x = F.dropout(x, self.config.dropout, self.training)
-        for block in self.transformer["h"]:  # type: ignore[union-attr]
-            x = block(x)
-        return self.transformer["ln_f"](x)  # type: ignore[no-any-return]
+        hidden: Tensor = self.transformer(idx)
+        return hidden
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Unnormalised scores of the next token: (..., C) -> (..., V)."""
-        return self.lm_head(hidden)  # type: ignore[no-any-return]
+        scores: Tensor = self.lm_head(hidden)
+        return scores
 
     def num_params(self) -> int:
         """Number of parameters without the position embedding, as nanoGPT counts them."""
-        positions = self.transformer["wpe"].weight
-        return sum(p.numel() for p in self.parameters()) - positions.numel()  # type: ignore[operator]
+        positions = self.config.block_size * self.config.n_embd
+        return sum(p.numel() for p in self.parameters()) - positions
 
 
 def _initialise(module: nn.Module) -> None:

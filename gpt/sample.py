@@ -73,7 +73,7 @@ def generate(
     generator: torch.Generator,
     end: int,
 ) -> Tensor:
-    """Append tokens to `idx` (B, T) until every row holds `end` or max_new_tokens have been drawn."""
+    """Append tokens to `idx` (B, T) until every row holds `end` or max_new_tokens are drawn."""
     finished = torch.zeros(len(idx), dtype=torch.bool, device=idx.device)
     for _ in range(max_new_tokens):
         context = idx[:, -model.config.block_size :]

@@ -1,10 +1,10 @@
-"""Train one GPT: `train(config)` yields an Evaluation at every evaluation step; closing it ends the run.
+"""Train one GPT: `train(config)` yields an Evaluation at every evaluation step; closing it ends it.
 
     python -m gpt.train RUN_DIR
 
-trains what RUN_DIR/config.json says, writes events.jsonl and checkpoints there, and continues from the
-last checkpoint when it is started again. SIGTERM and SIGINT stop it at a checkpoint. Knows nothing of
-sweeps: final training, a sweep's trial and a run by hand all enter here.
+trains what RUN_DIR/config.json says, writes events.jsonl and checkpoints there, and continues from
+the last checkpoint when it is started again. SIGTERM and SIGINT stop it at a checkpoint. Knows
+nothing of sweeps: final training, a sweep's trial and a run by hand all enter here.
 """
 
 import math
@@ -60,7 +60,7 @@ class Counters:
 
 
 class Run:
-    """A model, its optimiser, its data and its counters: what one step changes and a checkpoint holds."""
+    """A model, its optimiser, data and counters: what a step changes and a checkpoint holds."""
 
     def __init__(self, config: TrainConfig, data: TokenData) -> None:
         torch.set_num_threads(config.threads)
@@ -116,12 +116,12 @@ class Run:
         """Gradients of the mean objective over one step's micro-batches; returns that mean."""
         total = 0.0
         for _ in range(self.config.gradient_accumulation_steps):
-            idx, targets = (x.to(self.device, non_blocking=True) for x in next(self.batches))
+            idx, targets = (x.to(self.device, non_blocking=True) for x in self.batches.next())
             with self.autocast():
                 logits = self.model.logits(self.hidden(idx))
             loss = self.loss(logits.flatten(0, 1), targets.flatten(), **self.config.loss_options)
             loss = loss / self.config.gradient_accumulation_steps
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             total += loss.item()
         return total
 
@@ -327,7 +327,7 @@ def _peak_memory(device: torch.device) -> int:
 
 
 def main() -> int:
-    """`python -m gpt.train RUN_DIR`: exit code 0 when done or stopped, 2 for bad input, 1 otherwise."""
+    """Exit code of `python -m gpt.train RUN_DIR`: 0 done or stopped, 2 bad input, 1 otherwise."""
     asked: list[int] = []
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda number, frame: asked.append(number))

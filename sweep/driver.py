@@ -1,8 +1,8 @@
-"""The one that asks and tells: ask -> launch -> report -> prune -> tell, until the study has its total.
+"""The one that asks and tells: ask -> launch -> report -> prune -> tell, up to the study's total.
 
-One driver per study is the only writer of its storage; trial processes know nothing of Optuna. It tails
-their events.jsonl, so a driver that dies loses nothing: the next one adopts the processes that still
-train and continues the other trials from their checkpoints, under the same numbers.
+One driver per study is the only writer of its storage; trial processes know nothing of Optuna. It
+tails their events.jsonl, so a driver that dies loses nothing: the next one adopts the processes
+that still train and continues the others from their checkpoints, under the same numbers.
 """
 
 import json
@@ -190,7 +190,7 @@ class Driver:
         return self.study.get_trials(deepcopy=False)[-1]
 
     def _launch(self, frozen: FrozenTrial, slot: Slot) -> None:
-        """Train a trial in a slot: a new one, one to continue, or one whose process still trains."""
+        """Train a trial in a slot: new, to be continued, or its process still trains."""
         self.storage.set_trial_state_values(frozen._trial_id, TrialState.RUNNING)
         trial = Trial(self.study, frozen._trial_id)
         run_dir = self.runs / self.spec.name / str(frozen.number)
@@ -280,13 +280,13 @@ class Driver:
             self._retry_or_fail(running, end)
 
     def _tell_worst(self, running: Running, end: Event) -> None:
-        """As PRUNED with the worst perplexity there is: the sampler learns from it, never from FAIL."""
+        """As PRUNED with the worst perplexity there is: samplers learn from it, never from FAIL."""
         worst = float(running.config.vocab_size)
         running.trial.report(worst, max(end["step"], (running.last or (0, 0.0))[0] + 1))
         self._tell(running, TrialState.PRUNED, end["outcome"], worst, end["message"])
 
     def _retry_or_fail(self, running: Running, end: Event) -> None:
-        """A crash is the machine's fault at first, the trial's when it comes back at the same step."""
+        """A crash is the machine's fault at first, the trial's when it returns at the same step."""
         reason = end.get("message") or running.process.exit_reason()
         running.crashes.append(running.last[0] if running.last else 0)
         if running.crashes.count(running.crashes[-1]) >= MAX_CRASHES:

@@ -1,6 +1,6 @@
-"""Where a trial trains: one operating-system process per trial, in a slot of its own. Knows nothing of Optuna.
+"""Where a trial trains: a process of its own, in a slot of its own. Knows nothing of Optuna.
 
-A process of its own frees its memory for certain, and a crash or an out-of-memory costs one trial.
+Its memory is freed for certain, and a crash or an out-of-memory costs one trial.
 """
 
 import os

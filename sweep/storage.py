@@ -1,7 +1,8 @@
-"""Open or resume a study in its database; the evaluations table. Knows nothing of training or plots.
+"""Open or resume a study in its database; the evaluations table. Knows nothing of training.
 
-Optuna's own tables hold studies and trials, so that its CLI and its dashboard read the file as it is. One
-more table, `evaluations`, holds every Evaluation that a trial reported. The driver is the only writer.
+Optuna's own tables hold studies and trials, so that its CLI and its dashboard read the file as it
+is. One more table, `evaluations`, holds every Evaluation that a trial reported. The driver is the
+only writer.
 """
 
 from collections.abc import Iterable
@@ -21,7 +22,7 @@ from sweep.spec import StudySpec
 DEFAULT_STORAGE = "sqlite:///runs/sweep.db"
 BUSY_TIMEOUT = 60  # seconds to wait for another process's lock; SQLite's own 5 end in an error
 SQLITE_HEADER = b"SQLite format 3\x00"
-_COLUMN_TYPES = {int: sa.BigInteger(), float: sa.Float(53)}
+_COLUMN_TYPES: dict[object, sa.types.TypeEngine[Any]] = {int: sa.BigInteger(), float: sa.Float(53)}
 
 metadata = sa.MetaData()
 evaluations = sa.Table(
@@ -30,7 +31,7 @@ evaluations = sa.Table(
     sa.Column("study_name", sa.String(512), primary_key=True),
     sa.Column("trial_number", sa.Integer, primary_key=True),
     *(
-        sa.Column(field.name, _COLUMN_TYPES[field.type], primary_key=field.name == "step")  # type: ignore[index]
+        sa.Column(field.name, _COLUMN_TYPES[field.type], primary_key=field.name == "step")
         for field in fields(Evaluation)
     ),
 )
@@ -49,8 +50,7 @@ def open_storage(storage: str, *, create: bool = False) -> RDBStorage:
         create: Make the database and its tables when they are missing.
 
     Raises:
-        InputError: there is no database and `create` is false, it is not one of ours, or it cannot be
-            written.
+        InputError: there is no database and `create` is false, or it cannot be used.
     """
     url = storage_url(storage)
     path = sqlite_path(url)
@@ -163,7 +163,8 @@ def load_study(storage: RDBStorage, name: str) -> optuna.Study:
         known = sorted(s.study_name for s in optuna.get_all_study_summaries(storage))
         raise InputError(
             f"study {name!r} must be in the storage, but it holds "
-            f"{', '.join(known) if known else 'no study yet'}; `squen-sweep run --study {name}` starts it."
+            f"{', '.join(known) if known else 'no study yet'}; "
+            f"`squen-sweep run --study {name}` starts it."
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""Every loss of LOSSES against its formula written as a loop, and as torch's cross_entropy reduces."""
+"""Every loss of LOSSES against its formula written as a loop, and with torch's reductions."""
 
 import math
 
@@ -143,7 +143,7 @@ def test_square_weight_scales_the_square_term_only():
 
 
 def test_an_unknown_loss_is_named_with_those_that_exist():
-    with pytest.raises(ValueError, match="loss must be one of cross_entropy, squentropy.*'mse'"):
+    with pytest.raises(ValueError, match=r"loss must be one of cross_entropy, squentropy.*'mse'"):
         check_loss("mse", {})
 
 

@@ -1,4 +1,4 @@
-"""The model is GPT-2: the same logits as an independent implementation, the same names as nanoGPT."""
+"""The model is GPT-2: logits of an independent implementation, names of nanoGPT."""
 
 import math
 
@@ -64,7 +64,7 @@ def test_parameter_names_are_nanogpts():
 
 def test_the_head_is_the_token_embedding():
     model = GPT(SMALL)
-    assert model.lm_head.weight is model.transformer["wte"].weight
+    assert model.lm_head.weight is model.transformer.wte.weight
 
 
 def test_bias_false_leaves_no_bias_anywhere():

@@ -1,0 +1,137 @@
+"""Checkpoints: whole or not at all, verified when read, the last two kept."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from gpt import checkpoint
+from gpt.errors import InputError
+
+WEIGHTS = {"w": torch.arange(1000.0)}
+MOMENTS = {"exp_avg.w": torch.ones(1000)}
+
+
+def save(run_dir: Path, step: int, done: bool = False) -> None:
+    weights = {"w": torch.arange(1000.0) + step}
+    checkpoint.save(run_dir, step, weights, None if done else MOMENTS, {"step": step})
+
+
+def damage(path: Path) -> None:
+    """Flip one bit near the end, where the tensors are."""
+    content = bytearray(path.read_bytes())
+    content[-10] ^= 1
+    path.write_bytes(content)
+
+
+def test_what_is_loaded_is_what_was_saved(tmp_path: Path):
+    checkpoint.save(tmp_path, 7, WEIGHTS, MOMENTS, {"sum": 0.1 + 0.2})
+    loaded = checkpoint.load(tmp_path)
+    assert loaded is not None
+    assert loaded.optimizer is not None
+    assert (loaded.step, loaded.state) == (7, {"sum": 0.1 + 0.2})
+    assert torch.equal(loaded.model["w"], WEIGHTS["w"])
+    assert torch.equal(loaded.optimizer["exp_avg.w"], MOMENTS["exp_avg.w"])
+
+
+def test_no_checkpoint_is_none(tmp_path: Path):
+    assert checkpoint.load(tmp_path) is None
+
+
+def test_the_last_two_are_kept(tmp_path: Path):
+    for step in (9, 10, 100):
+        save(tmp_path, step)
+    names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert names == ["step-000010", "step-000100"]
+
+
+def test_a_done_run_keeps_one_without_optimizer(tmp_path: Path):
+    save(tmp_path, 10)
+    save(tmp_path, 20, done=True)
+    loaded = checkpoint.load(tmp_path)
+    assert loaded is not None
+    assert loaded.optimizer is None
+    assert len(list((tmp_path / "checkpoints").iterdir())) == 1
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "optimizer.safetensors"])
+def test_a_flipped_bit_falls_back_to_the_checkpoint_before(tmp_path: Path, file: str):
+    save(tmp_path, 10)
+    save(tmp_path, 20)
+    damage(tmp_path / "checkpoints" / "step-000020" / file)
+    loaded = checkpoint.load(tmp_path)
+    assert loaded is not None
+    assert loaded.step == 10
+    assert "step-000020" in loaded.skipped[0]
+    assert "SHA-256" in loaded.skipped[0]
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "optimizer.safetensors", "state.json"])
+def test_a_truncated_file_is_refused_with_one_line(tmp_path: Path, file: str):
+    save(tmp_path, 10)
+    path = tmp_path / "checkpoints" / "step-000010" / file
+    path.write_bytes(path.read_bytes()[:20])
+    with pytest.raises(InputError, match="must hold a whole checkpoint") as caught:
+        checkpoint.load(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_failed_write_leaves_the_old_checkpoint_and_no_rubbish(tmp_path: Path):
+    save(tmp_path, 10)
+    with pytest.raises(TypeError):
+        checkpoint.save(tmp_path, 20, WEIGHTS, MOMENTS, {"not": object()})  # no JSON
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000010"]
+
+
+def test_the_same_step_can_be_saved_again(tmp_path: Path):
+    save(tmp_path, 10)
+    checkpoint.save(tmp_path, 10, {"w": torch.zeros(2)}, MOMENTS, {})
+    loaded = checkpoint.load(tmp_path)
+    assert loaded is not None
+    assert torch.equal(loaded.model["w"], torch.zeros(2))
+
+
+KILLED = """
+import itertools, sys, torch
+from pathlib import Path
+from gpt import checkpoint
+torch.set_num_threads(1)
+for step in itertools.count(1):
+    weights = {f"w{i}": torch.full((100_000,), float(step)) for i in range(4)}
+    checkpoint.save(Path(sys.argv[1]), step, weights, {"m": torch.full((10,), float(step))}, {})
+    print(step, flush=True)
+"""
+
+
+def test_kill_at_any_moment_leaves_a_whole_checkpoint_at_most_one_step_old(tmp_path: Path):
+    for attempt in range(5):
+        run_dir = tmp_path / str(attempt)
+        process = subprocess.Popen(
+            [sys.executable, "-c", KILLED, str(run_dir)],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        )
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(0.013 * attempt)
+        process.send_signal(signal.SIGKILL)
+        reported = [1, *map(int, process.stdout.read().split())][-1]
+        process.stdout.close()
+        process.wait()
+        loaded = checkpoint.load(run_dir)
+        assert loaded is not None
+        assert loaded.step >= reported
+        assert all((value == loaded.step).all() for value in loaded.model.values())
+
+
+def test_state_json_is_plain_json_with_the_hashes(tmp_path: Path):
+    save(tmp_path, 3)
+    manifest = json.loads((tmp_path / "checkpoints" / "step-000003" / "state.json").read_text())
+    assert set(manifest["sha256"]) == {"model.safetensors", "optimizer.safetensors"}

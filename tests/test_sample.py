@@ -1,0 +1,80 @@
+"""Stories from a checkpoint: seeded, they begin with the prompt; damage is one clear line."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_runs import tiny_config, write_run, write_stories
+
+from gpt.errors import InputError
+from gpt.model import GPT
+from gpt.sample import generate, load_model, sample
+from gpt.train import train_directory
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path, cache: Path) -> Path:
+    text = write_stories(tmp_path / "text")
+    folder = write_run(tmp_path / "run", tiny_config(text))
+    assert list(train_directory(folder))
+    return folder
+
+
+def test_a_story_begins_with_the_prompt(run_dir: Path):
+    (story,) = sample(run_dir, "Tom saw", max_new_tokens=20)
+    assert story.startswith("Tom saw")
+    assert len(story) > len("Tom saw")
+
+
+def test_the_same_seed_tells_the_same_story_and_another_one_another(run_dir: Path):
+    once, again, other = (sample(run_dir, "Lily", seed=seed) for seed in (1, 1, 2))
+    assert once == again
+    assert once != other
+
+
+def test_no_story_holds_an_end_of_text(run_dir: Path):
+    stories = sample(run_dir, "", max_new_tokens=300, temperature=1.5, num_samples=4)
+    assert len(stories) == 4
+    assert not any("<|endoftext|>" in story for story in stories)
+
+
+def test_temperature_zero_takes_the_most_likely_token(run_dir: Path):
+    model = load_model(run_dir)
+    start = torch.tensor([[5, 6]])
+    with torch.no_grad():
+        likely = model.logits(model(start))[0, -1].argmax()
+    drawn = generate(model, start, 1, 0.0, None, torch.Generator(), end=-1)
+    assert drawn[0, -1] == likely
+
+
+def test_top_k_one_is_temperature_zero(run_dir: Path):
+    model, start = load_model(run_dir), torch.tensor([[5, 6]])
+    one, zero = (
+        generate(model, start, 10, t, k, torch.Generator(), end=-1)
+        for t, k in ((1.0, 1), (0.0, None))
+    )
+    assert torch.equal(one, zero)
+
+
+def test_a_row_longer_than_the_block_forgets_its_beginning(run_dir: Path):
+    model: GPT = load_model(run_dir)
+    start = torch.arange(10, 10 + model.config.block_size + 5)[None]
+    cut = start[:, 5:]
+    long, short = (
+        generate(model, s, 1, 0.0, None, torch.Generator(), end=-1) for s in (start, cut)
+    )
+    assert long[0, -1] == short[0, -1]
+
+
+def test_a_truncated_checkpoint_is_one_clear_line(run_dir: Path):
+    (weights,) = run_dir.glob("checkpoints/*/model.safetensors")
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(InputError, match="must hold a whole checkpoint"):
+        sample(run_dir, "Tom")
+
+
+def test_a_run_without_checkpoint_says_to_train_it(tmp_path: Path, cache: Path):
+    text = write_stories(tmp_path / "text")
+    folder = write_run(tmp_path / "run", tiny_config(text))
+    with pytest.raises(InputError, match="train it first"):
+        sample(folder, "Tom")

@@ -1,0 +1,237 @@
+"""Training: what is measured, that it learns, that a resumed run is the same run bit for bit."""
+
+import itertools
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_runs import tiny_config, write_run, write_stories
+
+from gpt import checkpoint
+from gpt.data import prepare
+from gpt.errors import InputError
+from gpt.evaluate import n_targets
+from gpt.events import Evaluation, read_events
+from gpt.model import GPT
+from gpt.train import Diverged, train, train_directory
+
+
+@pytest.fixture
+def text(tmp_path: Path, cache: Path) -> Path:
+    return write_stories(tmp_path / "text")
+
+
+def figures(evaluation: Evaluation) -> tuple[float, ...]:
+    """What must be equal between two equal runs: all that is no clock and no memory."""
+    e = evaluation
+    return (e.step, e.tokens, e.train_loss, e.cross_entropy, e.learning_rate, e.grad_norm)
+
+
+def test_evaluations_come_on_the_grid_and_at_the_last_step(text: Path):
+    config = tiny_config(text, max_steps=10, eval_interval=4)
+    assert [e.step for e in train(config)] == [4, 8, 10]
+
+
+def test_the_same_seed_gives_the_same_figures_bit_for_bit(text: Path):
+    config = tiny_config(text)
+    assert list(map(figures, train(config))) == list(map(figures, train(config)))
+
+
+def test_another_seed_gives_other_figures(text: Path):
+    one, other = (next(train(tiny_config(text, seed=seed))) for seed in (1, 2))
+    assert one.cross_entropy != other.cross_entropy
+
+
+def test_what_the_caller_draws_between_evaluations_does_not_change_the_run(text: Path):
+    config = tiny_config(text)
+    undisturbed = list(map(figures, train(config)))
+    disturbed = [(figures(e), torch.rand(3))[0] for e in train(config)]
+    assert disturbed == undisturbed
+
+
+def test_training_learns(text: Path):
+    first, *_, last = train(tiny_config(text, max_steps=60, eval_interval=4))
+    assert last.cross_entropy < first.cross_entropy - 0.5
+    assert last.cross_entropy < math.log(280)
+
+
+def test_perplexity_is_exp_of_cross_entropy_whatever_the_loss(text: Path):
+    (e,) = train(tiny_config(text, loss="squentropy", max_steps=4))
+    assert e.perplexity == math.exp(e.cross_entropy)
+    assert e.train_loss > e.cross_entropy - 1.0  # the objective, with its squares
+
+
+def test_an_evaluation_is_what_an_independent_pass_over_the_rows_gives(text: Path, tmp_path: Path):
+    config = tiny_config(text, max_steps=4)
+    (e,) = train(config, tmp_path / "run" if (tmp_path / "run").mkdir() is None else None)
+    rows = prepare(config.data).validation(config.block_size, config.eval_tokens)
+    model = GPT(config).eval()
+    saved = checkpoint.load(tmp_path / "run")
+    assert saved is not None
+    model.load_state_dict(saved.model, strict=False)
+    nats = 0.0
+    with torch.no_grad():
+        for idx, targets in zip(rows.idx, rows.targets, strict=True):
+            log_p = model.logits(model(idx[None]))[0].double().log_softmax(-1)
+            nats -= sum(log_p[t, y].item() for t, y in enumerate(targets.tolist()) if y >= 0)
+    assert e.cross_entropy == pytest.approx(nats / n_targets(rows), rel=1e-6)
+    assert e.bits_per_byte == pytest.approx(nats / math.log(2) / rows.text_bytes, rel=1e-6)
+
+
+def test_tokens_count_the_whole_effective_batch(text: Path):
+    config = tiny_config(text, max_steps=4, batch_size=2, gradient_accumulation_steps=3)
+    (e,) = train(config)
+    assert e.tokens == 4 * 2 * 3 * config.block_size
+
+
+def test_two_micro_batches_make_the_step_of_one_batch_twice_as_large(text: Path):
+    # the first step's gradient norm, before any weight has moved, from the same windows of text
+    whole = tiny_config(text, dropout=0.0, batch_size=4, max_steps=1)
+    halves = tiny_config(
+        text, dropout=0.0, batch_size=2, gradient_accumulation_steps=2, max_steps=1
+    )
+    one, two = next(train(whole)), next(train(halves))
+    assert one.train_loss == pytest.approx(two.train_loss, rel=1e-5)
+    assert one.grad_norm == pytest.approx(two.grad_norm, rel=1e-4)
+
+
+@pytest.mark.parametrize("stop_before_step", [3, 4, 7])
+def test_a_stopped_run_continues_to_the_same_figures_bit_for_bit(
+    text: Path, tmp_path: Path, stop_before_step: int
+):
+    config = tiny_config(text)
+    undisturbed = list(map(figures, train(config)))
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    asked = itertools.count()
+    first = list(train(config, run_dir, stop=lambda: next(asked) == stop_before_step))
+    torch.rand(5)
+    second = list(train(config, run_dir))
+    assert list(map(figures, first + second)) == undisturbed
+    assert second[0].step > stop_before_step
+
+
+def test_a_run_without_checkpoint_at_the_break_repeats_from_the_last_evaluation(
+    text: Path, tmp_path: Path
+):
+    config = tiny_config(text)
+    undisturbed = list(map(figures, train(config)))
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    with closing(train(config, run_dir)) as evaluations:  # closed before the checkpoint of step 8
+        assert [next(evaluations).step, next(evaluations).step] == [4, 8]
+    assert list(map(figures, train(config, run_dir))) == undisturbed[1:]
+
+
+def test_a_finished_run_has_nothing_left_to_do_and_keeps_only_its_weights(
+    text: Path, tmp_path: Path
+):
+    config, run_dir = tiny_config(text), tmp_path / "run"
+    run_dir.mkdir()
+    assert list(train(config, run_dir))
+    assert list(train(config, run_dir)) == []
+    kept = {path.name for path in run_dir.glob("checkpoints/*/*")}
+    assert kept == {"model.safetensors", "state.json"}
+
+
+def test_an_infinite_loss_ends_the_run_as_diverged_with_its_step(text: Path):
+    config = tiny_config(text, learning_rate=1e30, warmup_steps=0, grad_clip=0.0)
+    with pytest.raises(Diverged, match=r"training loss nan.*at learning rate") as caught:
+        list(train(config))
+    assert 1 <= caught.value.step < config.max_steps
+
+
+def test_a_device_that_is_not_there_is_refused(text: Path):
+    with pytest.raises(InputError, match="cuda:63 is not there"):
+        next(train(tiny_config(text, device="cuda:63")))
+
+
+def test_text_shorter_than_a_block_is_refused(text: Path):
+    with pytest.raises(InputError, match="block_size"):
+        next(train(tiny_config(text, block_size=100_000)))
+
+
+def test_train_directory_logs_start_evaluations_and_done(text: Path, tmp_path: Path):
+    run_dir = write_run(tmp_path / "run", tiny_config(text))
+    evaluations = list(train_directory(run_dir))
+    events, _ = read_events(run_dir)
+    assert [e["event"] for e in events] == ["start", *["evaluation"] * 3, "done"]
+    assert events[2]["perplexity"] == evaluations[1].perplexity
+    assert events[0]["pid"] == os.getpid()
+
+
+def test_train_directory_logs_divergence(text: Path, tmp_path: Path):
+    config = tiny_config(text, learning_rate=1e30, warmup_steps=0, grad_clip=0.0)
+    run_dir = write_run(tmp_path / "run", config)
+    with pytest.raises(Diverged):
+        list(train_directory(run_dir))
+    events, _ = read_events(run_dir)
+    assert (events[-1]["event"], events[-1]["outcome"]) == ("error", "diverged")
+
+
+def test_two_trainers_of_one_directory_are_refused(text: Path, tmp_path: Path):
+    run_dir = write_run(tmp_path / "run", tiny_config(text))
+    with closing(train_directory(run_dir)) as first:
+        next(first)
+        with pytest.raises(InputError, match="one trainer"):
+            next(train_directory(run_dir))
+
+
+COMMAND = [sys.executable, "-m", "gpt.train"]
+ROOT = Path(__file__).parents[1]
+
+
+def start_process(run_dir: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([*COMMAND, str(run_dir)], stdout=subprocess.DEVNULL, cwd=ROOT)
+
+
+def wait_for_evaluations(run_dir: Path, count: int) -> None:
+    deadline = time.monotonic() + 60
+    while sum(e["event"] == "evaluation" for e in read_events(run_dir)[0]) < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
+def test_a_process_that_was_ended_continues_to_the_same_figures(
+    text: Path, tmp_path: Path, signum: signal.Signals
+):
+    config = tiny_config(text, max_steps=400, eval_interval=20)
+    undisturbed = [figures(e) for e in train(config)]
+    run_dir = write_run(tmp_path / "run", config)
+    process = start_process(run_dir)
+    wait_for_evaluations(run_dir, 3)
+    process.send_signal(signum)
+    code = process.wait(timeout=60)
+    assert code == (0 if signum == signal.SIGTERM else -signal.SIGKILL)
+    done_before = [e for e in read_events(run_dir)[0] if e["event"] == "evaluation"]
+    assert len(done_before) < len(undisturbed)
+    assert start_process(run_dir).wait(timeout=60) == 0
+    by_step = {e["step"]: e for e in read_events(run_dir)[0] if e["event"] == "evaluation"}
+    assert [(s, by_step[s]["cross_entropy"]) for s in sorted(by_step)] == [
+        (f[0], f[3]) for f in undisturbed
+    ]
+
+
+def test_bad_input_of_a_process_is_one_line_and_exit_code_2(tmp_path: Path):
+    process = subprocess.run(
+        [*COMMAND, str(tmp_path)], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert process.returncode == 2
+    assert process.stderr.count("\n") == 1
+    assert "config.json" in process.stderr
+
+
+def test_config_json_with_an_unknown_key_names_it(text: Path, tmp_path: Path):
+    values = json.loads(tiny_config(text).model_dump_json()) | {"n_layers": 3}
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    with pytest.raises(InputError, match="n_layers: is not a known key"):
+        next(train_directory(tmp_path))
