@@ -1,0 +1,44 @@
+"""Which running trials are hopeless. Add a pruner by adding a kind here and to PrunerSpec.
+
+A trial is compared with trials of its own arm only: across arms, a loss that starts slower would
+die early.
+"""
+
+import optuna
+from optuna.pruners import MedianPruner
+from optuna.trial import FrozenTrial, TrialState
+
+from sweep.arms import arm_trials, arm_view
+from sweep.spec import StudySpec
+
+
+def should_prune(study: optuna.Study, spec: StudySpec, number: int) -> bool:
+    """Whether a trial's best perplexity is above the median of its arm's complete ones now.
+
+    Args:
+        study: The stored study.
+        spec: Its study file.
+        number: Of the running trial, with its last evaluation reported.
+    """
+    trial = study.get_trials(deepcopy=False)[number]
+    warmup_steps = round(spec.pruner.warmup_fraction * spec.max_steps)
+    if not _may_stop(trial, spec, warmup_steps):
+        return False
+    complete = [
+        other
+        for other in arm_trials(study, trial.user_attrs["arm"])
+        if other.state == TrialState.COMPLETE
+    ]
+    pruner = MedianPruner(spec.pruner.startup_trials, n_warmup_steps=warmup_steps)
+    return pruner.prune(arm_view(complete, spec.compare), trial)
+
+
+def _may_stop(trial: FrozenTrial, spec: StudySpec, warmup_steps: int) -> bool:
+    """Whether stopping is worth a look.
+
+    Baselines always train to their end: the report compares the best trial with their final
+    perplexity. At the last step there is nothing left to save.
+    """
+    if spec.pruner.kind == "none" or trial.user_attrs["origin"].startswith("baseline:"):
+        return False
+    return trial.last_step is not None and warmup_steps <= trial.last_step < spec.max_steps

@@ -1,0 +1,67 @@
+"""Which parameters the next trial has. Add a sampler by adding a kind here and to SamplerSpec.
+
+Every arm gets the same number of trials: first the same baselines, then the same Sobol points,
+then what a sampler makes of the arm's own trials. Everything follows from the stored trials, so a
+resumed sweep goes on.
+"""
+
+import zlib
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+
+from sweep.arms import arm_trials, arm_view
+from sweep.spec import StudySpec
+
+
+def next_arm(study: optuna.Study, spec: StudySpec) -> str:
+    """The arm that has had the fewest trials; among equals the first of the study file."""
+    return min(spec.arms, key=lambda arm: len(arm_trials(study, arm)))
+
+
+def next_params(study: optuna.Study, spec: StudySpec, arm: str) -> tuple[dict[str, Any], str]:
+    """Parameters of the arm's next trial; their origin: baseline:<name>, sobol or sampler."""
+    trials = arm_trials(study, arm)
+    origins = [trial.user_attrs.get("origin") for trial in trials]
+    for baseline in spec.baselines:
+        if f"baseline:{baseline.name}" not in origins:
+            return spec.baseline_params(baseline, arm), f"baseline:{baseline.name}"
+    drawn = origins.count("sobol")
+    if spec.sampler.kind == "qmc" or drawn < spec.sampler.startup_trials:
+        return sobol_params(spec, arm, drawn), "sobol"
+    view = arm_view(trials, spec.compare, _sampler(spec, arm, len(trials)))
+    return spec.suggest(view.ask(), arm), "sampler"
+
+
+def sobol_params(spec: StudySpec, arm: str, index: int) -> dict[str, Any]:
+    """The parameters at a point of one Sobol sequence for all arms.
+
+    Each drawn parameter of the study has its own dimension, also one that does not apply in this
+    arm: so the arms have the same points in all that they share.
+    """
+    from scipy.stats import qmc  # slow to import
+
+    names = spec.drawn
+    if not names:  # only compare's parameter is searched
+        return spec.point(arm, lambda name, parameter: None)
+    engine = qmc.Sobol(len(names), scramble=True, rng=spec.sampler.seed)
+    if index:
+        engine.fast_forward(index)
+    place = dict(zip(names, engine.random(1)[0].tolist(), strict=True))  # each in [0, 1)
+    return spec.point(arm, lambda name, parameter: parameter.at(place[name]))
+
+
+def _sampler(spec: StudySpec, arm: str, asked: int) -> BaseSampler:
+    """A sampler for one proposal.
+
+    The same seed after a resume would propose the same parameters again (5 of 10 trials differed),
+    so the number of the arm's trials enters.
+    """
+    entropy = [spec.sampler.seed, zlib.crc32(arm.encode()), asked]
+    seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
+    if spec.sampler.kind == "random":
+        return RandomSampler(seed=seed)
+    # Multivariate, and running trials count as bad ones ("constant liar"): Optuna 5's defaults.
+    return TPESampler(seed=seed, n_startup_trials=spec.sampler.startup_trials)

@@ -1,0 +1,202 @@
+"""What must hold between the parts of a study, and whether every trial that it may ask for can run.
+
+Asked before a sweep, not during it. Faults are ValueErrors: "key: what must hold, but got what".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import combinations, product
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from gpt.config import TrainConfig, explain
+from sweep.search_space import Parameter
+from sweep.study_file import nearest, unknown
+
+if TYPE_CHECKING:
+    from gpt.losses import Loss
+    from sweep.spec import Baseline, StudySpec
+
+NOT_OF_A_STUDY = {
+    "data": "it is the table [data]",
+    "vocab_size": "it is the tokenizer's; set data.tokenizer and data.bpe_vocab_size",
+    "loss_options": "name the option itself, as in [search.square_weight]; one choice fixes it",
+    "device": "it is chosen when the sweep runs",
+    "threads": "they are chosen when the sweep runs",
+}
+NOT_SEARCHED = {
+    "max_steps": "trials must be comparable at equal steps; set it in [train]",
+    "eval_interval": "trials must be comparable at equal steps; set it in [train]",
+    "eval_tokens": "trials must be evaluated on the same tokens; set it in [train]",
+}
+
+
+# --- between the parts -----------------------------------------------------------------------
+
+
+def check_parts(spec: StudySpec) -> None:
+    """Raise ValueError unless compare, conditions and baselines name what is searched."""
+    _check_compare(spec)
+    for name, parameter in spec.search.items():
+        _check_when(spec, name, parameter)
+    names = [baseline.name for baseline in spec.baselines]
+    if len(set(names)) < len(names):
+        raise ValueError(f"baselines: names must differ from each other, but got {names}")
+    for baseline in spec.baselines:
+        _check_baseline(spec, baseline)
+
+
+def _check_compare(spec: StudySpec) -> None:
+    if spec.compare is None:
+        return
+    if spec.compare not in spec.search:
+        near = nearest(spec.compare, spec.search)
+        raise ValueError(f"compare: must be a searched parameter, but got {spec.compare!r}{near}")
+    if spec.search[spec.compare].choices is None or spec.search[spec.compare].when:
+        raise ValueError(
+            f"compare: must be a parameter with choices and without when, "
+            f"but got {spec.compare!r}, which is not"
+        )
+
+
+def _check_when(spec: StudySpec, name: str, parameter: Parameter) -> None:
+    known = [one for one, other in spec.search.items() if not other.when]
+    for other, value in parameter.when.items():
+        if other not in known:
+            raise ValueError(
+                f"search.{name}.when: must name a searched parameter without a when of its own "
+                f"({', '.join(known)}), but got {other!r}{nearest(other, known)}"
+            )
+        if not spec.search[other].contains(value):
+            raise ValueError(
+                f"search.{name}.when: {other} must be a value that is searched "
+                f"({spec.search[other]}), but got {value!r}"
+            )
+
+
+def _check_baseline(spec: StudySpec, baseline: Baseline) -> None:
+    key = f"baselines.{baseline.name}.params"
+    known = [name for name in spec.search if name != spec.compare]
+    for name, value in baseline.params.items():
+        if name == spec.compare:
+            raise ValueError(f"{key}.{name}: must not be set, because a baseline runs in each arm")
+        if name not in known:
+            raise ValueError(f"{key}.{name}: {unknown(name, known)}")
+        if not spec.search[name].contains(value):
+            raise ValueError(
+                f"{key}.{name}: must be in the search space ({spec.search[name]}), "
+                f"but got {value!r}"
+            )
+    for name in known:
+        if name not in baseline.params and not spec.search[name].when:
+            raise ValueError(f"{key}: must set every searched parameter, but got no {name}")
+
+
+# --- what gpt can train ----------------------------------------------------------------------
+
+
+def check_runs(spec: StudySpec) -> None:
+    """Raise ValueError unless the study's baselines and the corners of its space are all runs."""
+    _check_names(spec)
+    _check_losses(spec)
+    for name, parameter in spec.search.items():
+        _check_kind(name, parameter)
+    for arm in spec.arms:
+        for baseline in spec.baselines:
+            key = f"baselines.{baseline.name}.params"
+            params = spec.baseline_params(baseline, arm)
+            _check_defaults(spec, key, params)
+            _check_run(spec, params, key)
+        for params in corners(spec, arm):
+            _check_run(spec, params, "search")
+
+
+def corners(spec: StudySpec, arm: str) -> Iterator[dict[str, Any]]:
+    """Trials with every pair of values: no check of TrainConfig looks at more than two fields."""
+    for names in combinations(spec.drawn, min(2, len(spec.drawn))):
+        for values in product(*(spec.search[name].values() for name in names)):
+            yield _corner(spec, arm, dict(zip(names, values, strict=True)))
+
+
+def _corner(spec: StudySpec, arm: str, fixed: dict[str, Any]) -> dict[str, Any]:
+    def value_of(name: str, parameter: Parameter) -> Any:
+        return fixed[name] if name in fixed else parameter.values()[0]
+
+    return spec.point(arm, value_of)
+
+
+def _check_names(spec: StudySpec) -> None:
+    """Every name in [train] and [search] must be a field of TrainConfig or an option of a loss."""
+    fields = [name for name in TrainConfig.model_fields if name not in NOT_OF_A_STUDY]
+    options = [option for loss in _losses().values() for option in loss.options]
+    searched = [name for name in fields if name not in NOT_SEARCHED] + options
+    for table, names, known, reasons in (
+        ("train", spec.train, fields, NOT_OF_A_STUDY),
+        ("search", spec.search, searched, NOT_OF_A_STUDY | NOT_SEARCHED),
+    ):
+        for name in names:
+            if name in reasons:
+                raise ValueError(f"{table}.{name}: must not be set here: {reasons[name]}")
+            if name not in known:
+                raise ValueError(f"{table}.{name}: {unknown(name, known)}")
+
+
+def _check_losses(spec: StudySpec) -> None:
+    """Losses must exist, and an option be searched only for losses that have it."""
+    known = _losses()
+    searched = "loss" in spec.search
+    losses = spec.search["loss"].values() if searched else [spec.base("loss")]
+    for loss in losses:
+        if not isinstance(loss, str) or loss not in known:
+            key = "search.loss.choices" if searched else "train.loss"
+            near = nearest(str(loss), known)
+            raise ValueError(f"{key}: must be among {', '.join(known)}, but got {loss!r}{near}")
+    for name, parameter in spec.search.items():
+        having = [loss for loss in known if name in known[loss].options]
+        for loss in losses:
+            if having and loss not in having and parameter.when.get("loss", loss) == loss:
+                raise ValueError(
+                    f"search.{name}: must be searched for {' or '.join(having)} only, but {loss} "
+                    f'is trained too; add when = {{ loss = "{having[0]}" }}'
+                )
+
+
+def _check_kind(name: str, parameter: Parameter) -> None:
+    """Whole numbers for a real one: low = 0 and high = 1 would silently search 0 and 1 alone."""
+    field = TrainConfig.model_fields.get(name)
+    if parameter.is_int and (field is None or field.annotation is float):
+        raise ValueError(
+            f"search.{name}: must be a range of real numbers, such as low = {parameter.low}.0, "
+            f"but got low={parameter.low} and high={parameter.high}"
+        )
+
+
+def _check_defaults(spec: StudySpec, key: str, params: dict[str, Any]) -> None:
+    for name, value in params.items():
+        if not spec.search[name].contains(value):
+            raise ValueError(
+                f"{key}: must set {name}, because its default {value!r} is outside search.{name} "
+                f"({spec.search[name]})"
+            )
+
+
+def _check_run(spec: StudySpec, params: dict[str, Any], section: str) -> None:
+    """Build the run, and say in which table of the study the fault is."""
+    try:
+        TrainConfig.model_validate(spec.train_values(params, spec.data))
+    except ValidationError as error:
+        location = error.errors(include_url=False)[0]["loc"]
+        fault = explain(error).rstrip(".")
+        if not location:  # between fields, which the message names
+            raise ValueError(f"{section}: {fault}") from None
+        searched = str(location[0]) in params or str(location[-1]) in params
+        raise ValueError(f"{section if searched else 'train'}.{fault}") from None
+
+
+def _losses() -> dict[str, Loss]:
+    """Late, because it imports torch, and stored studies are read without it."""
+    from gpt.losses import LOSSES
+
+    return LOSSES
