@@ -1,125 +1,85 @@
-"""Where text comes from: local files and folders, a data set of the hub, the built-in story grammar.
+"""Where text comes from: a data set of the hub, local files, the built-in story grammar.
 
-Gives lists of stories; knows nothing of tokens. Add a source by adding one function that returns a Corpus
-and one line in read_corpus and in identity.
+Gives two lists of stories that share none; knows nothing of tokens. Add a source by adding one
+function that returns a Corpus, and what identifies it in identity().
 """
 
 import hashlib
-import itertools
-import re
+import inspect
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
+from gpt import text_files
 from gpt.config import DataConfig
 from gpt.errors import InputError
+from gpt.hub import HubDataset
 from gpt.tokenizer import END_OF_TEXT
 
 Progress = Callable[[str], None]
 Kind = Literal["hub", "files", "built-in"]
 
-BUILT_IN = "built-in story grammar"
 BUILT_IN_STORIES = 20_000  # for training, unless max_stories says otherwise
 BUILT_IN_VALIDATION_STORIES = 500
 BUILT_IN_SEEDS = (1, 2)  # training, validation
 BUILT_IN_NOTICE = (
-    "This text is the built-in story grammar, NOT TinyStories: perplexities compare with each other "
-    "and with the grammar's own floor, not with TinyStories figures. For real stories give "
-    "--data PATH, or --data hub on a machine that reaches the Hugging Face hub."
+    "This text is the built-in story grammar, NOT TinyStories: its perplexities compare with each "
+    "other and with the grammar's own floor only. For real stories give --data PATH, or --data hub "
+    "on a machine that reaches the Hugging Face hub."
 )
+HUB_VALIDATION_STORIES = 2_000  # read when max_stories is set: about 400,000 tokens of TinyStories
 VALIDATION_FRACTION = 0.05  # of stories that come without a split of their own
-FORMATS = (".txt", ".jsonl", ".parquet")
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Stories of a training and a validation split that share no text."""
+    """Stories of a training and a validation split; no training story is a validation story too."""
 
     kind: Kind
-    name: str  # a hub name, a path, or the built-in corpus's name
+    name: str  # a hub name, a path, "built-in story grammar"
     train: list[str]
     validation: list[str]
-    validation_nats: list[float] | None = None  # exact -log probability per story, where known
+    validation_nats: list[float] | None = None  # exact -log probability of each, where known
     notice: str | None = None  # what every reader of a result must be told
 
 
 def read_corpus(data: DataConfig, progress: Progress) -> Corpus:
-    """Read the stories that a configuration names.
+    """Read the stories that data.source names: "hub", "built-in" or a path.
 
     Raises:
-        InputError: the source is missing, empty, unreadable or too small to split.
+        InputError: the source is missing, unreachable, unreadable, or too small to split.
     """
     if data.source == "built-in":
-        return built_in(data.max_stories, progress)
-    return read_files(Path(data.source), data.max_stories, progress)
+        return _built_in(data.max_stories, progress)
+    if data.source == "hub":
+        return _hub(data.hub_name, data.max_stories, progress)
+    return _files(Path(data.source).expanduser(), data.max_stories, progress)
 
 
-def built_in(max_stories: int | None, progress: Progress) -> Corpus:
-    """Stories of the built-in grammar: always the same ones."""
-    from gpt import grammar
+def identity(data: DataConfig) -> dict[str, Any]:
+    """What a source is without reading it: paths, sizes and times; a hub name; the grammar's code.
 
-    count = max_stories or BUILT_IN_STORIES
-    progress(f"telling {count:,} stories of the built-in grammar")
-    train_seed, validation_seed = BUILT_IN_SEEDS
-    validation = list(grammar.stories(validation_seed, BUILT_IN_VALIDATION_STORIES))
-    held_out = {story.text for story in validation}
-    told = grammar.stories(train_seed, count + len(held_out))
-    train = (story.text for story in told if story.text not in held_out)
-    return Corpus(
-        kind="built-in",
-        name=BUILT_IN,
-        train=list(itertools.islice(train, count)),
-        validation=[story.text for story in validation],
-        validation_nats=[story.nats for story in validation],
-        notice=BUILT_IN_NOTICE,
-    )
-
-
-def read_files(path: Path, max_stories: int | None, progress: Progress) -> Corpus:
-    """Stories of a file, or of all files below a folder.
-
-    Names decide the split where they say train, valid, val, dev or test; otherwise each story's own
-    hash does, so that two copies of a story never end up on both sides.
-    """
-    train_files, validation_files = split_by_name(path)
-    progress(f"reading {path}")
-    stories = _stories(train_files)
-    if validation_files:
-        validation = list(_stories(validation_files))
-        held_out = set(validation)
-        train = list(itertools.islice((s for s in stories if s not in held_out), max_stories))
-    else:
-        train, validation = split_by_hash(stories, max_stories)
-    if not train or not validation:
-        raise InputError(
-            f"{path} must hold at least two different stories, one to train on and one to validate; "
-            f"separate the stories of a .txt file by {END_OF_TEXT}."
-        )
-    return Corpus(kind="files", name=str(path), train=train, validation=validation)
-
-
-def split_by_name(path: Path) -> tuple[list[Path], list[Path]]:
-    """Training and validation files at a path; no validation file where names do not tell.
+    Two equal identities hold the same text, so that what was prepared from one serves the other.
 
     Raises:
-        InputError: nothing readable is there.
+        InputError: the path is missing or holds nothing readable.
     """
-    if path.is_file():
-        return [_readable(path)], []
-    files = _files_below(path)
-    named: dict[str | None, list[Path]] = {}
-    for file in files:
-        named.setdefault(_split_of(file), []).append(file)
-    train = named.get("train") or named.get(None) or []
-    validation = named.get("validation") or named.get("test") or []
-    if not train:
-        raise InputError(f"{path} must hold a training file as well, but has only {validation[0]}.")
-    return train, validation
+    if data.source == "built-in":
+        source: Any = [_grammar_code(), BUILT_IN_SEEDS]
+    elif data.source == "hub":
+        source = data.hub_name
+    else:
+        files = text_files.find(Path(data.source).expanduser())
+        source = [[text_files.stamp(file) for file in split] for split in files]
+    kind = data.source if data.source in ("built-in", "hub") else "files"
+    return {"kind": kind, "source": source, "max_stories": data.max_stories}
 
 
 def split_by_hash(stories: Iterable[str], max_stories: int | None) -> tuple[list[str], list[str]]:
-    """Training and validation stories: a story's SHA-256 alone decides where it goes.
+    """Training and validation stories. A story's own SHA-256 decides, so that copies stay together.
 
     Reading ends after max_stories training stories. At least one story validates.
     """
@@ -136,128 +96,88 @@ def split_by_hash(stories: Iterable[str], max_stories: int | None) -> tuple[list
     return train, validation
 
 
-def identity(data: DataConfig) -> dict[str, Any]:
-    """What a source is without reading it: paths, sizes and times; a grammar's code; a hub name.
-
-    Two equal identities hold the same text, so that a prepared copy can be used.
-
-    Raises:
-        InputError: the path is missing or holds nothing readable.
-    """
-    limits: dict[str, Any] = {"max_stories": data.max_stories}
-    if data.source == "built-in":
-        from gpt import grammar
-
-        code = Path(grammar.__file__).read_bytes()
-        return limits | {"built-in": hashlib.sha256(code).hexdigest(), "seeds": BUILT_IN_SEEDS}
-    path = Path(data.source)
-    train, validation = split_by_name(path)
-    return limits | {"train": _stamps(train), "validation": _stamps(validation)}
-
-
 def normalise(text: str) -> str:
-    """A story without the white space around it, its lines ended by \\n alone."""
+    """A story without white space around it, its lines ended by \\n alone."""
     return text.replace("\r\n", "\n").replace("\r", "\n").strip()
 
 
-def _stories(files: Iterable[Path]) -> Iterator[str]:
-    """All stories of some files that hold more than white space."""
-    for file in files:
-        texts = _text_file(file) if file.suffix == ".txt" else _table_file(file)
-        yield from filter(None, map(normalise, texts))
+def throttled(progress: Progress, seconds: float = 2.0) -> Progress:
+    """A progress that passes on at most one message in so many seconds, and none before."""
+    due = time.monotonic() + seconds
+
+    def tell(message: str) -> None:
+        nonlocal due
+        if time.monotonic() >= due:
+            progress(message)
+            due = time.monotonic() + seconds
+
+    return tell
 
 
-def _text_file(path: Path) -> Iterator[str]:
-    """The pieces between <|endoftext|>, read by the megabyte so that a limit ends the reading.
+def _built_in(max_stories: int | None, progress: Progress) -> Corpus:
+    from gpt import grammar
 
-    Not through datasets: its text loader gives lines, or with sample_by="document" the whole file as
-    one row, 90 times slower than this (12 MB: 2.3 s against 0.03 s).
-    """
-    rest = ""
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            while chunk := file.read(1 << 20):
-                if "\0" in chunk:
-                    raise InputError(f"{path} must be UTF-8 text, but holds a zero byte.")
-                *whole, rest = (rest + chunk).split(END_OF_TEXT)
-                yield from whole
-    except UnicodeDecodeError as error:
+    count = max_stories or BUILT_IN_STORIES
+    train_seed, validation_seed = BUILT_IN_SEEDS
+    validation = list(grammar.stories(validation_seed, BUILT_IN_VALIDATION_STORIES))
+    texts = [story.text for story in validation]
+    # as many more as could turn out to be validation stories
+    told = (story.text for story in grammar.stories(train_seed, count + len(texts)))
+    name = "built-in story grammar"
+    return Corpus(
+        kind="built-in",
+        name=name,
+        train=_unlike(texts, _counted(told, name, progress), count),
+        validation=texts,
+        validation_nats=[story.nats for story in validation],
+        notice=BUILT_IN_NOTICE,
+    )
+
+
+def _hub(name: str, max_stories: int | None, progress: Progress) -> Corpus:
+    data_set = HubDataset(name)
+    limit = max_stories and HUB_VALIDATION_STORIES
+    validation = list(islice(_clean(data_set.stories("validation")), limit))
+    stories = _counted(_clean(data_set.stories("train")), name, progress)
+    train = _unlike(validation, stories, max_stories)
+    if not train or not validation:
+        raise InputError(f"{name} must have stories in its splits train and validation.")
+    return Corpus(kind="hub", name=name, train=train, validation=validation)
+
+
+def _files(path: Path, max_stories: int | None, progress: Progress) -> Corpus:
+    train_files, validation_files = text_files.find(path)
+    stories = _counted(_clean(text_files.read(train_files)), str(path), progress)
+    if validation_files:
+        validation = list(_clean(text_files.read(validation_files)))
+        train = _unlike(validation, stories, max_stories)
+    else:
+        train, validation = split_by_hash(stories, max_stories)
+    if not train or not validation:
         raise InputError(
-            f"{path} must be UTF-8 text, but byte {error.start:,} of a block is not."
-        ) from None
-    except OSError as error:
-        raise InputError(f"{path} must be readable, but {error.strerror}.") from None
-    yield rest
-
-
-def _table_file(path: Path) -> Iterator[str]:
-    """The column text of a .jsonl or .parquet file, in batches, without a copy in datasets' cache."""
-    import datasets
-
-    builder = {".jsonl": "json", ".parquet": "parquet"}[path.suffix]
-    try:
-        rows = datasets.load_dataset(builder, data_files=str(path), split="train", streaming=True)
-        if "text" not in rows.column_names:
-            raise InputError(
-                f"{path} must have a column named text, but has {', '.join(rows.column_names)}."
-            )
-        for batch in rows.select_columns(["text"]).with_format("arrow").iter(1_000):
-            yield from _strings(batch["text"].to_pylist(), path)
-    except InputError:
-        raise
-    except Exception as error:  # pyarrow, json and datasets each raise their own
-        first_line = str(error).strip().partition("\n")[0]
-        raise InputError(f"{path} must be a {path.suffix} file, but {first_line}") from None
-
-
-def _strings(values: list[Any], path: Path) -> Iterator[str]:
-    """The values that are there; a row without text is no story."""
-    for value in values:
-        if value is None:
-            continue
-        if not isinstance(value, str):
-            raise InputError(f"{path} must hold strings in its column text, but got {value!r:.60}.")
-        yield value
-
-
-def _files_below(path: Path) -> list[Path]:
-    """Readable files of a folder and its folders, in the order of their names."""
-    if not path.exists():
-        raise InputError(
-            f"--data must be auto, hub, built-in or an existing file or folder, but got {path}."
+            f"{path} must hold at least two different stories, to train on and to validate; "
+            f"in a .txt file, {END_OF_TEXT} separates stories."
         )
-    files = (file for file in path.rglob("*") if file.is_file())
-    found = sorted(file for file in files if file.suffix in FORMATS and not _hidden(file, path))
-    if not found:
-        raise InputError(f"{path} must hold {_formats()} files, but there are none.")
-    return found
+    return Corpus(kind="files", name=str(path), train=train, validation=validation)
 
 
-def _readable(path: Path) -> Path:
-    if path.suffix not in FORMATS:
-        raise InputError(f"{path} must be a {_formats()} file or a folder of them.")
-    return path
+def _unlike(held_out: list[str], stories: Iterable[str], count: int | None) -> list[str]:
+    """The first `count` stories that are none of those held out."""
+    known = set(held_out)
+    return list(islice((story for story in stories if story not in known), count))
 
 
-def _formats() -> str:
-    return ", ".join(FORMATS[:-1]) + " or " + FORMATS[-1]
+def _clean(texts: Iterable[str]) -> Iterator[str]:
+    """Normalised stories, without those that are white space alone."""
+    return filter(None, map(normalise, texts))
 
 
-def _hidden(file: Path, root: Path) -> bool:
-    return any(part.startswith(".") for part in file.relative_to(root).parts)
-
-
-# train.txt, valid-00000-of-00001.parquet, TinyStoriesV2-GPT4-train.txt, but not constraint.txt or value.txt
-_SPLITS = {
-    "train": re.compile(r"(?<![a-z])train(ing)?(?![a-z])"),
-    "validation": re.compile(r"(?<![a-z])(val|valid|validation|dev)(?![a-z])"),
-    "test": re.compile(r"(?<![a-z])test(ing)?(?![a-z])"),
-}
-
-
-def _split_of(file: Path) -> str | None:
-    name = file.name.lower()
-    return next((split for split, word in _SPLITS.items() if word.search(name)), None)
+def _counted(stories: Iterable[str], name: str, progress: Progress) -> Iterator[str]:
+    tell = throttled(progress)
+    for number, story in enumerate(stories):
+        if number % 256 == 0:
+            tell(f"reading {name}: {number:,} stories")
+        yield story
 
 
 def _fraction(story: str) -> float:
@@ -265,6 +185,11 @@ def _fraction(story: str) -> float:
     return int.from_bytes(hashlib.sha256(story.encode()).digest()[:8], "big") / 2**64
 
 
-def _stamps(files: list[Path]) -> list[tuple[str, int, int]]:
-    """What changes when a file does: its path, size and time of change (ns)."""
-    return [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+def _grammar_code() -> str:
+    """SHA-256 of the modules that tell the built-in stories."""
+    from gpt import grammar, lexicon, stories
+
+    sha = hashlib.sha256()
+    for module in (grammar, lexicon, stories):
+        sha.update(inspect.getsource(module).encode())
+    return sha.hexdigest()

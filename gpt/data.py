@@ -1,19 +1,14 @@
-"""Text -> token files -> batches of (idx, targets): tokenised once, kept by content, read as memory maps.
+"""Text -> batches of (idx, targets): tokenised once, kept by content, read as memory maps.
 
-Shapes: B = batch_size, T = block_size, R = rows of the validation set. The folder of a prepared text is
-nanoGPT's layout (train.bin, val.bin, meta.pkl), so that nanoGPT's own train.py can use it as its data set.
-Knows nothing of models; where text comes from is gpt.corpus's business.
+Shapes: B = batch_size, T = block_size, R = rows of the validation set. Knows nothing of models; how
+a folder of tokens is written is gpt.token_files' business, where text comes from is gpt.corpus's.
 """
 
 import hashlib
-import itertools
 import json
 import os
-import pickle
 import re
 import shutil
-import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,48 +20,27 @@ import numpy.typing as npt
 import tiktoken
 import torch
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
-from gpt import corpus, tokenizer
+from gpt import corpus, token_files, tokenizer
 from gpt.config import DataConfig
 from gpt.corpus import Corpus, Progress
 from gpt.errors import InputError
+from gpt.hub import HubUnreachableError
+from gpt.token_files import Meta
 
-FORMAT_VERSION = 1  # of the token folder; a new one prepares every text again
-PADDING = -1  # target of a position that is no token; torch's losses ignore it when told to
-STORIES_AT_ONCE = 8_192  # tokenised together: enough for every core, little memory
+PADDING = -1  # the target of a position behind a story's end: no token, no part of a loss
 
 Tokens = npt.NDArray[np.uint16]
-
-
-class Meta(BaseModel):
-    """What a folder of tokens holds: the contents of its meta.json."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    format_version: int
-    fingerprint: str  # of the text of both splits and of the tokenizer
-    kind: corpus.Kind
-    name: str  # of the source: a hub name, a path, the built-in corpus
-    notice: str | None  # what every reader of a result must be told
-    tokenizer: str  # "gpt2", "bpe-2048"
-    vocab_size: int
-    train_stories: int
-    train_tokens: int
-    train_bytes: int  # of UTF-8, without <|endoftext|>
-    validation_stories: int
-    validation_tokens: int
-    validation_bytes: int
-    text_sha256: str
 
 
 @dataclass(frozen=True)
 class ValidationSet:
     """A fixed set of whole stories, cut into rows.
 
-    A story's first input is <|endoftext|> and its last target too. It is cut into rows of T: a row after the
-    first sees nothing of the rows before, so that the floor is exact only for stories of one row.
+    A story's first input is <|endoftext|>, and so is its last target. A story longer than T is cut
+    into several rows, and a row sees nothing of the one before: the floor is that of a model that
+    sees the whole story.
     """
 
     idx: Tensor  # (R, T) int64
@@ -79,9 +53,9 @@ class ValidationSet:
 class TokenData:
     """A prepared text: token files in a folder, and what they are."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, meta: Meta) -> None:
         self.folder = folder
-        self.meta = Meta.model_validate_json((folder / "meta.json").read_bytes())
+        self.meta = meta
         self.tokenizer_path = folder / "tokenizer.json"
         self.train: Tokens = np.memmap(folder / "train.bin", dtype=np.uint16, mode="r")
 
@@ -115,7 +89,7 @@ class TokenData:
 
 
 class Batches:
-    """Seeded batches of (idx, targets), each (B, T) int64: random windows of the stream, as in nanoGPT.
+    """Seeded batches of (idx, targets), each (B, T) int64: random windows, as in nanoGPT.
 
     Args:
         tokens: The training stream, longer than block_size.
@@ -151,33 +125,38 @@ class Batches:
 def prepare(data: DataConfig, progress: Progress = lambda message: None) -> TokenData:
     """The tokens of a configuration's text, from the cache or made now.
 
-    Safe when several processes ask at once: one makes them, the others wait. Killed half-way, it leaves
-    nothing that would be used.
+    Safe when several processes ask at once: one makes them, the others wait. Killed half-way, it
+    leaves nothing that would be used. "auto" is the hub's data set where it is prepared already or
+    can be had, else the built-in corpus.
 
     Args:
-        data: With a fingerprint, exactly those tokens: the source is read only where they are missing.
-        progress: Called with a line for whatever takes long.
+        data: With a fingerprint, exactly those tokens: the source is read only where they are
+            missing.
+        progress: Called with a line for whatever takes long or must be known.
 
     Raises:
-        InputError: the source or the tokenizer cannot be had, the text does not suffice, the cache cannot
-            be written, or the text is not the one of data.fingerprint.
+        InputError: the source or the tokenizer cannot be had, the text does not suffice, the cache
+            cannot be written, or the text is not the one of data.fingerprint.
     """
-    if data.fingerprint and (ready := _open(data.fingerprint)):
-        return ready
-    key = _source_key(data)
+    if data.fingerprint is not None:
+        if not re.fullmatch("[0-9a-f]{16}", data.fingerprint):
+            raise InputError(
+                f"fingerprint must be 16 hexadecimal digits, but got {data.fingerprint!r}."
+            )
+        if known := _open(data.fingerprint):
+            return known
     try:
-        with _lock(key, progress):
-            ready = _indexed(key) or _prepare_now(data, key, progress)
+        ready = _resolved(data, progress)
     except OSError as error:
         raise InputError(
-            f"the folder for tokens {cache_folder()} must be writable, but {error.strerror}; "
+            f"the folder for tokens, {cache_folder()}, must be writable, but: {error.strerror}; "
             f"set SQUEN_SWEEP_CACHE to another one."
         ) from None
-    if data.fingerprint and ready.meta.fingerprint != data.fingerprint:
+    if data.fingerprint not in (None, ready.meta.fingerprint):
         raise InputError(
             f"the text or the tokenizer changed: fingerprint {data.fingerprint} was asked for, but "
             f"{ready.meta.name} with {ready.meta.tokenizer} has {ready.meta.fingerprint}; "
-            f"give the old text again, or start a study under another name."
+            f"give the text that was there before, or start a study under another name."
         )
     return ready
 
@@ -188,19 +167,98 @@ def cache_folder() -> Path:
     return Path(chosen) if chosen else Path.home() / ".cache" / "squen-sweep"
 
 
-def _source_key(data: DataConfig) -> str:
-    """What names a text and a tokenizer without reading the text."""
-    source = corpus.identity(data)
-    settings = [FORMAT_VERSION, source, data.tokenizer, data.bpe_vocab_size]
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+def _rows(
+    tokens: Tokens, ends: npt.NDArray[np.int64], block_size: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Inputs and targets (R, T) of the stories that end at `ends`, and each row's story (R,)."""
+    lengths = np.diff(ends, prepend=0)  # with <|endoftext|>
+    rows_of = -(-lengths // block_size)
+    story = np.repeat(np.arange(len(ends)), rows_of)
+    stream = tokens[: ends[-1]].astype(np.int64)
+    end_of_text = stream[-1]
+    # place of every token: its story's first row, then on from there, row after row
+    first_row = np.cumsum(rows_of) - rows_of
+    place = np.arange(len(stream)) + np.repeat(first_row * block_size - (ends - lengths), lengths)
+    idx = np.full(len(story) * block_size, end_of_text)
+    targets = np.full(len(story) * block_size, PADDING)
+    idx[place] = np.concatenate([[end_of_text], stream[:-1]])
+    targets[place] = stream
+    shape = (len(story), block_size)
+    return (
+        torch.from_numpy(idx.reshape(shape)),
+        torch.from_numpy(targets.reshape(shape)),
+        torch.from_numpy(story),
+    )
+
+
+def _resolved(data: DataConfig, progress: Progress) -> TokenData:
+    """The tokens of a source, "auto" tried as the hub first and as the built-in corpus then."""
+    if data.source != "auto":
+        return _from_source(data, progress)
+    try:
+        return _from_source(data.model_copy(update={"source": "hub"}), progress)
+    except HubUnreachableError as error:
+        progress(f"{error.reason}; the built-in story grammar is used instead")
+        return _from_source(data.model_copy(update={"source": "built-in"}), progress)
+
+
+def _from_source(data: DataConfig, progress: Progress) -> TokenData:
+    """The tokens that this source gave last time, or else those made of it now."""
+    settings = [corpus.identity(data), data.tokenizer, data.bpe_vocab_size]
+    key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+    index = cache_folder() / "index" / key  # a file that holds the fingerprint
+    if known := _indexed(index):
+        return known
+    with _lock(cache_folder() / "locks" / key, progress):
+        return _indexed(index) or _make(data, index, progress)
+
+
+def _indexed(index: Path) -> TokenData | None:
+    return _open(index.read_text(encoding="ascii")) if index.exists() else None
+
+
+def _open(fingerprint: str) -> TokenData | None:
+    """The kept tokens of a fingerprint; None where they are missing or not whole."""
+    folder = _tokens_folder(fingerprint)
+    meta = token_files.read_meta(folder)
+    return TokenData(folder, meta) if meta else None
+
+
+def _tokens_folder(fingerprint: str) -> Path:
+    return cache_folder() / "tokens" / fingerprint
+
+
+def _make(data: DataConfig, index: Path, progress: Progress) -> TokenData:
+    """Read, tokenise and keep a source, whose text may turn out to be kept already."""
+    # GPT-2's first: it may be missing, and reading the text may take long
+    gpt2 = tokenizer.gpt2() if data.tokenizer == "gpt2" else None
+    text = corpus.read_corpus(data, progress)
+    encoding = gpt2 or _train_bpe(text, data.bpe_vocab_size, progress)
+    identity = token_files.identify(text, encoding)
+    folder = _tokens_folder(identity.fingerprint)
+    with _lock(cache_folder() / "locks" / identity.fingerprint, progress):
+        if not token_files.read_meta(folder):
+            with _whole_or_absent(folder) as temporary:
+                token_files.write(temporary, text, encoding, identity, progress)
+    new_index = index.with_suffix(".new")
+    new_index.parent.mkdir(parents=True, exist_ok=True)
+    new_index.write_text(identity.fingerprint, encoding="ascii")
+    new_index.replace(index)
+    return TokenData(folder, Meta.model_validate_json((folder / "meta.json").read_bytes()))
+
+
+def _train_bpe(text: Corpus, vocab_size: int | None, progress: Progress) -> tiktoken.Encoding:
+    if vocab_size is None:
+        raise InputError('bpe_vocab_size must be a number where tokenizer = "bpe", but got none.')
+    progress(f"learning a vocabulary of {vocab_size:,} tokens from {text.name}")
+    return tokenizer.train_bpe(text.train, vocab_size)
 
 
 @contextmanager
-def _lock(key: str, progress: Progress) -> Iterator[None]:
-    """Hold the right to prepare this source; a killed holder loses it at once."""
-    folder = cache_folder() / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / f"{key}.lock")
+def _lock(path: Path, progress: Progress) -> Iterator[None]:
+    """Hold a file lock; the operating system frees it when its holder dies."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
     try:
         lock.acquire(timeout=1)
     except Timeout:
@@ -212,184 +270,19 @@ def _lock(key: str, progress: Progress) -> Iterator[None]:
         lock.release()
 
 
-def _index_file(key: str) -> Path:
-    return cache_folder() / "index" / f"{key}.json"
+@contextmanager
+def _whole_or_absent(place: Path) -> Iterator[Path]:
+    """A temporary folder that becomes `place` when the block ends well, and vanishes otherwise.
 
-
-def _indexed(key: str) -> TokenData | None:
-    """The tokens that this source gave last time, if they are still there."""
+    For the holder of the place's lock: what a killed one left, here and in the place, is removed.
+    """
+    temporary = place.with_name(f".{place.name}.making")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
     try:
-        record = json.loads(_index_file(key).read_bytes())
-        return _open(record["fingerprint"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _open(fingerprint: str) -> TokenData | None:
-    """The cached tokens of a fingerprint; None where they are missing or not whole."""
-    if not re.fullmatch("[0-9a-f]{16}", fingerprint):
-        raise InputError(f"fingerprint must be 16 hexadecimal digits, but got {fingerprint!r}.")
-    folder = cache_folder() / "tokens" / fingerprint
-    try:
-        data = TokenData(folder)
-        meta = data.meta
-        sizes = {"train.bin": meta.train_tokens, "val.bin": meta.validation_tokens}
-        whole = all((folder / name).stat().st_size == 2 * n for name, n in sizes.items())
-    except (OSError, ValidationError):
-        return None
-    return data if whole and meta.format_version == FORMAT_VERSION else None
-
-
-def _prepare_now(data: DataConfig, key: str, progress: Progress) -> TokenData:
-    """Read, tokenise and store a source; the text may turn out to be known already."""
-    text = corpus.read_corpus(data, progress)
-    encoding = _encoding(data, text, progress)
-    text_sha256 = _text_digest(text)
-    settings = f"{FORMAT_VERSION} {text_sha256} {tokenizer.digest(encoding)}"
-    fingerprint = hashlib.sha256(settings.encode()).hexdigest()[:16]
-    if _open(fingerprint) is None:
-        _store(text, encoding, fingerprint, text_sha256, progress)
-    record = json.dumps({"fingerprint": fingerprint, "source": text.name})
-    _write_atomically(_index_file(key), record.encode())
-    ready = _open(fingerprint)
-    if ready is None:
-        raise OSError("what was just written cannot be read back")
-    return ready
-
-
-def _encoding(data: DataConfig, text: Corpus, progress: Progress) -> tiktoken.Encoding:
-    if data.tokenizer == "gpt2" or data.bpe_vocab_size is None:
-        return tokenizer.gpt2()
-    progress(f"training a byte-level BPE of {data.bpe_vocab_size:,} tokens")
-    return tokenizer.train_bpe(text.train, data.bpe_vocab_size)
-
-
-def _text_digest(text: Corpus) -> str:
-    """SHA-256 of both splits; lengths keep the borders of stories."""
-    sha = hashlib.sha256()
-    for stories in (text.train, text.validation):
-        sha.update(len(stories).to_bytes(8, "little"))
-        for story in stories:
-            content = story.encode()
-            sha.update(len(content).to_bytes(8, "little") + content)
-    return sha.hexdigest()
-
-
-def _store(
-    text: Corpus,
-    encoding: tiktoken.Encoding,
-    fingerprint: str,
-    text_sha256: str,
-    progress: Progress,
-) -> None:
-    """Write a folder of tokens beside its place, then rename it there: it is whole or absent."""
-    place = cache_folder() / "tokens" / fingerprint
-    place.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".making-", dir=place.parent))
-    try:
-        _write_folder(temporary, text, encoding, fingerprint, text_sha256, progress)
-        if place.exists():  # not whole, or it would have been used
-            shutil.rmtree(place)
+        yield temporary
+        shutil.rmtree(place, ignore_errors=True)
         temporary.rename(place)
-        _sync(place.parent)
+        token_files.sync(place.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _write_folder(
-    folder: Path,
-    text: Corpus,
-    encoding: tiktoken.Encoding,
-    fingerprint: str,
-    text_sha256: str,
-    progress: Progress,
-) -> None:
-    """All files of a folder of tokens, on the disk when this returns."""
-    train_tokens = _write_tokens(folder / "train.bin", text.train, encoding, progress)
-    validation_tokens = _write_tokens(folder / "val.bin", text.validation, encoding, progress)
-    validation_bytes = np.array([len(story.encode()) for story in text.validation])
-    meta = Meta(
-        format_version=FORMAT_VERSION,
-        fingerprint=fingerprint,
-        kind=text.kind,
-        name=text.name,
-        notice=text.notice,
-        tokenizer=encoding.name,
-        vocab_size=encoding.n_vocab,
-        train_stories=len(text.train),
-        train_tokens=train_tokens,
-        train_bytes=sum(len(story.encode()) for story in text.train),
-        validation_stories=len(text.validation),
-        validation_tokens=validation_tokens,
-        validation_bytes=int(validation_bytes.sum()),
-        text_sha256=text_sha256,
-    )
-    np.save(folder / "val_bytes.npy", validation_bytes)
-    if text.validation_nats is not None:
-        np.save(folder / "val_nats.npy", np.array(text.validation_nats))
-    tokenizer.save(encoding, folder / "tokenizer.json")
-    # nanoGPT reads the vocabulary's size from a pickle; nothing here ever loads one
-    (folder / "meta.pkl").write_bytes(pickle.dumps({"vocab_size": encoding.n_vocab}))
-    (folder / "meta.json").write_text(meta.model_dump_json(indent=2), encoding="utf-8")
-    for path in (*folder.iterdir(), folder):
-        _sync(path)
-
-
-def _write_tokens(
-    path: Path, stories: list[str], encoding: tiktoken.Encoding, progress: Progress
-) -> int:
-    """Write stories as uint16, each followed by <|endoftext|>; returns how many tokens that is."""
-    end = [tokenizer.end_of_text(encoding)]
-    written = 0
-    told = time.monotonic()
-    with path.open("wb") as file:
-        for first in range(0, len(stories), STORIES_AT_ONCE):
-            if time.monotonic() - told > 2:  # seconds
-                progress(f"tokenising: {first:,} of {len(stories):,} stories")
-                told = time.monotonic()
-            encoded = encoding.encode_ordinary_batch(
-                stories[first : first + STORIES_AT_ONCE], num_threads=os.cpu_count() or 1
-            )
-            ids = itertools.chain.from_iterable(story + end for story in encoded)
-            tokens = np.fromiter(ids, dtype=np.uint16)
-            file.write(tokens.tobytes())
-            written += len(tokens)
-    return written
-
-
-def _rows(
-    tokens: Tokens, ends: npt.NDArray[np.int64], block_size: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Cut the stories that end before `ends` into rows (R, T) of inputs, targets, and their story (R,)."""
-    idx_rows, target_rows, owners = [], [], []
-    starts = [0, *ends[:-1]]
-    for story, (start, end) in enumerate(zip(starts, ends, strict=True)):
-        targets = tokens[start:end].astype(np.int64)  # the story and its <|endoftext|>
-        inputs = np.concatenate([targets[-1:], targets[:-1]])
-        n_rows = -(-len(targets) // block_size)
-        shape, pad = (n_rows, block_size), (0, n_rows * block_size - len(targets))
-        idx_rows.append(np.pad(inputs, pad, constant_values=targets[-1]).reshape(shape))
-        target_rows.append(np.pad(targets, pad, constant_values=PADDING).reshape(shape))
-        owners.append(np.full(n_rows, story))
-    stacked = (np.concatenate(rows) for rows in (idx_rows, target_rows, owners))
-    idx, targets_, story_ = (torch.from_numpy(rows) for rows in stacked)
-    return idx, targets_, story_
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    Path(file.name).replace(path)
-    _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

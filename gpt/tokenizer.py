@@ -1,4 +1,4 @@
-"""Text <-> token ids, always as a tiktoken.Encoding: GPT-2's, or a byte-level BPE trained on the corpus.
+"""Text <-> token ids, as a tiktoken.Encoding: GPT-2's, or a byte-level BPE of the corpus's own.
 
 <|endoftext|> is the last id of every encoding here. Knows nothing of where text comes from.
 """
@@ -7,6 +7,8 @@ import base64
 import hashlib
 import itertools
 import json
+import os
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from typing import Any
 import tiktoken
 
 from gpt.errors import InputError
+from gpt.network import unanswered
 
 END_OF_TEXT = "<|endoftext|>"
 
@@ -21,8 +24,16 @@ END_OF_TEXT = "<|endoftext|>"
 # Source: tiktoken_ext.openai_public.r50k_pat_str
 PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
 
-# A BPE learns from this much text per token of its vocabulary (5 MB for 2048): on real stories that gives
-# 0.1 % more tokens than 12 MB of text does, in less than half the time.
+# What tiktoken fetches for GPT-2, with the SHA-256 that it checks. Source:
+# tiktoken_ext.openai_public.gpt2
+GPT2_ADDRESS = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/"
+GPT2_FILES = {
+    "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
+    "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
+}
+
+# A BPE learns from this much text per token of its vocabulary (5 MB for 2048): on real stories that
+# gives 0.1 % more tokens than 12 MB of text does, in less than half the time.
 TRAINING_BYTES_PER_TOKEN = 2_500
 
 
@@ -32,8 +43,24 @@ def end_of_text(encoding: tiktoken.Encoding) -> int:
 
 
 def gpt2() -> tiktoken.Encoding:
-    """GPT-2's encoding of 50,257 ids."""
-    return tiktoken.get_encoding("gpt2")
+    """GPT-2's encoding of 50,257 ids, from tiktoken's cache or fetched into it.
+
+    Raises:
+        InputError: it is not in the cache and cannot be fetched.
+    """
+    missing = [name for name, sha256 in GPT2_FILES.items() if not _cached(name, sha256)]
+    reason = unanswered(GPT2_ADDRESS + missing[0]) if missing else None
+    if not reason:
+        try:
+            return tiktoken.get_encoding("gpt2")
+        except (OSError, ValueError) as error:  # requests' errors are OSErrors
+            reason = str(error)
+    raise InputError(
+        f"the gpt2 tokenizer must be in TIKTOKEN_CACHE_DIR ({_cache_folder()}) or fetched, but "
+        f"{', '.join(missing)} is missing or damaged there and {reason}; put "
+        f"{', '.join(f'{name} as {_cache_name(name)}' for name in GPT2_FILES)} there, "
+        f'or choose tokenizer = "bpe".'
+    )
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int) -> tiktoken.Encoding:
@@ -57,7 +84,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> tiktoken.Encoding:
 
 
 def save(encoding: tiktoken.Encoding, path: Path) -> None:
-    """Write an encoding as JSON: its pattern, and its tokens as base64 in the order of their ids."""
+    """Write an encoding as JSON: its pattern, and its tokens in base64 in the order of ids."""
     tokens = [base64.b64encode(token).decode() for token in _tokens(encoding)]
     content = {"name": encoding.name, "pattern": encoding._pat_str, "tokens": tokens}
     path.write_text(json.dumps(content, indent=0), encoding="utf-8")
@@ -90,6 +117,27 @@ def digest(encoding: tiktoken.Encoding) -> str:
     return sha.hexdigest()
 
 
+def _cache_folder() -> Path:
+    """Where tiktoken keeps what it fetches."""
+    for variable in ("TIKTOKEN_CACHE_DIR", "DATA_GYM_CACHE_DIR"):
+        if variable in os.environ:
+            return Path(os.environ[variable])
+    return Path(tempfile.gettempdir()) / "data-gym-cache"
+
+
+def _cache_name(name: str) -> str:
+    return hashlib.sha1((GPT2_ADDRESS + name).encode()).hexdigest()
+
+
+def _cached(name: str, sha256: str) -> bool:
+    """Whether tiktoken would use this file: it deletes one of another hash and fetches again."""
+    try:
+        content = (_cache_folder() / _cache_name(name)).read_bytes()
+    except OSError:
+        return False
+    return hashlib.sha256(content).hexdigest() == sha256
+
+
 def _encoding(name: str, pattern: str, ranks: dict[bytes, int]) -> tiktoken.Encoding:
     return tiktoken.Encoding(
         name, pat_str=pattern, mergeable_ranks=ranks, special_tokens={END_OF_TEXT: len(ranks)}
@@ -117,7 +165,7 @@ def _first_bytes(texts: Iterable[str], limit: int) -> Iterator[str]:
 
 
 def _train_ranks(texts: Iterator[str], size: int) -> dict[bytes, int]:
-    """Token -> rank as Hugging Face's trainer learns them; fewer than `size` when merges run out."""
+    """Token -> rank, as Hugging Face's trainer learns them; fewer than `size` if merges end."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
     trainer = Tokenizer(models.BPE())
@@ -134,7 +182,7 @@ def _train_ranks(texts: Iterator[str], size: int) -> dict[bytes, int]:
 
 
 def _byte_of_letter() -> dict[str, int]:
-    """GPT-2's printable stand-in for every byte: printable ones stand for themselves, the rest from 256 on.
+    """GPT-2's letter for every byte: printable ones are themselves, the others count from 256.
 
     Source: bytes_to_unicode in openai/gpt-2, src/encoder.py
     """

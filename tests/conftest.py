@@ -1,4 +1,4 @@
-"""Fixtures that several test files share: real data where it is there, and a token cache of one's own."""
+"""Fixtures that several test files share: real data, and a token cache of one's own."""
 
 from pathlib import Path
 
