@@ -94,7 +94,9 @@ def run(
         raise typer.Exit(128 + (summary.signal or 0))
     if not quiet:
         suffix = "" if storage == DEFAULT_STORAGE else f" --storage {shlex.quote(storage)}"
-        typer.echo("\n".join(closing_lines(summary, runs / summary.study, storage, suffix)))
+        steps = 4 * spec.max_steps  # a longer run than a trial's
+        lines = closing_lines(summary, runs / summary.study, storage, suffix, steps)
+        typer.echo("\n".join(lines))
 
 
 @app.command(epilog="Example: squen-sweep status --study tinystories")
@@ -121,9 +123,9 @@ def report(
 
     stored = _stored_study(study, storage)
     if output is None:
-        output = Path("runs") / stored.study_name / "report.html"
-        output.parent.mkdir(parents=True, exist_ok=True)
-    _check_output(output)
+        output = Path("runs") / stored.study_name / "report.html"  # its folder is made
+    else:
+        _check_output(output)
     typer.echo(f"report: {write_report(stored._storage, stored, output)}")
 
 
@@ -159,13 +161,14 @@ def export(
     """Write the best trial's configuration, for `squen-sweep train` or nanoGPT's train.py."""
     from sweep import export as exports
 
+    if output is not None:
+        _check_output(output)
     form = exports.format_of(output, format_name)
     config, origin = exports.export(_stored_study(study, storage), arm, trial)
     if output is None:
         text = exports.FORMATS[form](config, origin, f"best{exports.suffix_of(form)}")
         typer.echo(text, nl=False)
         return
-    _check_output(output)
     _write(output, exports.FORMATS[form](config, origin, str(output)))
     typer.echo(origin.line())
     typer.echo(f"written: {output}")
@@ -290,7 +293,7 @@ def _write(path: Path, text: str) -> None:
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise InputError(f"{path} must be writable, but {error.strerror}.") from None
+        raise InputError(f"{path} must be writable, but: {error.strerror}.") from None
 
 
 @contextmanager

@@ -80,7 +80,7 @@ def read_config_file(path: Path) -> TrainConfig:
     try:
         values = parsers[path.suffix](path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"{path} must be a configuration file, but {error.strerror}.") from None
+        raise InputError(f"{path} must be a configuration file, but: {error.strerror}.") from None
     except ValueError as error:  # of JSON, TOML and UTF-8 alike
         raise InputError(f"{path} must be {path.suffix[1:].upper()}, but {error}.") from None
     if not isinstance(values, dict):
@@ -166,7 +166,7 @@ def claim(run_dir: Path, config: TrainConfig) -> None:
         temporary.rename(run_dir / CONFIG)
     except OSError as error:
         raise InputError(
-            f"{run_dir} must be writable, but {error.strerror}; pass another --out."
+            f"{run_dir} must be writable, but: {error.strerror}; pass another --out."
         ) from None
 
 

@@ -35,7 +35,9 @@ def status(study: "optuna.Study") -> "list[RenderableType]":
     return parts
 
 
-def closing_lines(summary: "Summary", folder: Path, storage: str, suffix: str) -> list[str]:
+def closing_lines(
+    summary: "Summary", folder: Path, storage: str, suffix: str, steps: int
+) -> list[str]:
     """How a sweep ended, where everything is, and the next three commands.
 
     Args:
@@ -43,6 +45,7 @@ def closing_lines(summary: "Summary", folder: Path, storage: str, suffix: str) -
         folder: Its run directories.
         storage: As the user gave it.
         suffix: What the commands need to find that storage.
+        steps: Of the final training that is suggested.
     """
     counted = ", ".join(f"{count} {outcome}" for outcome, count in summary.outcomes.items())
     ended = f"{summary.study} is complete"
@@ -56,7 +59,7 @@ def closing_lines(summary: "Summary", folder: Path, storage: str, suffix: str) -
         "next:",
         f"  squen-sweep report --study {summary.study}{suffix}",
         f"  squen-sweep export --study {summary.study}{suffix} -o best.toml",
-        "  squen-sweep train best.toml --steps 2000",
+        f"  squen-sweep train best.toml --steps {steps}",
     ]
 
 

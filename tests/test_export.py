@@ -1,0 +1,213 @@
+import json
+import random
+import types
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState, create_trial
+
+from gpt.config import DataConfig, TrainConfig
+from gpt.data import prepare
+from gpt.errors import InputError
+from sweep.export import FORMATS, Origin, export, format_of, to_json, to_nanogpt, to_toml
+from sweep.final_training import read_config_file
+
+ORIGIN = Origin("stories", 7, "squentropy", "complete", 53.123456789012345, 600)
+
+# train.py of karpathy/nanoGPT: the names that its configurator knows, with their defaults' types.
+NANOGPT_TYPES = {
+    **dict.fromkeys(["out_dir", "init_from", "dataset", "backend", "device", "dtype"], str),
+    **dict.fromkeys(["eval_only", "always_save_checkpoint", "bias", "decay_lr", "compile"], bool),
+    **dict.fromkeys(["eval_interval", "log_interval", "eval_iters", "batch_size"], int),
+    **dict.fromkeys(["gradient_accumulation_steps", "block_size", "n_layer", "n_head"], int),
+    **dict.fromkeys(["n_embd", "max_iters", "warmup_iters", "lr_decay_iters"], int),
+    **dict.fromkeys(["dropout", "learning_rate", "weight_decay", "beta1", "beta2"], float),
+    **dict.fromkeys(["grad_clip", "min_lr"], float),
+}
+
+
+def config(**changes) -> TrainConfig:
+    values = {
+        "vocab_size": 300,
+        "block_size": 16,
+        "n_layer": 1,
+        "n_head": 2,
+        "n_embd": 16,
+        "learning_rate": 0.1 + 0.2,  # 0.30000000000000004: a short decimal would be another run
+        "max_steps": 600,
+        "data": DataConfig(source="stories.txt", bpe_vocab_size=300, fingerprint="0123abcd"),
+    }
+    return TrainConfig.model_validate(values | changes)
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> optuna.Study:
+    """Trials 0 to 5: two of each loss complete, one pruned, one running."""
+    study = optuna.create_study(study_name="stories")
+    arms = ["cross_entropy", "squentropy"]
+    study.set_user_attr("spec", {"compare": "loss", "search": {"loss": {"choices": arms}}})
+    trials = [
+        ("cross_entropy", "complete", 60.0),
+        ("squentropy", "complete", 70.0),
+        ("cross_entropy", "complete", 55.5),
+        ("squentropy", "complete", 65.25),
+        ("squentropy", "pruned", 50.0),
+        ("cross_entropy", None, 40.0),
+    ]
+    for number, (arm, outcome, perplexity) in enumerate(trials):
+        run_dir = tmp_path / str(number)
+        run_dir.mkdir()
+        text = config(loss=arm, seed=number).model_dump_json()
+        (run_dir / "config.json").write_text(text)
+        state = TrialState[(outcome or "running").upper()]
+        study.add_trial(
+            create_trial(
+                state=state,
+                value=perplexity if outcome else None,
+                intermediate_values={300: 99.0, 600: perplexity},
+                user_attrs={"arm": arm, "run_dir": str(run_dir)}
+                | ({"outcome": outcome} if outcome else {}),
+            )
+        )
+    return study
+
+
+def test_export_takes_the_best_complete_trial(study):
+    exported, origin = export(study)
+    assert exported == config(loss="cross_entropy", seed=2)
+    assert origin == Origin("stories", 2, "cross_entropy", "complete", 55.5, 600)
+
+
+def test_export_takes_the_best_complete_trial_of_an_arm(study):
+    exported, origin = export(study, "squentropy")
+    assert exported == config(loss="squentropy", seed=3)
+    assert origin.trial == 3
+
+
+def test_export_takes_a_trial_by_its_number_and_says_that_it_was_pruned(study):
+    exported, origin = export(study, number=4)
+    assert exported.seed == 4
+    assert "trial 4 (squentropy, pruned)" in origin.line()
+
+
+def test_export_refuses_an_arm_that_is_not_compared(study):
+    with pytest.raises(InputError, match=r"one of cross_entropy, squentropy .* but got 'mse'"):
+        export(study, "mse")
+
+
+@pytest.mark.parametrize("number", [-1, 6])
+def test_export_refuses_a_number_that_no_trial_has(study, number):
+    with pytest.raises(InputError, match=f"one of the 6 trials .* but got {number}"):
+        export(study, number=number)
+
+
+def test_export_refuses_a_trial_that_still_runs(study):
+    with pytest.raises(InputError, match=r"trial 5 .* must be finished, but it is running"):
+        export(study, number=5)
+
+
+def test_export_refuses_a_study_without_a_complete_trial():
+    empty = optuna.create_study(study_name="empty")
+    with pytest.raises(InputError, match="must have a complete trial"):
+        export(empty)
+
+
+def test_export_says_that_a_run_directory_is_gone(study, tmp_path):
+    (tmp_path / "2" / "config.json").unlink()
+    with pytest.raises(InputError, match=r"config\.json must be a run's"):
+        export(study)
+
+
+@pytest.mark.parametrize("form", ["toml", "json"])
+@pytest.mark.parametrize(
+    "exported",
+    [
+        config(),
+        config(loss="squentropy", loss_options={"square_weight": 0.1}, warmup_steps=0),
+        config(data=DataConfig(source="hub", tokenizer="gpt2", max_stories=1000)),
+        config(learning_rate=6e-05, dtype="bfloat16", compile=True, device="cuda:1"),
+    ],
+)
+def test_exported_file_reads_back_as_the_very_same_configuration(exported, form, tmp_path):
+    path = tmp_path / f"best.{form}"
+    path.write_text(FORMATS[form](exported, ORIGIN, "best"))
+    assert read_config_file(path) == exported
+
+
+def test_toml_says_where_it_comes_from_and_how_to_train_it():
+    header = to_toml(config(), ORIGIN, "best.toml").splitlines()[:3]
+    assert all(line.startswith("# ") for line in header)
+    assert "Study stories, trial 7 (squentropy, complete)" in header[0]
+    assert repr(53.123456789012345) in header[0]
+    assert header[1].endswith("squen-sweep train best.toml")
+    assert header[2].endswith("squen-sweep train best.toml --steps 2400")
+
+
+def test_json_is_the_text_of_a_run_directory():
+    assert json.loads(to_json(config(), ORIGIN, "best.json")) == config().model_dump(mode="json")
+
+
+@pytest.fixture
+def prepared(tmp_path: Path, cache: Path) -> DataConfig:
+    words = ["the", "cat", "dog", "bird", "tree", "ran", "sat", "saw", "big", "small", "red", "and"]
+    rng = random.Random(0)
+    stories = (" ".join(rng.choices(words, k=20)) for _ in range(200))
+    path = tmp_path / "stories.txt"
+    path.write_text("\n<|endoftext|>\n".join(stories))
+    return DataConfig(source=str(path), bpe_vocab_size=300)
+
+
+def nanogpt_globals(text: str) -> dict[str, object]:
+    """What nanoGPT's configurator does with a config file."""
+    namespace: dict[str, object] = {}
+    exec(text, namespace)
+    return {k: v for k, v in namespace.items() if not isinstance(v, types.ModuleType | dict)}
+
+
+def test_nanogpt_file_sets_only_names_that_nanogpt_knows_to_values_of_their_types(prepared):
+    values = nanogpt_globals(to_nanogpt(config(data=prepared), ORIGIN, "best.py"))
+    assert {name: type(value) for name, value in values.items()} == {
+        name: NANOGPT_TYPES[name] for name in values
+    }
+
+
+def test_nanogpt_file_sets_the_same_run(prepared):
+    run = config(data=prepared, warmup_steps=30, min_lr_ratio=0.5, batch_size=4, eval_tokens=1000)
+    values = nanogpt_globals(to_nanogpt(run, ORIGIN, "best.py"))
+    assert values["learning_rate"] == 0.1 + 0.2
+    assert values["min_lr"] == (0.1 + 0.2) / 2
+    assert (values["warmup_iters"], values["max_iters"]) == (30, 600)
+    assert values["lr_decay_iters"] == 600
+    assert values["eval_iters"] == 16  # batches of 4 x 16 tokens: 1024, the first to reach 1000
+    assert (values["n_layer"], values["n_head"], values["n_embd"]) == (1, 2, 16)
+    assert Path(str(values["dataset"])) == prepare(prepared).folder.resolve()
+
+
+def test_nanogpt_file_names_a_folder_with_what_nanogpt_reads(prepared):
+    values = nanogpt_globals(to_nanogpt(config(data=prepared), ORIGIN, "best.py"))
+    folder = Path(str(values["dataset"]))
+    assert folder.is_absolute()  # os.path.join("data", dataset) keeps it as it is
+    assert {"train.bin", "val.bin", "meta.pkl"} <= {path.name for path in folder.iterdir()}
+
+
+def test_nanogpt_file_says_that_nanogpt_has_only_cross_entropy(prepared):
+    run = config(data=prepared, loss="squentropy")
+    assert "# This trial was trained with squentropy" in to_nanogpt(run, ORIGIN, "best.py")
+    run = config(data=prepared, loss="cross_entropy")
+    assert "This trial was trained with" not in to_nanogpt(run, ORIGIN, "best.py")
+
+
+def test_format_comes_from_the_option_first_then_from_the_suffix():
+    assert format_of(Path("best.toml"), None) == "toml"
+    assert format_of(Path("best.json"), None) == "json"
+    assert format_of(Path("best.py"), None) == "nanogpt"
+    assert format_of(Path("best.txt"), "json") == "json"
+    assert format_of(None, None) == "toml"
+
+
+def test_format_refuses_an_unknown_name_or_suffix():
+    with pytest.raises(InputError, match="one of toml, json, nanogpt, but got 'yaml'"):
+        format_of(None, "yaml")
+    with pytest.raises(InputError, match=r"best.yaml must end in one of .toml, .json, .py"):
+        format_of(Path("best.yaml"), None)
