@@ -20,9 +20,9 @@ class _Config(BaseModel):
 
 
 class GPTConfig(_Config):
-    """The shape of a GPT-2 model, as in nanoGPT. Names of sizes: T = block_size, C = n_embd, V = vocab_size."""
+    """The shape of a GPT-2 model, as in nanoGPT. T = block_size, C = n_embd, V = vocab_size."""
 
-    vocab_size: int = Field(ge=2)  # V; exactly the tokenizer's: padding rows would enter squentropy's sum
+    vocab_size: int = Field(ge=2)  # V, exactly the tokenizer's: padding would enter squentropy
     block_size: int = Field(default=128, ge=1)  # T, the longest context in tokens
     n_layer: int = Field(default=4, ge=1)
     n_head: int = Field(default=4, ge=1)
@@ -44,8 +44,8 @@ class DataConfig(_Config):
     """Which text, cut by which tokenizer."""
 
     source: str = "auto"  # "auto", "hub", "built-in", or a file or folder
-    hub_name: str = "roneneldan/TinyStories"  # a data set with splits train and validation, column text
-    max_stories: int | None = Field(default=None, ge=2)  # training stories to read at most; None: all
+    hub_name: str = "roneneldan/TinyStories"  # splits train and validation, column text
+    max_stories: int | None = Field(default=None, ge=2)  # training stories; None: all
     tokenizer: Literal["gpt2", "bpe"] = "bpe"
     bpe_vocab_size: int | None = Field(default=2048, ge=257, le=65536)  # only for "bpe"
     fingerprint: str | None = None  # of the prepared tokens; when set, these tokens or an error
@@ -60,7 +60,7 @@ class TrainConfig(GPTConfig):
     loss_options: dict[str, float] = Field(default_factory=dict)  # the loss's own knobs
 
     learning_rate: float = Field(default=6e-4, gt=0.0)  # the peak, after the warm-up
-    min_lr_ratio: float = Field(default=0.1, ge=0.0, le=1.0)  # of the peak, at the end of the cosine
+    min_lr_ratio: float = Field(default=0.1, ge=0.0, le=1.0)  # of the peak, at the end
     warmup_steps: int = Field(default=100, ge=0)
     weight_decay: float = Field(default=0.1, ge=0.0)  # on matrices only
     beta1: float = Field(default=0.9, ge=0.0, lt=1.0)
@@ -70,7 +70,7 @@ class TrainConfig(GPTConfig):
     batch_size: int = Field(default=16, ge=1)  # sequences in one forward pass
     gradient_accumulation_steps: int = Field(default=1, ge=1)  # forward passes in one step
     max_steps: int = Field(default=600, ge=1)  # optimiser steps
-    eval_interval: int = Field(default=50, ge=1)  # optimiser steps; one grid, so that pruners can compare
+    eval_interval: int = Field(default=50, ge=1)  # steps; one grid, so that pruners can compare
     eval_tokens: int = Field(default=8192, ge=1)  # validation targets, rounded up to whole stories
 
     seed: int = Field(default=1337, ge=0)  # initialisation, dropout and the order of the data
