@@ -251,7 +251,11 @@ def _train_bpe(text: Corpus, vocab_size: int | None, progress: Progress) -> tikt
     if vocab_size is None:
         raise InputError('bpe_vocab_size must be a number where tokenizer = "bpe", but got none.')
     progress(f"learning a vocabulary of {vocab_size:,} tokens from {text.name}")
-    return tokenizer.train_bpe(text.train, vocab_size)
+    # A study is written for real stories: the grammar's few hundred words must not stop it.
+    encoding = tokenizer.train_bpe(text.train, vocab_size, or_fewer=text.kind == "built-in")
+    if encoding.n_vocab < vocab_size:
+        progress(f"{text.name} has words for a vocabulary of {encoding.n_vocab:,} tokens only")
+    return encoding
 
 
 @contextmanager

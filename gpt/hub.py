@@ -88,7 +88,7 @@ def _kept(name: str) -> bool:
 
 
 def _datasets(offline: bool) -> Any:
-    """The module datasets, silent, and online or not whatever held when it was imported."""
+    """The module datasets, silent; online or not, whatever held when it was imported."""
     import datasets
     from huggingface_hub import constants
 

@@ -63,24 +63,27 @@ def gpt2() -> tiktoken.Encoding:
     )
 
 
-def train_bpe(texts: Iterable[str], vocab_size: int) -> tiktoken.Encoding:
-    """A byte-level BPE of exactly vocab_size ids: 256 bytes, the merges, <|endoftext|>.
+def train_bpe(
+    texts: Iterable[str], vocab_size: int, *, or_fewer: bool = False
+) -> tiktoken.Encoding:
+    """A byte-level BPE of vocab_size ids: 256 bytes, the merges, <|endoftext|>.
 
     Args:
         texts: Stories. Only the first vocab_size * TRAINING_BYTES_PER_TOKEN bytes are looked at.
         vocab_size: At least 257.
+        or_fewer: Take as many as the text has where it has fewer.
 
     Raises:
         InputError: the text has too few different pairs for that many merges.
     """
     sample = _first_bytes(texts, vocab_size * TRAINING_BYTES_PER_TOKEN)
     ranks = _train_ranks(sample, vocab_size - 1)
-    if len(ranks) < vocab_size - 1:
+    if len(ranks) < vocab_size - 1 and not or_fewer:
         raise InputError(
             f"bpe_vocab_size must be at most {len(ranks) + 1} for this text, which has no more "
             f"pairs to merge, but got {vocab_size}; choose a smaller one or give more text."
         )
-    return _encoding(f"bpe-{vocab_size}", PATTERN, ranks)
+    return _encoding(f"bpe-{len(ranks) + 1}", PATTERN, ranks)
 
 
 def save(encoding: tiktoken.Encoding, path: Path) -> None:
