@@ -11,7 +11,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -105,10 +105,11 @@ def run(
     if workers is not None and workers < 1:
         raise InputError(f"workers must be at least 1, but got {workers}.")
     slots = plan_slots(resolve_device(device), workers, _cuda_devices())
-    opened = open_storage(storage, create=True)
-    with _only_driver(runs / spec.name, spec.name), listener:
-        tokens = prepare(data, listener.message)
+    with listener, ExitStack() as stack:
+        tokens = prepare(data, listener.message)  # bad data is found before anything is written
         tokens.require(spec.block_size)
+        opened = open_storage(storage, create=True)
+        stack.enter_context(_only_driver(runs / spec.name, spec.name))
         study = open_study(opened, spec, _data_facts(tokens, spec))
         study.set_user_attr("device", slots[0].device.partition(":")[0])
         study.set_user_attr("n_trials", trials)
@@ -438,7 +439,10 @@ def _show_header(driver: Driver, storage: str, tokens: TokenData) -> None:
 @contextmanager
 def _only_driver(folder: Path, study: str) -> Iterator[None]:
     """Hold the study's lock; the first driver's pid and host are in a file beside it."""
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"runs must go to a folder, but {folder}: {error.strerror}.") from None
     owner = folder / ".driver.json"
     lock = FileLock(folder / ".driver.lock")
     try:
