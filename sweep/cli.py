@@ -78,7 +78,6 @@ def run(
         kind = driver.resolve_device(device).partition(":")[0]
         spec = load_study(study, kind)
         text = spec.data if data is None else spec.data.model_copy(update={"source": data})
-        _silence_libraries()
         summary = driver.run(
             spec,
             text,
@@ -259,7 +258,6 @@ def _stored_study(study: str, storage: str) -> "optuna.Study":
     """A study to read, by its name or by the path of its file."""
     from sweep.storage import load_study, open_storage
 
-    _silence_libraries()
     opened = open_storage(storage, create=False)
     return load_study(opened, _name_of(study))
 
@@ -270,13 +268,6 @@ def _name_of(study: str) -> str:
     from sweep.spec import load_study
 
     return load_study(study, "cpu").name
-
-
-def _silence_libraries() -> None:
-    """Optuna's own log lines would run through the progress display."""
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 def _check_output(path: Path) -> None:
