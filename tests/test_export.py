@@ -150,9 +150,9 @@ def test_json_is_the_text_of_a_run_directory():
 
 @pytest.fixture
 def prepared(tmp_path: Path, cache: Path) -> DataConfig:
-    words = ["the", "cat", "dog", "bird", "tree", "ran", "sat", "saw", "big", "small", "red", "and"]
+    words = [f"{a}{b}{c}" for a in "bcdf" for b in "aeiou" for c in "lmnp"]
     rng = random.Random(0)
-    stories = (" ".join(rng.choices(words, k=20)) for _ in range(200))
+    stories = (" ".join(rng.choices(words, k=20)) for _ in range(100))
     path = tmp_path / "stories.txt"
     path.write_text("\n<|endoftext|>\n".join(stories))
     return DataConfig(source=str(path), bpe_vocab_size=300)
