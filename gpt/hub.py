@@ -16,6 +16,17 @@ from gpt.network import unanswered
 _TRUE = ("1", "ON", "YES", "TRUE")  # as huggingface_hub reads its variables
 
 
+def quiet_datasets(offline: bool) -> Any:
+    """The module datasets, offline or not, that raises its errors and prints nothing."""
+    import datasets
+    from huggingface_hub import constants
+
+    constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = offline
+    datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
+    return datasets
+
+
 class HubUnreachableError(InputError):
     """The hub does not answer and nothing of it is kept here; `reason` says it without advice."""
 
@@ -43,7 +54,7 @@ class HubDataset:
 
     def stories(self, split: str) -> Iterator[str]:
         """The column text of one split, row by row, as it arrives."""
-        datasets = _datasets(offline=self.reason is not None)
+        datasets = quiet_datasets(offline=self.reason is not None)
         try:
             rows = datasets.load_dataset(self.name, split=split, streaming=True)
             for row in rows:
@@ -79,20 +90,9 @@ def _offline_reason(name: str) -> str | None:
 
 
 def _kept(name: str) -> bool:
-    """Whether `datasets` may have a copy of this name's owner: importing it to ask takes seconds."""
+    """Whether `datasets` may have a copy: importing it to ask takes seconds."""
     from huggingface_hub import constants
 
     folder = Path(os.environ.get("HF_DATASETS_CACHE", Path(constants.HF_HOME) / "datasets"))
-    owner, _, only_name = name.rpartition("/")
-    return any(folder.glob(f"{owner}___*" if owner else f"{only_name}*"))
-
-
-def _datasets(offline: bool) -> Any:
-    """The module datasets, silent; online or not, whatever held when it was imported."""
-    import datasets
-    from huggingface_hub import constants
-
-    constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = offline
-    datasets.disable_progress_bars()
-    datasets.logging.set_verbosity_error()
-    return datasets
+    owner, _, _ = name.rpartition("/")
+    return any(folder.glob(f"{owner}___*" if owner else "*"))

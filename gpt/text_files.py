@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt.errors import InputError
+from gpt.hub import quiet_datasets
 from gpt.tokenizer import END_OF_TEXT
 
 # train.txt, valid-00000-of-00001.parquet, TinyStoriesV2-GPT4-train.txt; but not constraint.txt,
@@ -115,15 +116,14 @@ def _table(builder: str) -> Callable[[Path], Iterator[str]]:
     """A reader of the column text through a builder of datasets, without a copy in its cache."""
 
     def reader(path: Path) -> Iterator[str]:
-        import datasets
-
         if path.stat().st_size == 0:
             return
+        datasets = quiet_datasets(offline=True)
         try:
             rows = datasets.load_dataset(
                 builder, data_files=str(path), split="train", streaming=True
             )
-            columns = rows.column_names or []
+            columns = rows.column_names or list(next(iter(rows)))  # the latter says what is wrong
             if "text" not in columns:
                 raise InputError(f"{path} must have a column text, but has: {', '.join(columns)}.")
             for batch in rows.select_columns(["text"]).with_format("arrow").iter(1_000):

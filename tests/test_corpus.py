@@ -1,0 +1,239 @@
+"""Stories from files and from the built-in grammar: what is read, where it goes."""
+
+import json
+import math
+import random
+from pathlib import Path
+
+import pytest
+
+from gpt import corpus, grammar
+from gpt.config import DataConfig
+from gpt.corpus import Corpus, identity, read_corpus, split_by_hash
+from gpt.errors import InputError
+
+STORIES = [f"Story {number} is about a cat.\nThe end." for number in range(200)]
+
+
+def read(source: Path | str, max_stories: int | None = None) -> Corpus:
+    return read_corpus(DataConfig(source=str(source), max_stories=max_stories), lambda line: None)
+
+
+def write_txt(path: Path, stories: list[str]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n<|endoftext|>\n".join(stories))
+    return path
+
+
+def write_jsonl(path: Path, stories: list[str | None]) -> Path:
+    path.write_text("".join(json.dumps({"id": 1, "text": story}) + "\n" for story in stories))
+    return path
+
+
+def write_parquet(path: Path, stories: list[str | None]) -> Path:
+    import pyarrow
+    from pyarrow import parquet
+
+    parquet.write_table(pyarrow.table({"text": stories, "id": [1] * len(stories)}), path)
+    return path
+
+
+def test_txt_stories_are_cut_at_end_of_text_and_stripped_and_empty_ones_dropped(tmp_path):
+    text = "\ufeffOne.\r\nMore.\r\n<|endoftext|>\r\n  Two. <|endoftext|>\n \n<|endoftext|>Three.\n"
+    (tmp_path / "train.txt").write_bytes(text.encode())
+    write_txt(tmp_path / "valid.txt", ["Four."])
+    read_back = read(tmp_path)
+    assert read_back.train == ["One.\nMore.", "Two.", "Three."]
+    assert read_back.validation == ["Four."]
+    assert (read_back.kind, read_back.name) == ("files", str(tmp_path))
+    assert read_back.validation_nats is None
+    assert read_back.notice is None
+
+
+def test_all_formats_give_the_same_stories(tmp_path):
+    texts = [
+        write_txt(tmp_path / "a.txt", STORIES),
+        write_jsonl(tmp_path / "a.jsonl", [*STORIES, None, ""]),
+        write_parquet(tmp_path / "a.parquet", [*STORIES, None, ""]),
+    ]
+    first, *others = [read(path) for path in texts]
+    assert sorted(first.train + first.validation) == sorted(STORIES)
+    for other in others:
+        assert other.train == first.train
+        assert other.validation == first.validation
+
+
+def test_a_separator_may_lie_across_two_blocks_of_reading(tmp_path):
+    long = "x" * ((1 << 20) - 6)
+    write_txt(tmp_path / "train.txt", [long, "short"])
+    write_txt(tmp_path / "valid.txt", ["other"])
+    assert read(tmp_path).train == [long, "short"]
+
+
+def test_real_stories_are_all_read(shared_data):
+    read_back = read(shared_data / "tinystories")
+    assert len(read_back.train) == 14_198
+    assert len(read_back.validation) == 700
+    assert read_back.train[0].startswith("Once upon a time, there was a chubby cat named Kitty.")
+
+
+@pytest.mark.parametrize(
+    ("train", "validation"),
+    [
+        ("train.txt", "valid.txt"),
+        ("train.txt", "val.txt"),
+        ("train.txt", "test.txt"),
+        ("data/train-00000-of-00001.txt", "data/validation-00000-of-00001.txt"),
+        ("TinyStoriesV2-GPT4-train.txt", "TinyStoriesV2-GPT4-valid.txt"),
+        ("stories.txt", "dev_set.txt"),
+        ("constraint.txt", "valid.txt"),
+    ],
+)
+def test_file_names_decide_the_split(tmp_path, train, validation):
+    write_txt(tmp_path / train, ["for training"])
+    write_txt(tmp_path / validation, ["for validation"])
+    assert read(tmp_path).train == ["for training"]
+    assert read(tmp_path).validation == ["for validation"]
+
+
+def test_files_that_say_nothing_are_left_alone_beside_one_that_says_train(tmp_path):
+    for name in ("train.txt", "valid.txt", "test.txt", "notes.txt", "README.md", ".cache/x.txt"):
+        write_txt(tmp_path / name, [name])
+    assert read(tmp_path).train == ["train.txt"]
+    assert read(tmp_path).validation == ["valid.txt"]
+
+
+def test_training_stories_that_are_validation_stories_are_dropped(tmp_path):
+    write_txt(tmp_path / "train.txt", ["a", "b", " c\n", "b", "d"])
+    write_txt(tmp_path / "valid.txt", ["b", "c", "e"])
+    assert read(tmp_path).train == ["a", "d"]
+    assert read(tmp_path).validation == ["b", "c", "e"]
+
+
+def test_copies_of_a_story_never_end_up_on_both_sides():
+    stories = STORIES * 3
+    random.Random(0).shuffle(stories)
+    train, validation = split_by_hash(stories, None)
+    assert sorted(train + validation) == sorted(stories)
+    assert not set(train) & set(validation)
+
+
+def test_the_split_of_a_story_depends_on_its_text_alone():
+    _, validation = split_by_hash(STORIES, None)
+    _, of_reversed = split_by_hash(reversed(STORIES), None)
+    assert set(validation) == set(of_reversed)
+
+
+def test_about_one_story_in_twenty_validates():
+    train, validation = split_by_hash((str(number) for number in range(20_000)), None)
+    assert len(train) + len(validation) == 20_000
+    standard_deviation = math.sqrt(20_000 * 0.05 * 0.95)
+    assert abs(len(validation) - 1_000) < 4 * standard_deviation
+
+
+@pytest.mark.parametrize("count", range(2, 12))
+def test_at_least_one_story_validates(count):
+    train, validation = split_by_hash(STORIES[:count], None)
+    assert train
+    assert validation
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".jsonl", ".parquet"])
+def test_max_stories_limits_the_training_stories(tmp_path, suffix):
+    write = {".txt": write_txt, ".jsonl": write_jsonl, ".parquet": write_parquet}[suffix]
+    path = write(tmp_path / f"a{suffix}", STORIES)
+    whole, limited = read(path), read(path, max_stories=20)
+    assert limited.train == whole.train[:20]
+    assert limited.validation == whole.validation[: len(limited.validation)]
+
+
+def test_a_limit_ends_the_reading(tmp_path):
+    (tmp_path / "train.txt").write_bytes(
+        b"a<|endoftext|>b<|endoftext|>" + b"c" * (2 << 20) + b"\xff no UTF-8"
+    )
+    write_txt(tmp_path / "valid.txt", ["d"])
+    assert read(tmp_path, max_stories=2).train == ["a", "b"]
+
+
+def test_the_built_in_corpus_knows_the_probability_of_every_validation_story():
+    told = read("built-in", max_stories=50)
+    assert told.kind == "built-in"
+    assert len(told.train) == 50
+    assert len(told.validation) == 500
+    assert "NOT TinyStories" in told.notice
+    for text, nats in zip(told.validation[:20], told.validation_nats, strict=False):
+        assert nats == pytest.approx(grammar.nats(text))
+
+
+def test_the_built_in_corpus_is_always_the_same_and_shares_no_story_between_splits():
+    first, second = (read("built-in", max_stories=2_000) for _ in range(2))
+    assert first == second
+    assert not set(first.train) & set(first.validation)
+    assert len(set(first.train)) == len(first.train)
+
+
+def test_the_built_in_corpus_has_twenty_thousand_stories_unless_limited():
+    assert corpus.BUILT_IN_STORIES == 20_000
+
+
+def test_an_identity_changes_with_a_file_and_with_the_limit(tmp_path):
+    path = write_txt(tmp_path / "a.txt", STORIES)
+    data = DataConfig(source=str(path))
+    before = identity(data)
+    assert identity(data) == before
+    assert identity(data.model_copy(update={"max_stories": 5})) != before
+    write_txt(path, [*STORIES, "another"])
+    assert identity(data) != before
+
+
+def test_progress_is_told_every_two_seconds_only():
+    lines: list[str] = []
+    never = corpus.throttled(lines.append, seconds=3600)
+    always = corpus.throttled(lines.append, seconds=0)
+    never("nothing")
+    always("something")
+    assert lines == ["something"]
+
+
+def folder_without_text(path: Path) -> Path:
+    (path / "image.png").write_bytes(b"\x89PNG")
+    return path
+
+
+def folder_that_only_validates(path: Path) -> Path:
+    write_txt(path / "valid.txt", STORIES)
+    return path
+
+
+def file_of(name: str, content: bytes):
+    def make(path: Path) -> Path:
+        (path / name).write_bytes(content)
+        return path / name
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: path / "nowhere", "must be auto, hub, built-in, or a file or folder"),
+        (folder_without_text, r"must hold \.txt, \.jsonl or \.parquet files, but there are none"),
+        (folder_that_only_validates, r"only validate: valid\.txt"),
+        (file_of("a.csv", b"text\nx\n"), r"must be a \.txt, \.jsonl or \.parquet file"),
+        (file_of("a.txt", b""), "at least two different stories"),
+        (file_of("a.txt", b" \n<|endoftext|>\n"), "at least two different stories"),
+        (file_of("a.txt", b"one<|endoftext|>one"), "at least two different stories"),
+        (file_of("a.txt", b"\x7fELF\x00\x00"), "must be UTF-8 text, but holds a zero byte"),
+        (file_of("a.txt", "café".encode("latin-1")), "must be UTF-8 text, but holds a byte 0xe9"),
+        (file_of("a.jsonl", b""), "at least two different stories"),
+        (file_of("a.jsonl", b'{"story": "x"}\n'), "must have a column text, but has: story"),
+        (file_of("a.jsonl", b'{"text": 3}\n'), "must hold strings in its column text"),
+        (file_of("a.jsonl", b"no json\n"), r"must be a \.jsonl file"),
+        (file_of("a.jsonl", b"\x7fELF\x00\x00\xff"), r"must be a \.jsonl file"),
+        (file_of("a.parquet", b"PAR1"), r"must be a \.parquet file"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line(tmp_path, make, message):
+    with pytest.raises(InputError, match=message) as caught:
+        read(make(tmp_path))
+    assert "\n" not in str(caught.value)
