@@ -41,8 +41,8 @@ class View:
     def edge(self) -> float:
         """Where to draw what lies above: just inside the upper end."""
         if self.log:
-            return math.exp(0.97 * math.log(self.high) + 0.03 * math.log(self.low))
-        return 0.97 * self.high + 0.03 * self.low
+            return math.exp(0.96 * math.log(self.high) + 0.04 * math.log(self.low))
+        return 0.96 * self.high + 0.04 * self.low
 
     def clip(self, values: "pd.Series[float]") -> "pd.Series[float]":
         """The values, with those above the view and the missing ones at its edge."""
@@ -52,8 +52,8 @@ class View:
 def view(values: Iterable[float], floor: float | None = None) -> View:
     """A view that one diverged trial cannot flatten.
 
-    Shows everything up to Tukey's outer fence, taken on logarithms since perplexity is an
-    exponential, and at least up to twice the third quartile: near-equal values push no other out.
+    Shows everything up to Tukey's fence, taken on logarithms since perplexity is an exponential,
+    and at least a decade above the third quartile: a logarithmic axis has room for that.
 
     Args:
         values: Perplexities; infinite and missing ones are passed over.
@@ -64,7 +64,7 @@ def view(values: Iterable[float], floor: float | None = None) -> View:
     if logs.empty:
         return View(1.0, 10.0, log=False)
     lower, upper = float(logs.quantile(0.25)), float(logs.quantile(0.75))
-    fence = upper + max(3 * (upper - lower), math.log(2))
+    fence = upper + max(1.5 * (upper - lower), math.log(10))
     low, high = math.exp(float(logs.min())), math.exp(min(float(logs.max()), fence))
     low = low if floor is None else min(low, floor)
     if high / low >= 10:
@@ -79,7 +79,7 @@ def finish(figure: go.Figure, shown: View | None = None, height: int = 400) -> g
     figure.update_layout(
         template="none",
         height=height,
-        margin={"l": 60, "r": 16, "t": 36, "b": 52},
+        margin={"l": 60, "r": 12, "t": 36, "b": 48},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         font={
@@ -89,17 +89,26 @@ def finish(figure: go.Figure, shown: View | None = None, height: int = 400) -> g
         },
         legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
         hoverlabel={"align": "left"},
+        modebar={"bgcolor": "rgba(0,0,0,0)", "color": GREY, "activecolor": PALETTE[0]},
         bargroupgap=0.1,
     )
-    axis = {"gridcolor": "rgba(128,128,128,0.22)", "zeroline": False, "automargin": True}
+    axis = {
+        "gridcolor": "rgba(128,128,128,0.22)",
+        "zeroline": False,
+        "automargin": True,
+        "title_standoff": 10,
+        "title_font_size": 13,
+        "ticklabelstandoff": 4,
+    }
     figure.update_xaxes(axis)
     figure.update_yaxes(axis)
     if shown is not None:
         ends = [shown.low, shown.high]
         figure.update_yaxes(
-            title="validation perplexity",
+            title_text="validation perplexity",
             type="log" if shown.log else "linear",
             range=[math.log10(end) for end in ends] if shown.log else ends,  # plotly's own unit
+            dtick="D2" if shown.log else None,  # labels at 1, 2 and 5 of each decade
             tickformat=",~g",
         )
     return figure

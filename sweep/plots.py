@@ -70,7 +70,7 @@ def plot_curves(
         best = data[(data["arm"] == arm) & data["best"]]
         figure.add_trace(_lines(best, arm, width=3.5, color=colour).update(showlegend=True))
     add_floor(figure, floor, [0, data["tokens"].max()])
-    figure.update_xaxes(title="training tokens", rangemode="tozero", tickformat="~s")
+    figure.update_xaxes(title_text="training tokens", rangemode="tozero", tickformat="~s")
     return finish(figure, shown)
 
 
@@ -128,7 +128,8 @@ def plot_best_so_far(
             )
         )
     add_floor(figure, floor, [1, data["nth"].max()])
-    figure.update_xaxes(title="trials of the arm", tickformat="d")
+    ends = [0.5, data["nth"].max() + 0.5]
+    figure.update_xaxes(title_text="trials of the arm", tickformat="d", range=ends)
     return finish(figure, view(data["perplexity"], floor))
 
 
@@ -160,7 +161,7 @@ def plot_slice(
     data = slice_data(trials, parameter)
     if data.empty:
         return empty_figure(f"No finished trial has {parameter} yet.")
-    shown = view(data.loc[data["outcome"] == "complete", "perplexity"])
+    shown = view(data["perplexity"])
     data["x"] = data["value"]
     if isinstance(distribution, IntDistribution) and not distribution.log:
         data["x"] = data["value"].astype("float64") + data["arm"].map(_offsets(arms))
@@ -168,36 +169,45 @@ def plot_slice(
     data["text"] = [_label(row, row["outcome"], parameter) for row in _rows(data)]
     figure = go.Figure()
     for arm, colour in arm_colours(arms).items():
-        markers = _markers(data[data["arm"] == arm], arm_symbols(arms)[arm], shown)
-        figure.add_trace(
-            _points(data[data["arm"] == arm], color=colour, **markers).update(_of_arm(arm))
-        )
-    baselines = data[data["baseline"].notna()]
-    ring = {"symbol": "circle-open", "size": 17, "color": GREY, "line": {"width": 2}}
-    figure.add_trace(_points(baselines, **ring).update(name="baseline", hoverinfo="skip"))
+        of_arm, symbol = data[data["arm"] == arm], arm_symbols(arms)[arm]
+        figure.add_traces(_points(of_arm, arm, colour, symbol, shown))
+    figure.add_trace(_rings(data[data["baseline"].notna()]))
     figure.update_xaxes(_parameter_axis(parameter, distribution))
     return finish(figure, shown)
 
 
-def _points(data: pd.DataFrame, **marker: Any) -> go.Scatter:
+def _points(
+    data: pd.DataFrame, arm: str, colour: str, symbol: str, shown: View
+) -> list[go.Scatter]:
+    """The trials of one arm: complete, ended early, above the frame, without a perplexity."""
+    missing, above = data["perplexity"].isna(), data["perplexity"] > shown.high
+    early = (data["outcome"] == "pruned") & ~above
+    strong, faint = {"size": 9, "opacity": 0.9}, {"size": 6, "opacity": FADED}
+    kinds = [
+        (data[~missing & ~above & ~early], {"symbol": symbol, **strong}),
+        (data[early], {"symbol": symbol, **faint}),
+        (data[above], {"symbol": "triangle-up", **strong}),
+        (data[missing], {"symbol": "x", **strong}),
+    ]
+    traces = [_scatter(rows, {"color": colour, **marker}) for rows, marker in kinds]
+    return [
+        trace.update(**_of_arm(arm), showlegend=position == 0)
+        for position, trace in enumerate(traces)
+    ]
+
+
+def _rings(baselines: pd.DataFrame) -> go.Scatter:
+    marker = {"symbol": "circle-open", "size": 17, "color": GREY, "line": {"width": 2}}
+    return _scatter(baselines, marker).update(name="baseline", hoverinfo="skip")
+
+
+def _scatter(data: pd.DataFrame, marker: dict[str, Any]) -> go.Scatter:
     x, y, text = plain(data["x"]), plain(data["y"]), plain(data["text"])
     return go.Scatter(x=x, y=y, text=text, mode="markers", marker=marker)
 
 
-def _markers(data: pd.DataFrame, symbol: str, shown: View) -> dict[str, Any]:
-    symbols = pd.Series(symbol, index=data.index, dtype="object")
-    symbols = symbols.mask(data["perplexity"] > shown.high, "triangle-up")
-    symbols = symbols.mask(data["perplexity"].isna(), "x")
-    early = data["outcome"] == "pruned"
-    return {
-        "symbol": list(symbols),
-        "size": [6 if small else 9 for small in early],
-        "opacity": [FADED if small else 0.9 for small in early],
-    }
-
-
 def _parameter_axis(parameter: str, distribution: BaseDistribution) -> dict[str, Any]:
-    axis: dict[str, Any] = {"title": parameter}
+    axis: dict[str, Any] = {"title_text": parameter}
     if isinstance(distribution, CategoricalDistribution):
         return axis | {"type": "category"}
     if getattr(distribution, "log", False):
@@ -219,8 +229,7 @@ def plot_importances(importances: pd.DataFrame, arms: Sequence[str]) -> go.Figur
     bars = importances.pivot_table(index="parameter", columns="arm", values="importance")
     bars = bars.loc[bars.mean(axis="columns").sort_values(ascending=False).index]
     figure = _bars(bars, [arm for arm in arms if arm in bars], arm_colours(arms), "%{x:.0%}")
-    title = "share of the variance of log perplexity"
-    return figure.update_xaxes(title=title, tickformat=".0%", range=[0, 1.1])
+    return figure.update_xaxes(title_text="share of variance", tickformat=".0%", range=[0, 1.15])
 
 
 def plot_outcomes(counts: pd.DataFrame, arms: Sequence[str]) -> go.Figure:
@@ -228,7 +237,8 @@ def plot_outcomes(counts: pd.DataFrame, arms: Sequence[str]) -> go.Figure:
     if counts.empty:
         return empty_figure("No trial yet.")
     figure = _bars(counts.T, arms, arm_colours(arms), "%{x}")
-    return figure.update_xaxes(title="trials", rangemode="tozero", tickformat="d")
+    longest = 1.15 * counts.to_numpy().max()  # leaves room for its label
+    return figure.update_xaxes(title_text="trials", tickformat="d", range=[0, longest])
 
 
 def _bars(
@@ -236,12 +246,11 @@ def _bars(
 ) -> go.Figure:
     """One group of horizontal bars per row, the first at the top; one bar per arm, a column."""
     figure = go.Figure()
-    for arm in reversed(arms):  # plotly draws upwards
+    for arm in arms:
         bar = go.Bar(y=list(table.index), x=plain(table[arm]), orientation="h")
         bar.update(marker_color=colours[arm], texttemplate=text, textposition="outside")
         figure.add_trace(bar.update(cliponaxis=False, text=plain(table.index), **_of_arm(arm)))
     figure.update_yaxes(autorange="reversed")
-    figure.update_layout(legend_traceorder="reversed")
     return finish(figure, height=110 + len(table) * (16 + 20 * len(arms)))  # pixels
 
 

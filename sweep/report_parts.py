@@ -1,0 +1,218 @@
+"""What a report says, as plain values: the answer, how it was obtained, how to repeat it.
+
+Knows neither HTML nor plots. Add a fact by adding a pair to one of the `_..._facts`.
+"""
+
+import platform
+import shlex
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pandas as pd
+import sqlalchemy as sa
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.storages import RDBStorage
+
+from gpt.config import TrainConfig
+from sweep import results
+from sweep.storage import DEFAULT_STORAGE
+from sweep.terminal import duration, number
+
+DASH = "–"  # where there is no value
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Everything of a study that the report reads, read once."""
+
+    study: optuna.Study
+    url: str  # of its storage, without a password
+    trials: pd.DataFrame  # results.trials_table, with three columns of the last evaluation
+    evaluations: pd.DataFrame
+    arms: list[str]
+    parameters: dict[str, BaseDistribution]  # searched, without the one whose choices are the arms
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """The study file, resolved for the device."""
+        return dict(self.study.user_attrs["spec"])
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """Facts of the prepared text."""
+        return dict(self.study.user_attrs["data"])
+
+    @property
+    def complete(self) -> pd.DataFrame:
+        """The rows of complete trials, the lowest perplexity first."""
+        complete = self.trials[self.trials["outcome"] == "complete"]
+        return complete.sort_values(["perplexity", "number"])
+
+
+def read(storage: RDBStorage, study: optuna.Study) -> Stored:
+    """Read all that a report shows of a study."""
+    evaluations = results.evaluations_table(storage, study.study_name)
+    last = results.last_evaluations(evaluations)[["tokens", "bits_per_byte", "elapsed_seconds"]]
+    space = results.search_space(study)
+    space.pop(results.compared_parameter(study) or "", None)
+    return Stored(
+        study=study,
+        url=sa.make_url(storage.url).render_as_string(hide_password=True),
+        trials=results.trials_table(study).join(last, on="number"),
+        evaluations=evaluations,
+        arms=results.arms(study),
+        parameters=space,
+    )
+
+
+# The answer
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best trial of one arm."""
+
+    arm: str
+    number: int
+    perplexity: float
+    ratio: float  # to the lowest of all arms
+    bits_per_byte: float
+    n_complete: int  # of how many it is the best
+    settings: list[tuple[str, str]]
+    baselines: list[tuple[str, int, float]]  # name, trial, perplexity
+
+
+def best_of_arms(stored: Stored) -> list[Best]:
+    """The best trial of each arm that has a complete one; the lowest perplexity first."""
+    complete = stored.complete
+    winners = complete.drop_duplicates("arm")
+    return [
+        Best(
+            arm=row["arm"],
+            number=row["number"],
+            perplexity=row["perplexity"],
+            ratio=row["perplexity"] / complete["perplexity"].iloc[0],
+            bits_per_byte=row["bits_per_byte"],
+            n_complete=int((complete["arm"] == row["arm"]).sum()),
+            settings=[(name, shown(row[name])) for name in stored.parameters],
+            baselines=_baselines(complete[complete["arm"] == row["arm"]]),
+        )
+        for row in rows_of(winners)
+    ]
+
+
+def _baselines(complete: pd.DataFrame) -> list[tuple[str, int, float]]:
+    of_baselines = complete[complete["origin"].str.startswith("baseline:", na=False)]
+    return [
+        (row["origin"].removeprefix("baseline:"), row["number"], row["perplexity"])
+        for row in rows_of(of_baselines.sort_values("number"))
+    ]
+
+
+# How it was obtained
+
+
+def facts(stored: Stored) -> list[tuple[str, str]]:
+    """What a reader needs to judge the result and to get it again: pairs of a name and words."""
+    return [*_study_facts(stored), *_data_facts(stored.data), *_machine_facts(stored)]
+
+
+def _study_facts(stored: Stored) -> list[tuple[str, str]]:
+    attributes, complete = stored.study.user_attrs, stored.complete
+    finished = (~stored.trials["outcome"].isin(results.UNFINISHED)).sum()
+    seed = stored.spec["train"].get("seed", TrainConfig.model_fields["seed"].default)
+    ranges = (f"{name} {_range(space)}" for name, space in stored.parameters.items())
+    steps, tokens = complete["last_step"].max(), complete["tokens"].max()
+    return [
+        ("Study", f"{stored.study.study_name}, specification {attributes['spec_digest'][:12]}"),
+        ("Trials", f"{finished} of {attributes['n_trials']} finished, all with seed {seed}"),
+        ("Length", f"{steps:,.0f} steps or {tokens:,.0f} training tokens for a complete trial"),
+        ("Searched", "; ".join(ranges)),
+        ("Sampler", _sampler(stored.spec["sampler"])),
+        ("Pruner", _pruner(stored.spec["pruner"])),
+    ]
+
+
+def _range(space: BaseDistribution) -> str:
+    if isinstance(space, CategoricalDistribution):
+        return " or ".join(map(str, space.choices))
+    ends: Any = space  # float and int distributions alike
+    return f"{number(ends.low)} to {number(ends.high)}{', logarithmic' if ends.log else ''}"
+
+
+def _sampler(spec: dict[str, Any]) -> str:
+    startup = f" after {spec['startup_trials']} Sobol points" if spec["startup_trials"] else ""
+    return f"{spec['kind']} within each arm{startup}, seed {spec['seed']}"
+
+
+def _pruner(spec: dict[str, Any]) -> str:
+    if spec["kind"] == "none":
+        return "none: every trial trains to its end"
+    return (
+        f"{spec['kind']} of the arm's trials at the same step, after {spec['warmup_fraction']:.0%} "
+        f"of the steps and {spec['startup_trials']} complete trials"
+    )
+
+
+def _data_facts(data: dict[str, Any]) -> list[tuple[str, str]]:
+    evaluated = f"of which a fixed set of {data['eval_tokens']:,} tokens is evaluated"
+    return [
+        ("Text", f"{data['name']} ({data['kind']}), fingerprint {data['fingerprint'][:12]}"),
+        ("Training text", _amount(data, "train")),
+        ("Validation text", f"{_amount(data, 'validation')}, {evaluated}"),
+        ("Tokenizer", f"{data['tokenizer']}, {data['vocab_size']:,} tokens"),
+    ]
+
+
+def _amount(data: dict[str, Any], split: str) -> str:
+    return f"{data[f'{split}_stories']:,} stories, {data[f'{split}_tokens']:,} tokens"
+
+
+def _machine_facts(stored: Stored) -> list[tuple[str, str]]:
+    attributes = stored.study.user_attrs
+    wall = duration(attributes.get("wall_seconds"))  # not known while the first call still runs
+    trained = duration(float(stored.trials["elapsed_seconds"].sum()))
+    libraries = ("squen-sweep", "torch", "optuna", "plotly")
+    versions = ", ".join(f"{library} {version(library)}" for library in libraries)
+    return [
+        ("Device", attributes["device"]),
+        ("Time", f"{wall} by the clock, {trained} of training summed over trials"),
+        ("Written with", f"Python {platform.python_version()}, {versions}"),
+    ]
+
+
+def commands(stored: Stored, best: list[Best], prompt: str, seed: int) -> list[tuple[str, str]]:
+    """What to type to get this again and to go on: pairs of a comment and a command."""
+    name, data = stored.study.study_name, stored.data
+    source = data["name"] if data["kind"] == "files" else data["kind"]
+    default = stored.url == DEFAULT_STORAGE
+    storage = "" if default else f" --storage {shlex.quote(stored.url)}"
+    study = f"--study {name}{storage}"
+    total = stored.study.user_attrs["n_trials"]
+    run_dir = run_dir_of(stored, best[0].number)
+    opening = f"--prompt {shlex.quote(prompt)} --seed {seed}"
+    return [
+        ("the search", f"squen-sweep run {study} --trials {total} --data {shlex.quote(source)}"),
+        ("this report", f"squen-sweep report {study}"),
+        ("the best configuration", f"squen-sweep export {study} -o best.toml"),
+        ("its training", "squen-sweep train best.toml"),
+        ("its story above", f"squen-sweep sample {shlex.quote(str(run_dir))} {opening}"),
+    ]
+
+
+def run_dir_of(stored: Stored, trial_number: int) -> Path:
+    """Where a trial trained."""
+    return Path(stored.study.get_trials(deepcopy=False)[trial_number].user_attrs["run_dir"])
+
+
+def shown(value: Any) -> str:
+    """A value in few characters; a dash where there is none."""
+    return DASH if pd.isna(value) else number(value)
+
+
+def rows_of(table: pd.DataFrame) -> list[dict[Any, Any]]:
+    """Rows of a table, with Python values."""
+    return table.to_dict("records")
