@@ -6,6 +6,7 @@ Its memory is freed for certain, and a crash or an out-of-memory costs one trial
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,28 +97,23 @@ class TrialProcess:
     @property
     def alive(self) -> bool:
         """Whether it still runs."""
-        try:
-            return self._process.is_running() and self._process.status() != psutil.STATUS_ZOMBIE
-        except psutil.NoSuchProcess:
-            return False
+        if isinstance(self._process, psutil.Popen):
+            return self._process.poll() is None
+        return self._process.is_running()
 
     def exit_reason(self) -> str:
         """How a process of ours that has ended did so, in words."""
-        code = self._process.wait(timeout=0) if isinstance(self._process, psutil.Popen) else None
+        code = self._process.poll() if isinstance(self._process, psutil.Popen) else None
         if code is None:
             return "ended without a word"
         return f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
 
     def stop(self) -> None:
         """Ask it to write a checkpoint and end."""
-        self._signal(psutil.Process.terminate)
+        with suppress(psutil.NoSuchProcess):
+            self._process.terminate()
 
     def kill(self) -> None:
         """End it now."""
-        self._signal(psutil.Process.kill)
-
-    def _signal(self, send: "object") -> None:
-        try:
-            send(self._process)  # type: ignore[operator]
-        except psutil.NoSuchProcess:
-            return
+        with suppress(psutil.NoSuchProcess):
+            self._process.kill()

@@ -5,6 +5,7 @@ is. One more table, `evaluations`, holds every Evaluation that a trial reported.
 only writer.
 """
 
+import warnings
 from collections.abc import Iterable
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import optuna
 import sqlalchemy as sa
+from optuna.exceptions import ExperimentalWarning
 from optuna.storages import RDBStorage
 from sqlalchemy.dialects import sqlite
 
@@ -52,6 +54,7 @@ def open_storage(storage: str, *, create: bool = False) -> RDBStorage:
     Raises:
         InputError: there is no database and `create` is false, or it cannot be used.
     """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # its INFO repeats what we show
     url = storage_url(storage)
     path = sqlite_path(url)
     if path:
@@ -144,7 +147,9 @@ def open_study(storage: RDBStorage, spec: StudySpec, data: dict[str, Any]) -> op
         _refuse_other_spec(study, spec)
         _refuse_other_data(study, data)
         return study
-    study.set_metric_names(["validation perplexity"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        study.set_metric_names(["validation perplexity"])  # the dashboard's label
     study.set_user_attr("data", data)
     study.set_user_attr("spec_digest", spec.digest)
     study.set_user_attr("spec", spec.model_dump(mode="json"))

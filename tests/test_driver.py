@@ -1,0 +1,300 @@
+"""The driver with real trial processes: exactly N trials, told once, continued after any stop."""
+
+import math
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import optuna
+import psutil
+import pytest
+from optuna.trial import FrozenTrial, TrialState
+from tiny_runs import write_stories
+from tiny_studies import run_tiny, tiny_study
+
+from gpt.config import read_config
+from gpt.errors import InputError
+from gpt.events import read_events
+from gpt.train import train
+from sweep.storage import open_storage
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def text(tmp_path: Path, cache: Path) -> Path:
+    return write_stories(tmp_path / "text")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with a study of two complete trials."""
+    folder = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SQUEN_SWEEP_CACHE", str(folder / "cache"))
+        run_tiny(tiny_study(folder, write_stories(folder / "text")), folder, trials=2)
+        yield folder
+
+
+def stored_trials(folder: Path) -> list[FrozenTrial]:
+    storage = open_storage(str(folder / "sweep.db"))
+    return optuna.load_study(study_name="tiny", storage=storage).trials
+
+
+def curve(folder: Path, number: int) -> list[tuple[int, float]]:
+    """What the evaluations table holds of one trial."""
+    connection = sqlite3.connect(folder / "sweep.db")
+    query = "SELECT step, cross_entropy FROM evaluations WHERE trial_number = ? ORDER BY step"
+    rows = connection.execute(query, (number,)).fetchall()
+    connection.close()
+    return rows
+
+
+def test_run_reaches_exactly_the_total_and_then_continues_from_there(text: Path, tmp_path: Path):
+    spec = tiny_study(tmp_path, text)
+    first = run_tiny(spec, tmp_path, trials=3)
+    assert (first.finished, first.total, first.already_complete) == (3, 3, False)
+    again = run_tiny(spec, tmp_path, trials=3)
+    assert (again.finished, again.already_complete) == (3, True)
+    more = run_tiny(spec, tmp_path, trials=6)
+    assert (more.finished, more.outcomes) == (6, {"complete": 6})
+    trials = stored_trials(tmp_path)
+    assert [t.number for t in trials] == list(range(6))
+    assert Counter(t.user_attrs["arm"] for t in trials) == {"cross_entropy": 3, "squentropy": 3}
+    assert Counter(t.user_attrs["origin"] for t in trials) == {"baseline:usual": 2, "sobol": 4}
+
+
+def test_a_trial_is_stored_with_its_curve_its_value_and_its_configuration(
+    finished: Path,
+):
+    for trial in stored_trials(finished):
+        config = read_config(Path(trial.user_attrs["run_dir"]) / "config.json")
+        assert (config.loss, config.learning_rate) == (
+            trial.params["loss"],
+            trial.params["learning_rate"],
+        )
+        evaluations = list(train(config))  # the same run, in this process
+        assert curve(finished, trial.number) == [(e.step, e.cross_entropy) for e in evaluations]
+        assert trial.value == evaluations[-1].perplexity
+        assert trial.intermediate_values == {e.step: e.perplexity for e in evaluations}
+
+
+def test_a_diverged_trial_is_pruned_with_the_worst_perplexity_and_its_reason(
+    text: Path, tmp_path: Path
+):
+    spec = tiny_study(tmp_path, text, highest=1e15, baseline=1e15)
+    summary = run_tiny(spec, tmp_path, trials=2)
+    assert summary.outcomes == {"diverged": 2}
+    trial = stored_trials(tmp_path)[0]
+    assert trial.state == TrialState.PRUNED
+    assert trial.value == 280
+    assert "learning rate" in trial.user_attrs["reason"]
+
+
+def start_command(folder: Path, trials: int) -> subprocess.Popen[str]:
+    """`squen-sweep run` as a user starts it."""
+    command = [sys.executable, "-m", "sweep.cli", "run", "--study", str(folder / "tiny.toml")]
+    options = ["--trials", str(trials), "--workers", "2", "--device", "cpu"]
+    places = ["--storage", str(folder / "sweep.db"), "--runs", str(folder / "runs")]
+    return subprocess.Popen(
+        [*command, *options, *places],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def wait_until(condition: object, seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def evaluated(folder: Path) -> int:
+    """Evaluations that trial processes have written."""
+    logs = (read_events(run_dir)[0] for run_dir in (folder / "runs" / "tiny").glob("[0-9]*"))
+    return sum(event["event"] == "evaluation" for events in logs for event in events)
+
+
+def trial_processes(folder: Path) -> list[psutil.Process]:
+    """Those that train in a run directory of `folder`."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        line = " ".join(process.info["cmdline"] or [])
+        if "gpt.train" in line and str(folder) in line:
+            found.append(process)
+    return found
+
+
+def assert_sound(folder: Path, trials: int) -> None:
+    """What must hold after any fault and a run of the same command."""
+    stored = stored_trials(folder)
+    assert [t.number for t in stored] == list(range(trials))
+    assert all(t.state.is_finished() for t in stored)
+    for trial in stored:
+        steps = [step for step, _ in curve(folder, trial.number)]
+        assert steps == sorted(trial.intermediate_values)
+    connection = sqlite3.connect(folder / "sweep.db")
+    assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    connection.close()
+    assert not trial_processes(folder)
+
+
+def assert_undisturbed(folder: Path) -> None:
+    """Every complete trial has, bit for bit, the figures of a run without interrupt."""
+    for trial in stored_trials(folder):
+        config = read_config(Path(trial.user_attrs["run_dir"]) / "config.json")
+        expected = [(e.step, e.cross_entropy) for e in train(config)]
+        assert curve(folder, trial.number) == expected
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_stops_at_checkpoints_and_the_same_command_goes_on(
+    text: Path, tmp_path: Path, signum: signal.Signals, code: int
+):
+    tiny_study(tmp_path, text, max_steps=400, eval_interval=40)
+    process = start_command(tmp_path, trials=3)
+    wait_until(lambda: evaluated(tmp_path) >= 2)
+    process.send_signal(signum)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == code, output
+    assert not trial_processes(tmp_path)
+    assert TrialState.RUNNING not in {t.state for t in stored_trials(tmp_path)}
+    again = start_command(tmp_path, trials=3)
+    output, _ = again.communicate(timeout=120)
+    assert again.returncode == 0, output
+    assert_sound(tmp_path, trials=3)
+    assert_undisturbed(tmp_path)
+
+
+def test_ctrl_c_twice_stops_now_and_loses_nothing_before_the_last_checkpoint(
+    text: Path, tmp_path: Path
+):
+    tiny_study(tmp_path, text, max_steps=400, eval_interval=40)
+    process = start_command(tmp_path, trials=2)
+    wait_until(lambda: evaluated(tmp_path) >= 3)
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert not trial_processes(tmp_path)
+    again = start_command(tmp_path, trials=2)
+    again.communicate(timeout=120)
+    assert_sound(tmp_path, trials=2)
+    assert_undisturbed(tmp_path)
+
+
+def test_trials_outlive_a_killed_driver_and_the_next_one_takes_them_over(
+    text: Path, tmp_path: Path
+):
+    tiny_study(tmp_path, text, max_steps=1500, eval_interval=100)
+    process = start_command(tmp_path, trials=2)
+    wait_until(lambda: evaluated(tmp_path) >= 2)
+    process.kill()
+    process.communicate()
+    alive = {p.pid for p in trial_processes(tmp_path)}
+    assert alive
+    again = start_command(tmp_path, trials=2)
+    again.communicate(timeout=120)
+    assert again.returncode == 0
+    assert_sound(tmp_path, trials=2)
+    assert_undisturbed(tmp_path)
+    starts = [
+        event
+        for number in (0, 1)
+        for event in read_events(tmp_path / "runs" / "tiny" / str(number))[0]
+        if event["event"] == "start"
+    ]
+    assert {event["pid"] for event in starts} >= alive
+
+
+def kill_trials_when(folder: Path, evaluations: int, times: int) -> threading.Thread:
+    """A thread that kills every trial process after so many evaluations, again for each restart."""
+
+    def kill() -> None:
+        wait_until(lambda: evaluated(folder) >= evaluations)
+        for _ in range(times):
+            wait_until(lambda: bool(trial_processes(folder)))
+            for process in trial_processes(folder):
+                process.kill()
+            time.sleep(0.3)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    return thread
+
+
+def test_a_killed_trial_is_continued_under_its_number_with_the_same_figures(
+    text: Path, tmp_path: Path
+):
+    spec = tiny_study(tmp_path, text, max_steps=400, eval_interval=40)
+    killer = kill_trials_when(tmp_path, evaluations=2, times=1)
+    summary = run_tiny(spec, tmp_path, trials=2)
+    killer.join()
+    assert summary.outcomes == {"complete": 2}
+    assert_sound(tmp_path, trials=2)
+    assert_undisturbed(tmp_path)
+
+
+def test_a_trial_that_dies_twice_at_the_same_step_fails_with_the_reason(text: Path, tmp_path: Path):
+    spec = tiny_study(tmp_path, text, max_steps=20_000, eval_interval=10_000)
+    killer = kill_trials_when(tmp_path, evaluations=0, times=2)
+    summary = run_tiny(spec, tmp_path, trials=1, workers=1)
+    killer.join()
+    assert summary.outcomes == {"failed": 1}
+    (trial,) = stored_trials(tmp_path)
+    assert trial.state == TrialState.FAIL
+    assert "killed by signal 9" in trial.user_attrs["reason"]
+
+
+def test_a_second_driver_of_one_study_is_refused_with_the_firsts_pid(text: Path, tmp_path: Path):
+    spec = tiny_study(tmp_path, text, max_steps=2000, eval_interval=50)
+    process = start_command(tmp_path, trials=1)
+    wait_until(lambda: evaluated(tmp_path) >= 1)
+    with pytest.raises(InputError, match=f"process {process.pid} on"):
+        run_tiny(spec, tmp_path, trials=1)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+
+
+def test_a_changed_spec_is_refused_naming_what_differs(finished: Path, tmp_path: Path):
+    changed = tiny_study(tmp_path, finished / "text", lowest=2e-3)
+    with pytest.raises(InputError, match=r"another spec \(search\.learning_rate\.low differs\)"):
+        run_tiny(changed, finished, trials=3)
+    assert len(stored_trials(finished)) == 2
+
+
+def test_a_changed_text_is_refused(finished: Path, tmp_path: Path):
+    other = write_stories(tmp_path / "text", count=310)
+    with pytest.raises(InputError, match="pinned to its text"):
+        run_tiny(tiny_study(tmp_path, other), finished, trials=3)
+    assert len(stored_trials(finished)) == 2
+
+
+@pytest.mark.parametrize(("trials", "workers"), [(0, 1), (-3, 1), (2, 0)])
+def test_counts_below_one_are_refused_and_nothing_is_written(
+    text: Path, tmp_path: Path, trials: int, workers: int
+):
+    spec = tiny_study(tmp_path, text)
+    with pytest.raises(InputError, match="must be at least 1"):
+        run_tiny(spec, tmp_path, trials=trials, workers=workers)
+    assert not (tmp_path / "sweep.db").exists()
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_study_knows_its_data_and_its_device(finished: Path):
+    storage = open_storage(str(finished / "sweep.db"))
+    attrs = optuna.load_study(study_name="tiny", storage=storage).user_attrs
+    assert (attrs["device"], attrs["n_trials"]) == ("cpu", 2)
+    assert (attrs["data"]["kind"], attrs["data"]["vocab_size"]) == ("files", 280)
+    assert attrs["data"]["floor_perplexity"] is None
+    assert attrs["spec"]["compare"] == "loss"
+    assert math.isfinite(attrs["wall_seconds"])

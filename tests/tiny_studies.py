@@ -1,0 +1,89 @@
+"""A study whose trials take a second, for the tests of the driver, reports and commands."""
+
+from pathlib import Path
+
+from sweep.driver import Summary, run
+from sweep.progress import QuietProgress
+from sweep.spec import StudySpec, load_study
+
+STUDY = """
+name = "tiny"
+description = "Seconds on a CPU."
+question = "Does it run?"
+compare = "loss"
+
+[data]
+source = "{text}"
+tokenizer = "bpe"
+bpe_vocab_size = 280
+
+[train]
+block_size = 16
+n_head = 2
+n_embd = 16
+batch_size = 4
+warmup_steps = 2
+max_steps = {max_steps}
+eval_interval = {eval_interval}
+eval_tokens = 200
+
+[search.learning_rate]
+low = {lowest}
+high = {highest}
+log = true
+
+[search.n_layer]
+low = 1
+high = 2
+
+[search.loss]
+choices = ["cross_entropy", "squentropy"]
+
+[[baselines]]
+name = "usual"
+params = {{ learning_rate = {baseline}, n_layer = 1 }}
+
+[sampler]
+startup_trials = 2
+
+[pruner]
+kind = "none"
+"""
+
+
+def tiny_study(
+    folder: Path,
+    text: Path,
+    max_steps: int = 12,
+    eval_interval: int = 4,
+    lowest: float = 1e-3,
+    highest: float = 1e-2,
+    baseline: float = 5e-3,
+) -> StudySpec:
+    """The study above, read from a file in `folder`."""
+    path = folder / "tiny.toml"
+    path.write_text(
+        STUDY.format(
+            text=text,
+            max_steps=max_steps,
+            eval_interval=eval_interval,
+            lowest=lowest,
+            highest=highest,
+            baseline=baseline,
+        )
+    )
+    return load_study(str(path), "cpu")
+
+
+def run_tiny(spec: StudySpec, folder: Path, trials: int, workers: int = 2) -> Summary:
+    """Run the study with its storage and run directories in `folder`."""
+    return run(
+        spec,
+        spec.data,
+        trials=trials,
+        listener=QuietProgress(),
+        storage=str(folder / "sweep.db"),
+        runs=folder / "runs",
+        device="cpu",
+        workers=workers,
+    )
