@@ -41,15 +41,13 @@ def importances_table(study: optuna.Study, arms: Sequence[str]) -> "pd.DataFrame
 
 def _importances(trials: list[FrozenTrial]) -> dict[str, float]:
     parameters = _varied(trials)
-    if len(trials) < MIN_TRIALS or not parameters:
+    nothing_to_explain = len({trial.values[0] for trial in trials}) < 2
+    if len(trials) < MIN_TRIALS or not parameters or nothing_to_explain:
         return {}
     study = optuna.create_study(storage=optuna.storages.InMemoryStorage())
     study.add_trials([_on_linear_scales(trial, parameters) for trial in trials])
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
-    try:
-        return optuna.importance.get_param_importances(study, evaluator=evaluator)
-    except RuntimeError:  # every trial ended at the same perplexity
-        return {}
+    return optuna.importance.get_param_importances(study, evaluator=evaluator)
 
 
 def _varied(trials: list[FrozenTrial]) -> list[str]:

@@ -1,0 +1,123 @@
+"""A stored study written trial by trial, without training, for the tests of what reads studies."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import RDBStorage
+from optuna.trial import TrialState, create_trial
+
+from gpt.events import Evaluation
+from sweep.spec import StudySpec, load_study
+from sweep.storage import open_storage, open_study, record_evaluation
+
+STUDY = """
+name = "tiny"
+description = "Small, <script>alert('description')</script> and quick."
+question = "Which loss is <b>better</b>?"
+compare = "loss"
+[search.learning_rate]
+low = 1e-4
+high = 1e-2
+log = true
+[search.n_layer]
+low = 1
+high = 6
+[search.square_weight]
+low = 0.1
+high = 2.0
+when = { loss = "squentropy" }
+[search.loss]
+choices = ["cross_entropy", "squentropy"]
+"""
+
+DATA = {
+    "fingerprint": "0123456789abcdef" * 4,
+    "kind": "files",
+    "name": "my stories",
+    "notice": None,
+    "tokenizer": "bpe-300",
+    "vocab_size": 300,
+    "train_stories": 1200,
+    "train_tokens": 34567,
+    "validation_stories": 60,
+    "validation_tokens": 1789,
+    "eval_tokens": 1024,
+    "floor_perplexity": None,
+}
+BUILT_IN = {"kind": "built-in", "notice": "NOT TinyStories", "floor_perplexity": 7.5}
+
+STATES = {
+    "complete": TrialState.COMPLETE,
+    "pruned": TrialState.PRUNED,
+    "diverged": TrialState.PRUNED,
+    "failed": TrialState.FAIL,
+    "running": TrialState.RUNNING,
+}
+
+
+class StoredStudy:
+    """A study in a SQLite file to which trials are added as the driver leaves them."""
+
+    def __init__(self, folder: Path, text: str = STUDY, **data: Any) -> None:
+        path = folder / "study.toml"
+        path.write_text(text)
+        self.spec: StudySpec = load_study(str(path), "cpu")
+        self.path = folder / "sweep.db"
+        self.storage: RDBStorage = open_storage(str(self.path), create=True)
+        self.study: optuna.Study = open_study(self.storage, self.spec, DATA | data)
+        self.study.set_user_attr("device", "cpu")
+        self.study.set_user_attr("n_trials", 40)
+
+    def add(
+        self,
+        arm: str,
+        perplexities: list[float],
+        outcome: str = "complete",
+        origin: str = "sampler",
+        run_dir: str = "runs/tiny/0",
+        **params: Any,
+    ) -> int:
+        """Add a trial that was evaluated every 100 steps, each of 10 tokens; returns its number."""
+        number = len(self.study.get_trials(deepcopy=False))
+        params = {"learning_rate": 1e-3, "n_layer": 2} | params
+        params |= {self.spec.compare: arm} if self.spec.compare else {}
+        told = perplexities[-1:] if STATES[outcome] in (TrialState.COMPLETE,) else []
+        steps = range(100, 100 * len(perplexities) + 1, 100)
+        attributes = {"arm": arm, "origin": origin, "run_dir": run_dir, "n_params": 1000}
+        if outcome != "running":
+            attributes["outcome"] = outcome
+        if outcome not in ("complete", "running"):
+            attributes["reason"] = f"it {outcome}"
+        self.study.add_trial(
+            create_trial(
+                state=STATES[outcome],
+                values=told or ([300.0] if outcome == "diverged" else None),
+                params=params,
+                distributions=self.spec.distributions(params),
+                user_attrs=attributes,
+                intermediate_values=dict(zip(steps, perplexities, strict=True)),
+            )
+        )
+        for step, perplexity in zip(steps, perplexities, strict=True):
+            record_evaluation(self.storage, "tiny", number, evaluation(step, perplexity))
+        return number
+
+
+def evaluation(step: int, perplexity: float) -> Evaluation:
+    """What a run would have measured at `step`."""
+    nats = math.log(perplexity)
+    return Evaluation(
+        step=step,
+        tokens=10 * step,
+        train_loss=nats,
+        cross_entropy=nats,
+        perplexity=perplexity,
+        bits_per_byte=nats / math.log(2) / 4,
+        learning_rate=1e-3,
+        grad_norm=1.0,
+        tokens_per_second=1000.0,
+        elapsed_seconds=step / 50,
+        peak_memory_bytes=10**8,
+    )

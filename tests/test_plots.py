@@ -1,0 +1,310 @@
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from stored_studies import StoredStudy
+
+from sweep import plots, results
+from sweep.importances import MIN_TRIALS, importances_table
+from sweep.plot_style import PALETTE, add_floor, arm_colours, arm_symbols, plain, view
+
+ARMS = ["cross_entropy", "squentropy"]
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> StoredStudy:
+    """Two arms: complete, pruned, diverged and running trials, and a baseline of each arm."""
+    stored = StoredStudy(tmp_path)
+    stored.add("cross_entropy", [200.0, 100.0], origin="baseline:usual", learning_rate=6e-4)
+    stored.add("squentropy", [210.0, 120.0], origin="baseline:usual", learning_rate=6e-4)
+    stored.add("cross_entropy", [150.0, 60.0], learning_rate=3e-3, n_layer=4)
+    stored.add("squentropy", [250.0], outcome="pruned", learning_rate=2e-4)
+    stored.add("squentropy", [180.0, 5e6], outcome="diverged", learning_rate=1e-2)
+    stored.add("cross_entropy", [90.0], outcome="running")
+    return stored
+
+
+def tables(stored: StoredStudy) -> tuple[pd.DataFrame, pd.DataFrame]:
+    return results.evaluations_table(stored.storage, "tiny"), results.trials_table(stored.study)
+
+
+def trace_of(figure, name: str, **properties):
+    """The one trace with this name, points and these properties."""
+    found = [
+        trace
+        for trace in figure.data
+        if trace.name == name and len(trace.x) and all(trace[k] == v for k, v in properties.items())
+    ]
+    assert len(found) == 1
+    return found[0]
+
+
+# The axis of perplexity
+
+
+def test_view_is_logarithmic_from_a_decade_on():
+    assert not view([50, 100, 450]).log
+    assert view([50, 100, 550]).log
+
+
+def test_view_contains_ordinary_values_and_the_floor():
+    shown = view([50.0, 60.0, 70.0, 400.0], floor=8.0)
+    assert shown.low < 8.0
+    assert shown.high > 400.0
+
+
+def test_view_is_not_flattened_by_one_diverged_value():
+    shown = view([50.0, 55.0, 60.0, 65.0, 70.0, 1e9])
+    assert 70 < shown.high < 2000
+    assert shown.low < shown.edge < shown.high
+
+
+def test_view_passes_over_values_that_are_not_finite_and_needs_none():
+    assert view([50.0, math.inf, math.nan, 60.0]) == view([50.0, 60.0])
+    empty = view([])
+    assert 0 < empty.low < empty.high
+
+
+def test_view_of_equal_values_has_an_extent():
+    shown = view([50.0, 50.0])
+    assert shown.low < 50 < shown.high
+
+
+def test_clip_moves_what_is_above_or_missing_to_the_edge():
+    shown = view([50.0, 60.0])
+    clipped = shown.clip(pd.Series([55.0, 1e6, math.nan]))
+    assert clipped.tolist() == [55.0, shown.edge, shown.edge]
+
+
+def test_arms_keep_colour_and_symbol_by_their_position_in_the_study():
+    assert arm_colours(ARMS) == {"cross_entropy": PALETTE[0], "squentropy": PALETTE[1]}
+    assert arm_colours(["a"])["a"] == arm_colours(["a", "b"])["a"]
+    assert len(set(arm_symbols(ARMS).values())) == 2
+    assert len(arm_colours([str(i) for i in range(9)])) == 9
+
+
+def test_plain_turns_missing_values_into_none_and_numpy_into_python():
+    values = plain(pd.Series([1, None], dtype="Int64"))
+    assert values == [1, None]
+    assert type(values[0]) is int
+
+
+# Curves
+
+
+def test_curves_data_marks_the_best_complete_trial_of_each_arm(stored):
+    data = plots.curves_data(*tables(stored))
+    assert data.groupby("number")["best"].first().to_dict() == {
+        0: False, 1: True, 2: True, 3: False, 4: False, 5: False
+    }  # fmt: skip
+    assert data[data["number"] == 2]["tokens"].tolist() == [1000, 2000]
+    assert data[data["number"] == 2]["perplexity"].tolist() == [150.0, 60.0]
+
+
+def test_curves_data_leaves_out_what_has_no_finite_perplexity(stored):
+    evaluations, trials = tables(stored)
+    evaluations.loc[evaluations["trial_number"] == 4, "perplexity"] = [math.inf, math.nan]
+    assert 4 not in set(plots.curves_data(evaluations, trials)["number"])
+
+
+def test_plot_curves_draws_the_best_thick_and_separates_trials_by_gaps(stored):
+    figure = plots.plot_curves(*tables(stored), ARMS)
+    best = trace_of(figure, "cross_entropy", showlegend=True)
+    assert best.y == (150.0, 60.0, None)
+    early = [t for t in figure.data if t.name == "squentropy" and t.opacity is not None][0]
+    assert early.y == (250.0, None, 180.0, 5e6, None)
+    assert early.line.width < best.line.width
+    assert best.line.color == PALETTE[0]
+
+
+def test_plot_curves_marks_a_diverged_trial_within_the_frame(stored):
+    figure = plots.plot_curves(*tables(stored), ARMS)
+    cross = trace_of(figure, "squentropy", mode="markers")
+    assert cross.marker.symbol == "x"
+    top = 10 ** figure.layout.yaxis.range[1]
+    assert cross.y[0] < top < 5e6
+    assert "then diverged" in cross.text[0]
+
+
+def test_plot_curves_ranges_are_in_powers_of_ten_on_a_logarithmic_axis(stored):
+    axis = plots.plot_curves(*tables(stored), ARMS, floor=7.5).layout.yaxis
+    assert axis.type == "log"
+    assert axis.range[0] < math.log10(7.5)
+    assert math.log10(250) < axis.range[1] < math.log10(5e6)
+
+
+def test_floor_is_a_level_line_over_the_whole_figure(stored):
+    figure = plots.plot_curves(*tables(stored), ARMS, floor=7.5)
+    line = trace_of(figure, "lowest possible, 7.50")
+    assert line.y == (7.5, 7.5)
+    assert line.x == (0, 2000)
+    count = len(figure.data)
+    add_floor(figure, None, [0, 1])
+    assert len(figure.data) == count
+
+
+# Best so far
+
+
+def test_plot_best_so_far_steps_down_and_marks_improvements(stored):
+    stored.add("cross_entropy", [70.0])
+    figure = plots.plot_best_so_far(tables(stored)[1], ARMS)
+    line = trace_of(figure, "cross_entropy")
+    assert line.x == (1, 2, 3)
+    assert line.y == (100.0, 60.0, 60.0)
+    assert line.marker.size == (9, 9, 0)
+    assert line.line.shape == "hv"
+
+
+# Slices
+
+
+def test_slice_data_has_every_finished_trial_with_its_baseline(stored):
+    data = plots.slice_data(tables(stored)[1], "learning_rate")
+    assert data["number"].tolist() == [0, 1, 2, 3, 4]
+    assert data["value"].tolist() == [6e-4, 6e-4, 3e-3, 2e-4, 1e-2]
+    assert plain(data["baseline"]) == ["usual", "usual", None, None, None]
+    assert plain(data["perplexity"]) == [100.0, 120.0, 60.0, 250.0, None]
+
+
+def test_slice_data_leaves_out_trials_without_the_parameter(stored):
+    stored.add("squentropy", [80.0], square_weight=0.5)
+    data = plots.slice_data(tables(stored)[1], "square_weight")
+    assert data["number"].tolist() == [6]
+
+
+def test_plot_slice_has_a_logarithmic_axis_where_the_range_has(stored):
+    trials, space = tables(stored)[1], results.search_space(stored.study)
+    learning_rate = plots.plot_slice(trials, "learning_rate", ARMS, space["learning_rate"])
+    n_layer = plots.plot_slice(trials, "n_layer", ARMS, space["n_layer"])
+    assert learning_rate.layout.xaxis.type == "log"
+    assert n_layer.layout.xaxis.type is None
+    assert n_layer.layout.xaxis.dtick == 1
+
+
+def test_plot_slice_shows_outcomes_by_size_symbol_and_ring(stored):
+    trials, space = tables(stored)[1], results.search_space(stored.study)
+    figure = plots.plot_slice(trials, "learning_rate", ARMS, space["learning_rate"])
+    complete = trace_of(figure, "cross_entropy", showlegend=True)
+    assert complete.x == (6e-4, 3e-3)
+    assert complete.y == (100.0, 60.0)
+    kinds = {t.marker.symbol: t for t in figure.data if t.name == "squentropy" and t.x}
+    assert kinds["x"].x == (1e-2,)
+    assert "no perplexity" in kinds["x"].text[0]
+    sizes = {t.x: t.marker.size for t in figure.data if t.name == "squentropy"}
+    assert sizes[(2e-4,)] < sizes[(6e-4,)]
+    assert trace_of(figure, "baseline").x == (6e-4, 6e-4)
+
+
+def test_plot_slice_keeps_equal_integers_of_two_arms_apart(stored):
+    trials, space = tables(stored)[1], results.search_space(stored.study)
+    figure = plots.plot_slice(trials, "n_layer", ARMS, space["n_layer"])
+    left, right = (trace_of(figure, arm, showlegend=True).x[0] for arm in ARMS)
+    assert left < 2 < right
+    assert right - left < 0.5
+
+
+def test_plot_slice_puts_a_value_far_above_the_frame_at_its_edge(stored):
+    stored.add("cross_entropy", [2e7])
+    trials, space = tables(stored)[1], results.search_space(stored.study)
+    figure = plots.plot_slice(trials, "learning_rate", ARMS, space["learning_rate"])
+    above = [t for t in figure.data if t.marker.symbol == "triangle-up" and t.x][0]
+    assert above.y[0] < 10 ** figure.layout.yaxis.range[1] < 2e7
+    assert "20,000,000.00" in above.text[0]
+
+
+def test_plot_slice_of_choices_has_a_category_axis(stored):
+    trials = tables(stored)[1].assign(kind=["a", "b", "a", "b", "a", "b"])
+    figure = plots.plot_slice(trials, "kind", ARMS, CategoricalDistribution(["a", "b"]))
+    assert figure.layout.xaxis.type == "category"
+
+
+# Importances
+
+
+def test_importances_find_the_parameter_that_matters_in_each_arm(tmp_path):
+    stored = StoredStudy(tmp_path)
+    for i in range(12):
+        rate, depth = 10 ** (-4 + i / 6), 1 + (5 * i) % 6
+        stored.add("cross_entropy", [100 / rate**0.3], learning_rate=rate, n_layer=depth)
+        stored.add("squentropy", [100.0 + 50 * depth], learning_rate=rate, n_layer=depth)
+    table = importances_table(stored.study, ARMS)
+    first = table.drop_duplicates("arm").set_index("arm")["parameter"]
+    assert first.to_dict() == {"cross_entropy": "learning_rate", "squentropy": "n_layer"}
+    assert table.groupby("arm")["importance"].sum().tolist() == pytest.approx([1, 1])
+
+
+def test_importances_weigh_a_logarithmic_range_by_its_logarithm(tmp_path):
+    stored = StoredStudy(tmp_path)
+    for i in range(24):  # all that matters happens below 1e-3, a tenth of the range as it is
+        rate = 10 ** (-4 + 2 * i / 23)
+        perplexity = 50 * (1 + 10 * (rate < 3e-4)) * (1 + 0.3 * (i % 2))
+        stored.add("cross_entropy", [perplexity], learning_rate=rate, n_layer=1 + 5 * (i % 2))
+    table = importances_table(stored.study, ARMS).set_index("parameter")
+    assert table.loc["learning_rate", "importance"] > 0.9
+
+
+def test_importances_of_few_or_equal_trials_are_none_and_the_plot_says_so(tmp_path):
+    stored = StoredStudy(tmp_path)
+    for i in range(MIN_TRIALS - 1):
+        stored.add("cross_entropy", [50.0 + i], n_layer=1 + i % 6)
+    for i in range(MIN_TRIALS):
+        stored.add("squentropy", [50.0], n_layer=1 + i % 6)
+    table = importances_table(stored.study, ARMS)
+    assert table.empty
+    figure = plots.plot_importances(table, ARMS)
+    assert f"{MIN_TRIALS} complete trials" in figure.layout.annotations[0].text
+
+
+def test_plot_importances_has_a_bar_per_arm_that_has_any():
+    rows = [("squentropy", "n_layer", 0.25), ("squentropy", "learning_rate", 0.75)]
+    table = pd.DataFrame(rows, columns=["arm", "parameter", "importance"])
+    figure = plots.plot_importances(table, ARMS)
+    assert [bar.name for bar in figure.data] == ["squentropy"]
+    assert figure.data[0].y == ("learning_rate", "n_layer")
+    assert figure.data[0].marker.color == PALETTE[1]
+
+
+# Outcomes, and no data at all
+
+
+def test_plot_outcomes_has_a_bar_per_arm_and_outcome(stored):
+    counts = results.outcome_counts(tables(stored)[1], ARMS)
+    figure = plots.plot_outcomes(counts, ARMS)
+    bars = {bar.name: dict(zip(bar.y, bar.x, strict=True)) for bar in figure.data}
+    assert bars["cross_entropy"] == {"complete": 2, "pruned": 0, "diverged": 0, "running": 1}
+    assert bars["squentropy"] == {"complete": 1, "pruned": 1, "diverged": 1, "running": 0}
+
+
+def test_every_plot_of_an_empty_study_says_that_there_is_nothing_yet(tmp_path):
+    stored = StoredStudy(tmp_path)
+    evaluations, trials = tables(stored)
+    trials["n_layer"] = pd.Series(dtype="Int64")
+    figures = [
+        plots.plot_curves(evaluations, trials, ARMS, floor=7.5),
+        plots.plot_best_so_far(trials, ARMS),
+        plots.plot_slice(trials, "n_layer", ARMS, IntDistribution(1, 6)),
+        plots.plot_importances(importances_table(stored.study, ARMS), ARMS),
+        plots.plot_outcomes(results.outcome_counts(trials, ARMS), ARMS),
+    ]
+    for figure in figures:
+        assert not figure.data
+        assert figure.layout.annotations[0].text
+
+
+def test_figures_are_transparent_and_readable_on_light_and_dark(stored):
+    figure = plots.plot_slice(
+        tables(stored)[1], "learning_rate", ARMS, FloatDistribution(1e-4, 1e-2, log=True)
+    )
+    assert figure.layout.paper_bgcolor == figure.layout.plot_bgcolor == "rgba(0,0,0,0)"
+    assert figure.layout.font.color == "#808080"
+
+
+def test_plots_are_drawn_without_torch():
+    code = "import sys, sweep.plots; print('torch' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == "False\n"
