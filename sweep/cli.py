@@ -18,6 +18,7 @@ from gpt.errors import InputError
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.storages import RDBStorage
 
 app = typer.Typer(
     name="squen-sweep",
@@ -75,6 +76,8 @@ def run(
         from sweep.status import closing_lines
 
         count = _workers(workers)
+        if runs.exists() and not runs.is_dir():
+            raise InputError(f"--runs must be a directory, but {runs} is a file.")
         kind = driver.resolve_device(device).partition(":")[0]
         spec = load_study(study, kind)
         text = spec.data if data is None else spec.data.model_copy(update={"source": data})
@@ -104,7 +107,8 @@ def status(study: StoredStudy, storage: Storage = DEFAULT_STORAGE) -> None:
     from sweep import terminal
     from sweep.status import status as parts_of
 
-    terminal.show(*parts_of(_stored_study(study, storage)))
+    _, stored = _stored_study(study, storage)
+    terminal.show(*parts_of(stored))
 
 
 @app.command(epilog="Example: squen-sweep report --study tinystories -o report.html")
@@ -120,12 +124,12 @@ def report(
     """Write one HTML file with a study's figures, which works offline."""
     from sweep.report import write_report
 
-    stored = _stored_study(study, storage)
+    if output is not None:
+        _check_output(output)
+    opened, stored = _stored_study(study, storage)
     if output is None:
         output = Path("runs") / stored.study_name / "report.html"  # its folder is made
-    else:
-        _check_output(output)
-    typer.echo(f"report: {write_report(stored._storage, stored, output)}")
+    typer.echo(f"report: {write_report(opened, stored, output)}")
 
 
 @app.command(epilog="Example: squen-sweep dashboard --port 8080")
@@ -163,7 +167,8 @@ def export(
     if output is not None:
         _check_output(output)
     form = exports.format_of(output, format_name)
-    config, origin = exports.export(_stored_study(study, storage), arm, trial)
+    _, stored = _stored_study(study, storage)
+    config, origin = exports.export(stored, arm, trial)
     if output is None:
         text = exports.FORMATS[form](config, origin, f"best{exports.suffix_of(form)}")
         typer.echo(text, nl=False)
@@ -254,12 +259,12 @@ def _at_least(option: str, value: float, low: int) -> None:
         raise InputError(f"{option} must be at least {low}, but got {value}.")
 
 
-def _stored_study(study: str, storage: str) -> "optuna.Study":
-    """A study to read, by its name or by the path of its file."""
+def _stored_study(study: str, storage: str) -> "tuple[RDBStorage, optuna.Study]":
+    """A study to read, by its name or by the path of its file, and its storage."""
     from sweep.storage import load_study, open_storage
 
     opened = open_storage(storage, create=False)
-    return load_study(opened, _name_of(study))
+    return opened, load_study(opened, _name_of(study))
 
 
 def _name_of(study: str) -> str:

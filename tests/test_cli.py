@@ -1,0 +1,447 @@
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from tiny_runs import write_stories
+from tiny_studies import STUDY
+from typer.testing import CliRunner
+
+from gpt.events import read_events
+from sweep.cli import app, main
+
+ROOT = Path(__file__).parents[1]
+COMMANDS = ("studies", "run", "status", "report", "dashboard", "export", "train", "sample")
+SQUEN = [sys.executable, "-m", "sweep.cli"]
+
+
+class Outcome(NamedTuple):
+    """What a command leaves on the terminal."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Home:
+    """A user's folder with a study, its text and whatever commands have left there."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+        self.folder = folder
+        self._monkeypatch = monkeypatch
+        self._capsys = capsys
+        monkeypatch.chdir(folder)
+        monkeypatch.setenv("SQUEN_SWEEP_CACHE", str(folder / "cache"))
+
+    def __call__(self, *arguments: str) -> Outcome:
+        """Run a command in this process."""
+        self._monkeypatch.setattr(sys, "argv", ["squen-sweep", *arguments])
+        self._capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        shown = self._capsys.readouterr()
+        return Outcome(int(ended.value.code or 0), shown.out, shown.err)
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Run a command in a process of its own."""
+        return subprocess.Popen(
+            [*SQUEN, *arguments],
+            cwd=self.folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def files(self) -> dict[str, str]:
+        """Every file's hash, without those of SQLite's log, locks and the token cache."""
+        return {
+            str(path.relative_to(self.folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(self.folder.rglob("*"))
+            if path.is_file()
+            and not path.name.endswith(("-wal", "-shm", ".lock"))
+            and "cache" not in path.relative_to(self.folder).parts
+        }
+
+
+def write_study(folder: Path, max_steps: int = 12, eval_interval: int = 4) -> None:
+    """tiny.toml, its text, and text that is none."""
+    write_stories(folder / "text")
+    (folder / "empty.txt").write_text("")
+    (folder / "binary.txt").write_bytes(bytes(range(256)) * 16)
+    knobs = {"lowest": 1e-3, "highest": 1e-2, "baseline": 5e-3}
+    study = STUDY.format(text="text", max_steps=max_steps, eval_interval=eval_interval, **knobs)
+    (folder / "tiny.toml").write_text(study)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch, capsys) -> Home:
+    """Before the first command."""
+    write_study(tmp_path)
+    return Home(tmp_path, monkeypatch, capsys)
+
+
+@pytest.fixture(scope="module")
+def swept_folder(tmp_path_factory) -> Path:
+    """A folder in which the study has run; no test may change its study."""
+    folder = tmp_path_factory.mktemp("swept")
+    write_study(folder)
+    environment = {"SQUEN_SWEEP_CACHE": str(folder / "cache"), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [*SQUEN, "run", "--study", "tiny.toml", "--trials", "2"],
+        check=False,
+        cwd=folder,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stderr == ""
+    assert done.returncode == 0
+    (folder / "run.txt").write_text(done.stdout)
+    return folder
+
+
+@pytest.fixture
+def swept(swept_folder: Path, monkeypatch, capsys) -> Home:
+    """After `squen-sweep run --study tiny.toml --trials 2`."""
+    return Home(swept_folder, monkeypatch, capsys)
+
+
+def last_evaluation(run_dir: Path) -> dict[str, float]:
+    events = [event for event in read_events(run_dir)[0] if event["event"] == "evaluation"]
+    return events[-1]
+
+
+def python(code: str) -> subprocess.CompletedProcess[str]:
+    """Run code in an interpreter of its own."""
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True)
+
+
+# --- help ------------------------------------------------------------------------------------
+
+
+def test_help_lists_every_command():
+    shown = CliRunner().invoke(app, ["--help"]).output
+    assert all(f" {command} " in shown for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_every_command_has_an_example(command):
+    result = CliRunner().invoke(app, [command, "--help"])
+    assert result.exit_code == 0
+    assert f"Example: squen-sweep {command}" in result.output
+
+
+def test_help_loads_nothing_heavy():
+    code = (
+        "import sys; sys.argv = ['squen-sweep', '--help']\n"
+        "from sweep.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'optuna', 'pandas', 'plotly', 'numpy', 'datasets', 'pydantic'}\n"
+        "print('loaded:', sorted(heavy & set(sys.modules)))"
+    )
+    assert python(code).stdout.endswith("loaded: []\n")
+
+
+def test_studies_lists_the_shipped_studies(home):
+    code, out, _ = home("studies")
+    assert code == 0
+    assert all(name in out for name in ("tinystories", "original", "smoke"))
+
+
+# --- the main job ----------------------------------------------------------------------------
+
+
+def test_run_ends_with_results_places_and_the_next_commands(swept):
+    lines = (swept.folder / "run.txt").read_text().splitlines()
+    end = lines[next(i for i, line in enumerate(lines) if line.startswith("tiny is complete")) :]
+    assert end[0].startswith("tiny is complete: 2/2 trials (2 complete) in ")
+    assert end[1].startswith("best: cross_entropy ")
+    assert end[2] == "runs: runs/tiny, storage: runs/sweep.db"
+    assert [line.strip().partition(" --")[0] for line in end[4:]] == [
+        "squen-sweep report",
+        "squen-sweep export",
+        "squen-sweep train best.toml",
+    ]
+
+
+def test_run_again_says_that_the_study_is_complete(swept):
+    code, out, err = swept("run", "--study", "tiny.toml", "--trials", "2")
+    assert (code, err) == (0, "")
+    assert "tiny is already complete: 2/2 trials (2 complete)" in out
+
+
+def test_quiet_run_shows_nothing(swept):
+    outcome = swept("run", "--study", "tiny.toml", "--trials", "2", "--quiet")
+    assert outcome == Outcome(0, "", "")
+
+
+def test_status_shows_a_whole_row_per_trial_in_a_pipe(swept):
+    code, out, err = swept("status", "--study", "tiny")
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0] == "study tiny on cpu"
+    assert [line.split()[0] for line in lines[2:5]] == ["trial", "0", "1"]
+    assert lines[3].split()[:5] == ["0", "cross_entropy", "baseline:usual", "complete", "12"]
+    assert "2/2 trials finished, 2 complete" in lines
+    assert lines[-1].startswith("best: cross_entropy ")
+    assert "…" not in out
+    assert not any(line.endswith(" ") for line in lines)
+
+
+def test_status_takes_the_study_file_as_well_as_the_name(swept):
+    assert swept("status", "--study", "tiny.toml") == swept("status", "--study", "tiny")
+
+
+def test_status_works_before_the_first_trial_and_shows_the_notice(home):
+    from sweep.spec import load_study
+    from sweep.storage import open_storage, open_study
+
+    facts = {
+        "fingerprint": "0123abcd",
+        "name": "built-in story grammar",
+        "train_tokens": 1000,
+        "tokenizer": "bpe-280",
+        "notice": "these are not TinyStories figures",
+        "floor_perplexity": 1.99,
+    }
+    open_study(open_storage("new.db", create=True), load_study("tiny.toml", "cpu"), facts)
+    code, out, _ = home("status", "--study", "tiny", "--storage", "new.db")
+    assert code == 0
+    assert "no trials yet" in out
+    assert "NOTICE: these are not TinyStories figures" in out
+    assert "no model can be below perplexity 1.99" in out
+
+
+def test_exported_best_trains_again_digit_for_digit(swept):
+    code, out, _ = swept("export", "--study", "tiny", "-o", "best.toml", "--arm", "squentropy")
+    assert code == 0
+    number = int(out.partition("trial ")[2].partition(" ")[0])
+    trial = last_evaluation(Path("runs/tiny") / str(number))
+
+    code, out, err = swept("train", "best.toml")
+    assert (code, err) == (0, "")
+    final = last_evaluation(Path("runs/final/best"))
+    for name in ("perplexity", "cross_entropy", "train_loss", "grad_norm"):
+        assert final[name] == trial[name]
+    assert "done: runs/final/best" in out
+    assert 'squen-sweep sample runs/final/best --prompt "Once upon a time"' in out
+
+    code, out, _ = swept("train", "best.toml")
+    assert code == 0
+    assert out.startswith("runs/final/best is complete: 12 steps.")
+
+
+def test_train_for_longer_goes_into_a_directory_of_its_own(swept):
+    swept("export", "--study", "tiny", "-o", "longer.json")
+    assert swept("train", "longer.json", "--steps", "16", "--out", "runs/longer").code == 0
+    assert last_evaluation(Path("runs/longer"))["step"] == 16
+    code, out, err = swept("train", "longer.json", "--steps", "20", "--out", "runs/longer")
+    assert (code, out) == (2, "")
+    assert "max_steps is 16 there and 20 here" in err
+
+
+def test_export_writes_to_stdout_without_an_output(swept):
+    code, out, err = swept("export", "--study", "tiny", "--format", "json", "--trial", "1")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["loss"] == "squentropy"
+
+
+def test_sample_tells_the_same_stories_for_the_same_seed(swept):
+    arguments = ("sample", "runs/tiny/0", "--prompt", "Tom saw", "--max-new-tokens", "8")
+    code, out, err = swept(*arguments, "--num-samples", "2", "--seed", "3")
+    assert (code, err) == (0, "")
+    assert [story.startswith("Tom saw") for story in out.split("\n---\n")] == [True, True]
+    assert swept(*arguments, "--num-samples", "2", "--seed", "3").out == out
+    assert swept(*arguments, "--num-samples", "2", "--seed", "4").out != out
+
+
+def test_report_goes_beside_the_run_directories(swept):
+    code, out, err = swept("report", "--study", "tiny")
+    assert (code, out, err) == (0, "report: runs/tiny/report.html\n", "")
+    assert Path("runs/tiny/report.html").read_text().startswith("<!doctype html>")
+
+
+# --- interrupts and pipes --------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_ctrl_c_in_a_run_exits_130_and_says_how_to_go_on(home):
+    write_study(home.folder, max_steps=100_000, eval_interval=50)
+    process = home.start("run", "--study", "tiny.toml", "--workers", "1")
+    assert process.stdout is not None
+    while " step " not in process.stdout.readline():
+        pass
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.splitlines() == [
+        "stopped at 0 of 40 trials; run the same command again to continue: "
+        "squen-sweep run --study tiny.toml --workers 1"
+    ]
+
+
+def test_ctrl_c_in_final_training_exits_130_and_says_how_to_go_on(swept):
+    swept("export", "--study", "tiny", "-o", "long.toml")
+    process = swept.start("train", "long.toml", "--steps", "100000")
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.splitlines() == [
+        "stopped at a checkpoint in runs/final/long; run the same command again to continue: "
+        "squen-sweep train long.toml --steps 100000"
+    ]
+
+
+def test_a_reader_that_leaves_is_no_error(swept):
+    process = swept.start("status", "--study", "tiny")
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == ""
+    process.wait(timeout=60)
+    process.stderr.close()
+
+
+# --- bad input: one clear line, exit code 2, nothing written ---------------------------------
+
+NEW = ("--storage", "new.db", "--runs", "new")
+TINY = ("--study", "tiny")
+
+BAD_BEFORE_A_RUN = {
+    "unknown study": (("run", "--study", "tinystoris"), "'tinystoris'.*tinystories"),
+    "missing study file": (("run", "--study", "my.toml"), "my.toml"),
+    "no trials": (("run", "--study", "tiny.toml", "--trials", "0"), "at least 1, but got 0"),
+    "negative trials": (("run", "--study", "tiny.toml", "--trials", "-3"), "but got -3"),
+    "no workers": (("run", "--study", "tiny.toml", "--workers", "0"), "--workers .* got '0'"),
+    "odd workers": (("run", "--study", "tiny.toml", "--workers", "two"), "--workers .* 'two'"),
+    "no such GPU": (("run", "--study", "tiny.toml", "--device", "cuda:77"), "cuda:77 is not"),
+    "odd device": (("run", "--study", "tiny.toml", "--device", "gpu"), "device .* got 'gpu'"),
+    "missing text": (("run", "--study", "tiny.toml", "--data", "no.txt", *NEW), "no.txt"),
+    "empty text": (("run", "--study", "tiny.toml", "--data", "empty.txt", *NEW), "empty.txt"),
+    "binary text": (("run", "--study", "tiny.toml", "--data", "binary.txt", *NEW), "UTF-8"),
+    "text as storage": (
+        ("run", "--study", "tiny.toml", "--storage", "tiny.toml", "--runs", "new"),
+        "tiny.toml must be a SQLite database",
+    ),
+    "file as runs": (
+        ("run", "--study", "tiny.toml", "--runs", "tiny.toml", "--storage", "runs/new.db"),
+        "--runs must be a directory, but tiny.toml is a file",
+    ),
+    "status without storage": (("status", *TINY), "runs/sweep.db must exist"),
+    "report without storage": (("report", *TINY), "runs/sweep.db must exist"),
+    "export without storage": (("export", *TINY), "runs/sweep.db must exist"),
+    "dashboard without storage": (("dashboard",), "runs/sweep.db must exist"),
+    "dashboard on no port": (("dashboard", "--port", "0"), "--port .* got 0"),
+    "missing configuration": (("train", "best.toml"), "best.toml"),
+    "study as configuration": (("train", "tiny.toml"), "tiny.toml: "),
+    "story as configuration": (("train", "text/train.txt"), "must be a .toml or .json"),
+    "missing run": (("sample", "runs/final/best"), "runs/final/best/config.json"),
+    "no samples": (("sample", "text", "--num-samples", "0"), "--num-samples .* at least 1"),
+    "no tokens": (("sample", "text", "--max-new-tokens", "0"), "--max-new-tokens .* at least 1"),
+    "cold": (("sample", "text", "--temperature", "-1"), "--temperature .* at least 0"),
+    "no temperature": (("sample", "text", "--temperature", "nan"), "--temperature .* nan"),
+    "negative top-k": (("sample", "text", "--top-k", "-1"), "--top-k .* at least 0"),
+}
+
+BAD_AFTER_A_RUN = {
+    "other text": (
+        ("run", "--study", "tiny.toml", "--data", "other"),
+        "study 'tiny' is pinned to its text",
+    ),
+    "unknown stored study": (("status", "--study", "tinny"), "'tinny'.*it holds tiny"),
+    "unknown arm": (("export", *TINY, "--arm", "mse"), "cross_entropy, squentropy.*'mse'"),
+    "unknown trial": (("export", *TINY, "--trial", "2"), "--trial .* got 2"),
+    "unknown format": (("export", *TINY, "--format", "yaml"), "--format .* got 'yaml'"),
+    "unknown suffix": (("export", *TINY, "-o", "best.yaml"), "best.yaml must end in"),
+    "export to nowhere": (("export", *TINY, "-o", "no/best.toml"), "no must be a directory"),
+    "export to a folder": (("export", *TINY, "-o", "runs"), "runs must be a file"),
+    "report to nowhere": (("report", *TINY, "-o", "no/x.html"), "no must be a directory"),
+    "no steps": (("train", "runs/tiny/0/config.json", "--steps", "0"), "--steps .* got 0"),
+    "train without the GPU": (
+        ("train", "runs/tiny/0/config.json", "--device", "cuda:77"),
+        "cuda:77 is not there",
+    ),
+    "train on no text": (("train", "runs/tiny/0/config.json", "--data", "no.txt"), "no.txt"),
+    "train into a study": (
+        ("train", "runs/tiny/0/config.json", "--out", "runs/tiny"),
+        "runs/tiny must be a new directory",
+    ),
+    "train into a file": (
+        ("train", "runs/tiny/0/config.json", "--out", "tiny.toml"),
+        "tiny.toml must be a new directory",
+    ),
+    "train into another run": (
+        ("train", "runs/tiny/0/config.json", "--out", "runs/tiny/1"),
+        "runs/tiny/1 must hold the same run, but loss is squentropy there and cross_entropy here",
+    ),
+}
+
+
+def assert_refused(home: Home, arguments: tuple[str, ...], message: str) -> None:
+    before = home.files()
+    code, _, err = home(*arguments)
+    assert code == 2
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert re.search(message, err)
+    assert home.files() == before
+
+
+@pytest.mark.parametrize("case", BAD_BEFORE_A_RUN)
+def test_bad_input_is_one_line_and_leaves_nothing(home, case):
+    assert_refused(home, *BAD_BEFORE_A_RUN[case])
+
+
+@pytest.mark.parametrize("case", BAD_AFTER_A_RUN)
+def test_bad_input_is_one_line_and_changes_nothing(swept, case):
+    write_stories(swept.folder / "other", count=100)
+    assert_refused(swept, *BAD_AFTER_A_RUN[case])
+
+
+def test_a_study_without_a_finished_trial_is_neither_reported_nor_exported(home):
+    from sweep.spec import load_study
+    from sweep.storage import open_storage, open_study
+
+    facts = {"fingerprint": "0123abcd", "name": "text"}
+    open_study(open_storage("new.db", create=True), load_study("tiny.toml", "cpu"), facts)
+    for command in ("report", "export"):
+        message = "study 'tiny' must have a complete trial"
+        assert_refused(home, (command, *TINY, "--storage", "new.db"), message)
+
+
+def test_a_truncated_checkpoint_is_refused_in_one_line(swept, tmp_path):
+    shutil.copytree("runs/tiny/0", tmp_path / "run")
+    for weights in (tmp_path / "run").rglob("model.safetensors"):
+        weights.write_bytes(weights.read_bytes()[:-100])
+    assert_refused(swept, ("sample", str(tmp_path / "run")), "must hold a whole checkpoint")
+
+
+def test_an_odd_number_is_a_usage_error(home):
+    code, out, err = home("run", "--study", "tiny.toml", "--trials", "many")
+    assert (code, out) == (2, "")
+    assert "--trials" in err
+
+
+def test_a_bug_keeps_its_traceback():
+    code = (
+        "import sys; from sweep.cli import app, main\n"
+        "@app.command()\n"
+        "def bug(): raise ZeroDivisionError('a bug')\n"
+        "sys.argv = ['squen-sweep', 'bug']; main()"
+    )
+    done = python(code)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Traceback")
+    assert done.stderr.endswith("ZeroDivisionError: a bug\n")
