@@ -108,7 +108,7 @@ def status(study: StoredStudy, storage: Storage = DEFAULT_STORAGE) -> None:
     from sweep.status import status as parts_of
 
     _, stored = _stored_study(study, storage)
-    terminal.show(*parts_of(stored))
+    terminal.show(*parts_of(stored, terminal.console().width))
 
 
 @app.command(epilog="Example: squen-sweep report --study tinystories -o report.html")

@@ -64,13 +64,18 @@ class _Sweep:
     best: dict[str, tuple[int, float]] = field(default_factory=dict)
     started: float | None = None  # the clock when the first trial of this call started
 
+    @property
+    def under_way(self) -> float:
+        """Running trials, each by the fraction of it that is done."""
+        return sum(trial.fraction for trial in self.running.values())
+
     def seconds_left(self, now: float) -> float | None:
-        """From this call's trials, running ones by their fraction; None before half a trial."""
-        under_way = sum(trial.fraction for trial in self.running.values())
-        done = len(self.outcomes) + under_way
+        """At the pace of this call's trials; None before half a trial."""
+        done = len(self.outcomes) + self.under_way
         if self.started is None or done < 0.5:
             return None
-        return max(0.0, self.total - self.finished - under_way) * (now - self.started) / done
+        left = max(0.0, self.total - self.finished - self.under_way)
+        return left * (now - self.started) / done
 
 
 class LiveProgress:
@@ -157,10 +162,11 @@ def _notice_panel(text: str) -> Panel:
 
 def _overall(sweep: _Sweep, now: float) -> Table:
     row = Table.grid(padding=(0, 2))
+    done = sweep.finished + sweep.under_way
     left = sweep.seconds_left(now) if sweep.running else None
     row.add_row(
         Text(f"{sweep.finished}/{sweep.total} trials", "bold"),
-        ProgressBar(total=sweep.total, completed=sweep.finished, width=2 * BAR_WIDTH),
+        ProgressBar(total=sweep.total, completed=done, width=2 * BAR_WIDTH),
         Text(f"{duration(left)} left" if left is not None else ""),
     )
     return row

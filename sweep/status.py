@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from sweep.driver import Summary
 
 
-def status(study: "optuna.Study") -> "list[RenderableType]":
-    """What `squen-sweep status` shows of a study, running or not."""
+def status(study: "optuna.Study", width: int) -> "list[RenderableType]":
+    """What `squen-sweep status` shows of a study, running or not, in `width` columns."""
     from rich.text import Text
 
     from sweep.results import UNFINISHED, best_by_arm, trials_table
@@ -24,7 +24,7 @@ def status(study: "optuna.Study") -> "list[RenderableType]":
     parts: list[RenderableType] = [Text(line, "bold") for line in _facts(study)]
     if notice := study.user_attrs.get("data", {}).get("notice"):
         parts.append(Text(f"NOTICE: {notice}", "bold yellow"))
-    parts.append(_table(study, trials) if len(trials) else Text("no trials yet"))
+    parts.append(_table(study, trials, width) if len(trials) else Text("no trials yet"))
     outcomes = trials["outcome"]
     total = study.user_attrs.get("n_trials", "?")
     counts = [f"{count} {outcome}" for outcome, count in outcomes.value_counts().items()]
@@ -77,32 +77,37 @@ def _facts(study: "optuna.Study") -> list[str]:
     return facts
 
 
-def _table(study: "optuna.Study", trials: "pd.DataFrame") -> "Table":
-    """One row per trial: number, arm, origin, outcome, step, perplexity, parameters, reason."""
+def _table(study: "optuna.Study", trials: "pd.DataFrame", width: int) -> "Table":
+    """One row per trial; without its origin and reason where there is no room for them."""
     from rich.table import Table
 
     from sweep.results import compared_parameter, search_space
 
+    wide = width >= WIDE
     names = [name for name in search_space(study) if name != compared_parameter(study)]
-    table = Table(box=None, padding=(0, 1), header_style="bold", pad_edge=False)
-    for column in ("trial", "arm", "origin", "outcome"):
+    table = Table(box=None, padding=(0, 2 if wide else 1, 0, 0), header_style="bold")
+    for column in ("trial", "arm", *(["origin"] if wide else []), "outcome"):
         table.add_column(column, no_wrap=True)
     for column in ("step", "perplexity", *(terminal.SHORT_NAMES.get(n, n) for n in names)):
         table.add_column(column, no_wrap=True, justify="right")
-    table.add_column("reason")  # the only one that may wrap in a narrow terminal
+    if wide:
+        table.add_column("reason")  # the only one that may wrap
     for _, trial in trials.iterrows():
-        table.add_row(*_row(trial, names), style=STYLES.get(trial["outcome"], "yellow"))
+        style = STYLES.get(trial["outcome"], "yellow")
+        table.add_row(*_row(trial, names, wide), style=style)
     return table
 
 
-def _row(trial: "pd.Series[Any]", names: list[str]) -> list[str]:
+def _row(trial: "pd.Series[Any]", names: list[str], wide: bool) -> list[str]:
     import pandas as pd
 
     known = {key: None if pd.isna(value) else value for key, value in trial.items()}
-    words = [str(known[key] or "-") for key in ("number", "arm", "origin", "outcome", "last_step")]
-    params = [terminal.number(known[name]) if known[name] is not None else "-" for name in names]
-    words[0] = str(known["number"])
-    return [*words, terminal.perplexity(known["perplexity"]), *params, known["reason"] or ""]
+    where = ["number", "arm", *(["origin"] if wide else []), "outcome", "last_step"]
+    words = ["-" if known[key] is None else str(known[key]) for key in where]
+    params = ["-" if known[name] is None else terminal.number(known[name]) for name in names]
+    reason = [known["reason"] or ""] if wide else []
+    return [*words, terminal.perplexity(known["perplexity"]), *params, *reason]
 
 
+WIDE = 100  # columns
 STYLES = {"complete": "", "running": "cyan", "waiting": "cyan", "pruned": "dim"}

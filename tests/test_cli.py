@@ -1,4 +1,5 @@
 import hashlib
+import io
 import json
 import os
 import re
@@ -196,6 +197,20 @@ def test_status_shows_a_whole_row_per_trial_in_a_pipe(swept):
     assert lines[-1].startswith("best: cross_entropy ")
     assert "…" not in out
     assert not any(line.endswith(" ") for line in lines)
+
+
+def test_status_fits_a_narrow_terminal(swept):
+    from rich.console import Console
+
+    from sweep.status import status
+    from sweep.storage import load_study, open_storage
+
+    study = load_study(open_storage("runs/sweep.db"), "tiny")
+    console = Console(file=io.StringIO(), width=80)
+    console.print(*status(study, console.width), sep="\n")
+    shown = console.file.getvalue()
+    assert "…" not in shown
+    assert len(shown.splitlines()) == 7  # no row wraps
 
 
 def test_status_takes_the_study_file_as_well_as_the_name(swept):
