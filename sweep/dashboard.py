@@ -33,8 +33,8 @@ def serve(storage: str, host: str = HOST, port: int = PORT) -> None:
         InputError: there is no such database, or the address cannot be used.
     """
     with make_server(open_storage(storage, create=False), host, port) as server:
-        print(f"dashboard of {storage}: {address(server)} (Ctrl-C ends it)", flush=True)
         try:
+            print(f"dashboard of {storage}: {address(server)} (Ctrl-C ends it)", flush=True)
             server.serve_forever()
         except KeyboardInterrupt:
             print()

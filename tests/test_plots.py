@@ -115,7 +115,7 @@ def test_plot_curves_draws_the_best_thick_and_separates_trials_by_gaps(stored):
     figure = plots.plot_curves(*tables(stored), ARMS)
     best = trace_of(figure, "cross_entropy", showlegend=True)
     assert best.y == (150.0, 60.0, None)
-    early = [t for t in figure.data if t.name == "squentropy" and t.opacity is not None][0]
+    early = next(t for t in figure.data if t.name == "squentropy" and t.opacity is not None)
     assert early.y == (250.0, None, 180.0, 5e6, None)
     assert early.line.width < best.line.width
     assert best.line.color == PALETTE[0]
@@ -212,7 +212,7 @@ def test_plot_slice_puts_a_value_far_above_the_frame_at_its_edge(stored):
     stored.add("cross_entropy", [2e7])
     trials, space = tables(stored)[1], results.search_space(stored.study)
     figure = plots.plot_slice(trials, "learning_rate", ARMS, space["learning_rate"])
-    above = [t for t in figure.data if t.marker.symbol == "triangle-up" and t.x][0]
+    above = next(t for t in figure.data if t.marker.symbol == "triangle-up" and t.x)
     assert above.y[0] < 10 ** figure.layout.yaxis.range[1] < 2e7
     assert "20,000,000.00" in above.text[0]
 

@@ -1,0 +1,106 @@
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from http.client import HTTPConnection, HTTPResponse
+from pathlib import Path
+from threading import Thread
+from wsgiref.simple_server import WSGIServer
+
+import pytest
+from stored_studies import StoredStudy
+
+from gpt.errors import InputError
+from sweep.dashboard import address, make_server, serve
+from sweep.storage import open_storage
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> StoredStudy:
+    return StoredStudy(tmp_path)
+
+
+@pytest.fixture
+def server(stored: StoredStudy) -> Iterator[WSGIServer]:
+    """A server of the stored study, from a storage of its own, on a free port."""
+    with make_server(open_storage(str(stored.path)), port=0) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def get(server: WSGIServer, path: str, host: str | None = None) -> HTTPResponse:
+    connection = HTTPConnection("127.0.0.1", server.server_port, timeout=20)
+    connection.request("GET", path, headers={"Host": host} if host else {})
+    response = connection.getresponse()
+    response.body = response.read()
+    connection.close()
+    return response
+
+
+def test_dashboard_shows_the_stored_study(server):
+    assert get(server, "/dashboard").status == 200
+    studies = json.loads(get(server, "/api/studies").body)["study_summaries"]
+    assert [study["study_name"] for study in studies] == ["tiny"]
+
+
+def test_dashboard_shows_trials_that_are_written_while_it_serves(stored, server):
+    path = f"/api/studies/{stored.study._study_id}"
+    assert json.loads(get(server, path).body)["trials"] == []
+    stored.add("cross_entropy", [60.0])
+    until = time.monotonic() + 20  # the dashboard reads the trials again after two seconds
+    while not (trials := json.loads(get(server, path).body)["trials"]):
+        assert time.monotonic() < until
+        time.sleep(0.2)
+    assert trials[0]["values"] == [60.0]
+
+
+def test_dashboard_answers_one_request_while_another_is_open(server):
+    with socket.create_connection(("127.0.0.1", server.server_port)):  # says nothing
+        assert get(server, "/dashboard").status == 200
+
+
+def test_dashboard_is_bound_to_this_machine_alone(server):
+    assert server.server_address[0] == "127.0.0.1"
+    assert address(server) == f"http://127.0.0.1:{server.server_port}/dashboard"
+
+
+def test_dashboard_turns_away_the_names_of_other_sites(server):
+    assert get(server, "/dashboard", host="evil.example").status == 403
+    assert get(server, "/dashboard", host=f"localhost:{server.server_port}").status == 200
+
+
+def test_dashboard_refuses_to_listen_to_other_machines(stored):
+    with pytest.raises(InputError, match=r"host must be 127.0.0.1 or localhost.*ssh -L 8080"):
+        make_server(stored.storage, host="0.0.0.0")
+
+
+def test_dashboard_says_that_a_port_is_taken(stored, server):
+    with pytest.raises(InputError, match="must be free, but Address already in use; pass another"):
+        make_server(stored.storage, port=server.server_port)
+
+
+def test_dashboard_refuses_a_port_that_is_none(stored):
+    with pytest.raises(InputError, match=r"port 70000 must be free, but .*0-65535"):
+        make_server(stored.storage, port=70000)
+
+
+def test_dashboard_of_a_missing_database_creates_none(tmp_path):
+    with pytest.raises(InputError, match="must exist"):
+        serve(str(tmp_path / "sweep.db"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_serve_prints_its_address_and_ends_at_ctrl_c(stored):
+    code = f"from sweep.dashboard import serve; serve({str(stored.path)!r}, port=0)"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    with process:
+        line = process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+    assert f"dashboard of {stored.path}: http://127.0.0.1:" in line
+    assert process.returncode == 0

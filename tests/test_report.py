@@ -1,0 +1,309 @@
+import json
+import re
+from html.parser import HTMLParser
+
+import plotly.graph_objects as go
+import pytest
+from stored_studies import BUILT_IN, STUDY, StoredStudy
+from tiny_runs import tiny_config, write_run, write_stories
+
+from gpt.errors import InputError
+from gpt.train import train_directory
+from sweep.report import Figure, figures, render, write_report
+from sweep.report_parts import best_of_arms, commands, facts, read
+from sweep.report_tables import all_table, best_table
+
+NO_ARMS = STUDY.replace('compare = "loss"', "").partition("[search.square_weight]")[0]
+FIGURES = [
+    "curves", "best-so-far", "slice-learning_rate", "slice-n_layer", "slice-square_weight",
+    "importances", "outcomes",
+]  # fmt: skip
+
+
+class Page(HTMLParser):
+    """Elements, their attributes and texts of an HTML page, without what its scripts hold."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str]]] = [("page", {})]
+        self.texts: list[str] = []
+        self.scripts: list[tuple[dict[str, str], str]] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        tag, attributes = self.elements[-1]
+        if not data.strip():
+            return
+        if tag == "script":
+            self.scripts.append((attributes, data))
+        else:
+            self.texts.append(" ".join(data.split()))
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.texts)
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> StoredStudy:
+    """Only read by the tests."""
+    return filled(StoredStudy(tmp_path_factory.mktemp("stored")))
+
+
+@pytest.fixture(scope="module")
+def html(stored: StoredStudy) -> str:
+    return render(read(stored.storage, stored.study))
+
+
+@pytest.fixture(scope="module")
+def page(html: str) -> Page:
+    return Page(html)
+
+
+def filled(stored: StoredStudy) -> StoredStudy:
+    """Two arms with baselines; the best are trials 2 (50.0) and 3 (60.0)."""
+    stored.add("cross_entropy", [200.0, 100.0], origin="baseline:usual")
+    stored.add("squentropy", [210.0, 120.0], origin="baseline:usual", square_weight=1.0)
+    stored.add("cross_entropy", [150.0, 50.0], learning_rate=3e-3, n_layer=4, run_dir="runs/tiny/2")
+    stored.add("squentropy", [150.0, 60.0], learning_rate=6e-3, square_weight=0.5)
+    stored.add("squentropy", [250.0], outcome="pruned")
+    stored.add("squentropy", [180.0, 5e6], outcome="diverged")
+    return stored
+
+
+def page_of(stored: StoredStudy) -> Page:
+    return Page(render(read(stored.storage, stored.study)))
+
+
+# One file, no request
+
+
+def test_report_is_one_file_of_less_than_six_megabytes(stored, tmp_path):
+    out = write_report(stored.storage, stored.study, tmp_path / "new folder" / "report.html")
+    assert [path.name for path in out.parent.iterdir()] == ["report.html"]
+    assert out.stat().st_size < 6_000_000
+
+
+def test_report_refers_to_nothing_outside_itself(html, page):
+    for tag, attributes in page.elements:
+        assert tag not in ("link", "iframe", "object", "embed", "base", "form")
+        assert not {"src", "href", "srcset", "action", "data", "background"} & set(attributes)
+    outside_plotly = html.replace(max(re.findall(r"(?s)<script>.*?</script>", html), key=len), "")
+    assert not re.search(r"url\(|@import|https?:|import\(|fetch\(", outside_plotly)
+
+
+def test_report_forbids_requests_by_its_own_policy(page):
+    policies = [a["content"] for tag, a in page.elements if tag == "meta" and "http-equiv" in a]
+    (policy,) = policies
+    assert policy.startswith("default-src 'none'")
+    assert "http" not in policy
+    assert "form-action 'none'" in policy
+
+
+def test_report_holds_plotly_once(page):
+    scripts = [text for attributes, text in page.scripts if not attributes]
+    assert sum(text.count("plotly.js v") for text in scripts) == 1
+
+
+def test_report_shows_markup_of_a_study_file_as_text(page):
+    assert "Small, <script>alert('description')</script> and quick." in page.text
+    assert "Which loss is <b>better</b>?" in page.text
+    assert not any("alert(" in text for attributes, text in page.scripts if len(text) < 100_000)
+
+
+def test_a_figure_cannot_end_its_script_element():
+    drawn = go.Figure(go.Scatter(name="</script><b>", x=[1], y=[2]))
+    text = Figure("id", "title", "caption", drawn).json
+    assert "<" not in text
+    assert json.loads(text)["data"][0]["name"] == "</script><b>"
+
+
+# The words
+
+
+def test_report_answers_with_the_best_of_each_arm_and_their_ratio(page):
+    text = page.text
+    assert "cross_entropy reached the lowest validation perplexity, 50.00." in text
+    assert "squentropy reached 60.00, 1.200 times as much." in text
+    assert "one seed, not confirmed" in text
+
+
+def test_best_of_arms_have_their_settings_baselines_and_counts(stored):
+    first, second = best_of_arms(read(stored.storage, stored.study))
+    assert (first.arm, first.number, first.perplexity, first.ratio) == (
+        "cross_entropy",
+        2,
+        50.0,
+        1.0,
+    )
+    assert first.settings == [
+        ("learning_rate", "3.00e-03"),
+        ("n_layer", "4"),
+        ("square_weight", "–"),
+    ]
+    assert first.baselines == [("usual", 0, 100.0)]
+    assert first.n_complete == 2
+    assert (second.arm, second.number, second.ratio) == ("squentropy", 3, 1.2)
+    assert dict(second.settings)["square_weight"] == "0.5"
+
+
+def test_report_names_an_arm_without_a_complete_trial(tmp_path):
+    stored = StoredStudy(tmp_path)
+    stored.add("squentropy", [60.0])
+    stored.add("cross_entropy", [70.0], outcome="pruned")
+    text = page_of(stored).text
+    assert "squentropy reached a validation perplexity of 60.00." in text
+    assert "Of cross_entropy no trial is complete yet." in text
+
+
+def test_report_of_a_study_that_compares_nothing_has_no_ratio(tmp_path):
+    stored = StoredStudy(tmp_path, NO_ARMS)
+    stored.add("all", [60.0])
+    text = page_of(stored).text
+    assert "The best trial reached a validation perplexity of 60.00." in text
+    assert "times as much" not in text
+
+
+def test_report_cannot_be_taken_for_tinystories_when_it_is_the_built_in_corpus(tmp_path):
+    page = page_of(filled(StoredStudy(tmp_path, **BUILT_IN)))
+    assert "NOT TinyStories" in page.text
+    assert "No model can be below perplexity 7.50 on this text." in page.text
+    assert ("aside", {"class": "notice", "role": "note"}) in page.elements
+    figure = json.loads(next(text for attributes, text in page.scripts if attributes))
+    assert "lowest possible, 7.50" in [trace["name"] for trace in figure["data"]]
+
+
+def test_report_on_other_text_has_no_notice(page):
+    assert not any("notice" in attributes.get("class", "") for _, attributes in page.elements)
+
+
+def test_facts_say_how_the_answer_was_obtained(stored):
+    found = dict(facts(read(stored.storage, stored.study)))
+    assert stored.spec.digest[:12] in found["Study"]
+    assert found["Trials"] == "6 of 40 finished, all with seed 1337"
+    assert found["Length"] == "200 steps or 2,000 training tokens for a complete trial"
+    assert "learning_rate 1.00e-04 to 0.01, logarithmic" in found["Searched"]
+    assert "n_layer 1 to 6" in found["Searched"]
+    assert "tpe within each arm" in found["Sampler"]
+    assert "after 30% of the steps" in found["Pruner"]
+    assert found["Text"] == "my stories (files), fingerprint 0123456789ab"
+    assert "1,024 tokens is evaluated" in found["Validation text"]
+    assert found["Tokenizer"] == "bpe-300, 300 tokens"
+    assert found["Device"] == "cpu"
+    assert found["Time"] == "- by the clock, 0:22 of training summed over trials"
+    assert "torch" in found["Written with"]
+
+
+def test_commands_repeat_the_study_on_the_same_text_and_storage(stored):
+    reading = read(stored.storage, stored.study)
+    found = dict(commands(reading, best_of_arms(reading), "Once", 0))
+    assert found["the search"] == (
+        f"squen-sweep run --study tiny --storage sqlite:///{stored.path} "
+        "--trials 40 --data 'my stories'"
+    )
+    assert found["its story above"] == "squen-sweep sample runs/tiny/2 --prompt Once --seed 0"
+
+
+# Figures and tables
+
+
+def test_report_has_one_section_per_figure_with_its_data(page):
+    assert [a["id"] for tag, a in page.elements if tag == "figure"] == FIGURES
+    drawn = [json.loads(text) for attributes, text in page.scripts if attributes]
+    assert [figure["layout"]["template"] is not None for figure in drawn] == [True] * len(FIGURES)
+    assert len([tag for tag, _ in page.elements if tag == "figcaption"]) == len(FIGURES)
+
+
+def test_every_figure_of_a_report_says_what_it_shows(stored):
+    for figure in figures(read(stored.storage, stored.study)):
+        assert figure.title
+        assert figure.caption.endswith(".")
+
+
+def test_all_table_has_every_trial_and_marks_the_best_of_each_arm(stored):
+    table = all_table(read(stored.storage, stored.study))
+    assert len(table.rows) == 6
+    assert table.best == [False, False, True, True, False, False]
+    column = table.columns.index("perplexity")
+    assert [row[column].text for row in table.rows] == [
+        "100.00", "120.00", "50.00", "60.00", "250.00", "–"
+    ]  # fmt: skip
+    assert [row[column].key for row in table.rows][-2:] == [250.0, None]
+    assert table.numeric[column]
+    assert table.rows[4][table.columns.index("reason")].text == "it pruned"
+
+
+def test_best_table_has_the_lowest_complete_trials_of_each_arm_first(tmp_path):
+    stored = filled(StoredStudy(tmp_path))
+    for i in range(6):
+        stored.add("cross_entropy", [70.0 + i])
+    table = best_table(read(stored.storage, stored.study))
+    shown = [(row[0].text, row[1].text) for row in table.rows]
+    assert [trial for trial, arm in shown if arm == "cross_entropy"] == ["2", "6", "7", "8", "9"]
+    assert [trial for trial, arm in shown if arm == "squentropy"] == ["3", "1"]
+
+
+def test_report_headings_sort_by_buttons_that_a_keyboard_reaches(page):
+    elements = [tag for tag, _ in page.elements]
+    assert elements.count("th") == elements.count("button") > 0
+    numbers = [a["data-key"] for tag, a in page.elements if "data-key" in a]
+    assert "50.0" in numbers
+
+
+# Stories
+
+
+def test_report_tells_the_same_prompt_from_the_best_checkpoint_of_each_arm(tmp_path, cache):
+    run_dir = write_run(tmp_path / "run", tiny_config(write_stories(tmp_path / "text")))
+    assert list(train_directory(run_dir))
+    stored = StoredStudy(tmp_path)
+    stored.add("cross_entropy", [50.0], run_dir=str(run_dir))
+    stored.add("squentropy", [60.0], run_dir=str(tmp_path / "gone"))
+    html = render(read(stored.storage, stored.study), prompt="Tom saw the")
+    stories = [" ".join(story.split()) for story in re.findall(r"(?s)<blockquote>(.*?)<", html)]
+    assert len(stories) == 1
+    assert stories[0].startswith("Tom saw the")
+    assert f"No story. There is no checkpoint in {tmp_path / 'gone'}." in Page(html).text
+
+
+def test_report_says_why_a_damaged_checkpoint_tells_no_story(tmp_path):
+    run_dir = write_run(tmp_path / "run", tiny_config(tmp_path))
+    (run_dir / "checkpoints" / "step-000012").mkdir(parents=True)
+    stored = StoredStudy(tmp_path)
+    stored.add("cross_entropy", [50.0], run_dir=str(run_dir))
+    assert "must hold a whole checkpoint" in page_of(stored).text
+
+
+# What cannot work
+
+
+def test_report_without_a_complete_trial_says_what_to_run_and_writes_nothing(tmp_path):
+    stored = StoredStudy(tmp_path)
+    stored.add("cross_entropy", [90.0], outcome="pruned")
+    with pytest.raises(InputError, match="must have a complete trial, but it has none; run: squen"):
+        write_report(stored.storage, stored.study, tmp_path / "out" / "report.html")
+    assert not (tmp_path / "out").exists()
+
+
+def test_report_that_cannot_be_written_leaves_nothing_behind(stored, tmp_path):
+    folder = tmp_path / "folder"
+    (folder / "report.html").mkdir(parents=True)
+    with pytest.raises(InputError, match="pass another --output"):
+        write_report(stored.storage, stored.study, folder / "report.html")
+    assert [path.name for path in folder.iterdir()] == ["report.html"]
+
+
+def test_report_replaces_an_older_one(stored, tmp_path):
+    out = tmp_path / "report.html"
+    out.write_text("old")
+    write_report(stored.storage, stored.study, out)
+    assert out.read_text().startswith("<!doctype html>")
+
+
+def test_report_reads_only(stored, tmp_path):
+    before = stored.path.read_bytes()
+    write_report(stored.storage, stored.study, tmp_path / "report.html")
+    assert stored.path.read_bytes() == before
