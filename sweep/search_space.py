@@ -20,11 +20,13 @@ MAX_LISTED = 100  # ranges of up to so many whole numbers are checked in full, o
 
 def _number(value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LARGEST:
-        raise ValueError(f"must be a number from {-LARGEST:g} to {LARGEST:g}, but got {value!r}")
+        raise ValueError(f"must be a number, at most {LARGEST:g} in size, but got {value!r}")
     return value
 
 
 def _scalar(value: Any) -> Any:
+    if not isinstance(value, str | bool | int | float):
+        raise ValueError(f"must be text, a number, true or false, but got {value!r}")
     return value if isinstance(value, str | bool) else _number(value)
 
 

@@ -26,7 +26,7 @@ from gpt.config import DataConfig, TrainConfig, explain
 from gpt.errors import InputError
 from sweep import study_file
 from sweep.search_space import Parameter, Scalar, Spec
-from sweep.spec_checks import check_parts, check_runs
+from sweep.spec_checks import check
 
 ONE_ARM = "all"  # the arm of a study that compares nothing
 GPT2_VOCAB_SIZE = 50257  # ids of tiktoken's "gpt2"
@@ -81,7 +81,7 @@ class StudySpec(Spec):
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> Self:
-        check_parts(self)
+        check(self)
         return self
 
     # --- what trials may be ------------------------------------------------------------------
@@ -249,23 +249,23 @@ def _resolve(tables: study_file.Table, budget: study_file.Table, device: str) ->
     """The study on one device. Raises ValueError: "key: what must hold, but got what"."""
     base = {key: value for key, value in tables.items() if key != "budget"}
     try:
-        spec = StudySpec.model_validate(study_file.merged(base, budget))
-        check_runs(spec)
-    except ValueError as error:
-        fault = _explain(error) if isinstance(error, ValidationError) else str(error)
-        key, colon, rest = fault.partition(": ")
+        return StudySpec.model_validate(study_file.merged(base, budget))
+    except ValidationError as error:
+        key, colon, rest = _explain(error).partition(": ")
         raise ValueError(study_file.written_at(key, budget, device) + colon + rest) from None
-    return spec
 
 
 def _explain(error: ValidationError) -> str:
     """As gpt.config.explain, with the nearest key for one that is not known."""
     first = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "missing":
+        return f"{key}: must be given"
     if first["type"] != "extra_forbidden":
         return explain(error).rstrip(".")
-    *table, key = (str(part) for part in first["loc"])
-    known = [*_KEYS[table[0] if table else ""].model_fields, *([] if table else ["budget"])]
-    return f"{'.'.join([*table, key])}: {study_file.unknown(key, known)}"
+    *tables, name = (str(part) for part in first["loc"])
+    known = [*_KEYS[tables[0] if tables else ""].model_fields, *([] if tables else ["budget"])]
+    return f"{key}: {study_file.unknown(name, known)}"
 
 
 _KEYS: dict[str, type[BaseModel]] = {

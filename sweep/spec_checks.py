@@ -33,14 +33,70 @@ NOT_SEARCHED = {
 }
 
 
+def check(spec: StudySpec) -> None:
+    """Raise ValueError for the first thing that is wrong, causes before their consequences."""
+    _check_names(spec)
+    _check_train(spec)
+    _check_losses(spec)
+    _check_parts(spec)
+    _check_runs(spec)
+
+
+# --- names -----------------------------------------------------------------------------------
+
+
+def _check_names(spec: StudySpec) -> None:
+    """Every name in [train] and [search] must be a field of TrainConfig or an option of a loss."""
+    fields = [name for name in TrainConfig.model_fields if name not in NOT_OF_A_STUDY]
+    options = [option for loss in _losses().values() for option in loss.options]
+    searched = [name for name in fields if name not in NOT_SEARCHED] + options
+    for table, names, known, reasons in (
+        ("train", spec.train, fields, NOT_OF_A_STUDY),
+        ("search", spec.search, searched, NOT_OF_A_STUDY | NOT_SEARCHED),
+    ):
+        for name in names:
+            if name in reasons:
+                raise ValueError(f"{table}.{name}: must not be set here: {reasons[name]}")
+            if name not in known:
+                raise ValueError(f"{table}.{name}: {unknown(name, known)}")
+
+
+def _check_train(spec: StudySpec) -> None:
+    """Each value of [train] must be possible, also one that the search replaces."""
+    try:
+        TrainConfig.model_validate(spec.train_values({}, spec.data))
+    except ValidationError as error:
+        if error.errors(include_url=False)[0]["loc"]:  # what is between fields is checked later
+            raise ValueError(f"train.{explain(error).rstrip('.')}") from None
+
+
+def _check_losses(spec: StudySpec) -> None:
+    """Losses must exist."""
+    searched = spec.search["loss"].values() if "loss" in spec.search else []
+    for key, losses in (("train.loss", [spec.base("loss")]), ("search.loss.choices", searched)):
+        for loss in losses:
+            if loss not in _losses():
+                some = f"{', '.join(_losses())}, but got {loss!r}{nearest(str(loss), _losses())}"
+                raise ValueError(f"{key}: must be among {some}")
+
+
+def _losses() -> dict[str, Loss]:
+    """Late, because it imports torch, and listing studies shall not wait for that."""
+    from gpt.losses import LOSSES
+
+    return LOSSES
+
+
 # --- between the parts -----------------------------------------------------------------------
 
 
-def check_parts(spec: StudySpec) -> None:
-    """Raise ValueError unless compare, conditions and baselines name what is searched."""
+def _check_parts(spec: StudySpec) -> None:
+    """Compare, conditions and baselines must name what is searched."""
     _check_compare(spec)
     for name, parameter in spec.search.items():
         _check_when(spec, name, parameter)
+        _check_option(spec, name, parameter)
+        _check_kind(name, parameter)
     names = [baseline.name for baseline in spec.baselines]
     if len(set(names)) < len(names):
         raise ValueError(f"baselines: names must differ from each other, but got {names}")
@@ -76,6 +132,28 @@ def _check_when(spec: StudySpec, name: str, parameter: Parameter) -> None:
             )
 
 
+def _check_option(spec: StudySpec, name: str, parameter: Parameter) -> None:
+    """A loss's option must be searched only where that loss trains."""
+    having = [loss for loss, one in _losses().items() if name in one.options]
+    trained = spec.search["loss"].values() if "loss" in spec.search else [spec.base("loss")]
+    for loss in trained:
+        if having and loss not in having and parameter.when.get("loss", loss) == loss:
+            raise ValueError(
+                f"search.{name}: must be searched for {' or '.join(having)} only, but {loss} "
+                f'is trained too; add when = {{ loss = "{having[0]}" }}'
+            )
+
+
+def _check_kind(name: str, parameter: Parameter) -> None:
+    """Whole numbers for a real one: low = 0 and high = 1 would silently search 0 and 1 alone."""
+    field = TrainConfig.model_fields.get(name)
+    if parameter.is_int and (field is None or field.annotation is float):
+        raise ValueError(
+            f"search.{name}: must be a range of real numbers, such as low = {parameter.low}.0, "
+            f"but got low={parameter.low} and high={parameter.high}"
+        )
+
+
 def _check_baseline(spec: StudySpec, baseline: Baseline) -> None:
     key = f"baselines.{baseline.name}.params"
     known = [name for name in spec.search if name != spec.compare]
@@ -97,12 +175,8 @@ def _check_baseline(spec: StudySpec, baseline: Baseline) -> None:
 # --- what gpt can train ----------------------------------------------------------------------
 
 
-def check_runs(spec: StudySpec) -> None:
-    """Raise ValueError unless the study's baselines and the corners of its space are all runs."""
-    _check_names(spec)
-    _check_losses(spec)
-    for name, parameter in spec.search.items():
-        _check_kind(name, parameter)
+def _check_runs(spec: StudySpec) -> None:
+    """The baselines and the corners of the space must all be runs."""
     for arm in spec.arms:
         for baseline in spec.baselines:
             key = f"baselines.{baseline.name}.params"
@@ -127,52 +201,6 @@ def _corner(spec: StudySpec, arm: str, fixed: dict[str, Any]) -> dict[str, Any]:
     return spec.point(arm, value_of)
 
 
-def _check_names(spec: StudySpec) -> None:
-    """Every name in [train] and [search] must be a field of TrainConfig or an option of a loss."""
-    fields = [name for name in TrainConfig.model_fields if name not in NOT_OF_A_STUDY]
-    options = [option for loss in _losses().values() for option in loss.options]
-    searched = [name for name in fields if name not in NOT_SEARCHED] + options
-    for table, names, known, reasons in (
-        ("train", spec.train, fields, NOT_OF_A_STUDY),
-        ("search", spec.search, searched, NOT_OF_A_STUDY | NOT_SEARCHED),
-    ):
-        for name in names:
-            if name in reasons:
-                raise ValueError(f"{table}.{name}: must not be set here: {reasons[name]}")
-            if name not in known:
-                raise ValueError(f"{table}.{name}: {unknown(name, known)}")
-
-
-def _check_losses(spec: StudySpec) -> None:
-    """Losses must exist, and an option be searched only for losses that have it."""
-    known = _losses()
-    searched = "loss" in spec.search
-    losses = spec.search["loss"].values() if searched else [spec.base("loss")]
-    for loss in losses:
-        if not isinstance(loss, str) or loss not in known:
-            key = "search.loss.choices" if searched else "train.loss"
-            near = nearest(str(loss), known)
-            raise ValueError(f"{key}: must be among {', '.join(known)}, but got {loss!r}{near}")
-    for name, parameter in spec.search.items():
-        having = [loss for loss in known if name in known[loss].options]
-        for loss in losses:
-            if having and loss not in having and parameter.when.get("loss", loss) == loss:
-                raise ValueError(
-                    f"search.{name}: must be searched for {' or '.join(having)} only, but {loss} "
-                    f'is trained too; add when = {{ loss = "{having[0]}" }}'
-                )
-
-
-def _check_kind(name: str, parameter: Parameter) -> None:
-    """Whole numbers for a real one: low = 0 and high = 1 would silently search 0 and 1 alone."""
-    field = TrainConfig.model_fields.get(name)
-    if parameter.is_int and (field is None or field.annotation is float):
-        raise ValueError(
-            f"search.{name}: must be a range of real numbers, such as low = {parameter.low}.0, "
-            f"but got low={parameter.low} and high={parameter.high}"
-        )
-
-
 def _check_defaults(spec: StudySpec, key: str, params: dict[str, Any]) -> None:
     for name, value in params.items():
         if not spec.search[name].contains(value):
@@ -187,16 +215,8 @@ def _check_run(spec: StudySpec, params: dict[str, Any], section: str) -> None:
     try:
         TrainConfig.model_validate(spec.train_values(params, spec.data))
     except ValidationError as error:
-        location = error.errors(include_url=False)[0]["loc"]
         fault = explain(error).rstrip(".")
-        if not location:  # between fields, which the message names
-            raise ValueError(f"{section}: {fault}") from None
-        searched = str(location[0]) in params or str(location[-1]) in params
-        raise ValueError(f"{section if searched else 'train'}.{fault}") from None
-
-
-def _losses() -> dict[str, Loss]:
-    """Late, because it imports torch, and stored studies are read without it."""
-    from gpt.losses import LOSSES
-
-    return LOSSES
+        if error.errors(include_url=False)[0]["loc"]:
+            raise ValueError(f"{section}.{fault}") from None
+        drawn = any(name in fault for name in params)  # a fault between fields names them
+        raise ValueError(f"{section if drawn else 'train'}: {fault}") from None

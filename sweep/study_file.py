@@ -13,6 +13,8 @@ from gpt.errors import InputError
 DEVICES = ("cpu", "cuda")
 BUDGET_TABLES = ("data", "train", "search", "baselines", "sampler", "pruner")
 
+FEW = 8  # names that a message may list besides the nearest
+
 Table = dict[str, Any]
 
 
@@ -55,7 +57,7 @@ def read(path: Path) -> Table:
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: must be TOML in UTF-8, but {error.reason}.") from None
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise InputError(one_line(f"{path.name}: must be TOML, but has: {error}.")) from None
+        raise InputError(one_line(f"{path.name}: must be TOML, but is not: {error}.")) from None
 
 
 def budget_of(tables: Table, device: str) -> Table:
@@ -109,9 +111,11 @@ def require_known(table: str, keys: Iterable[str], known: Iterable[str]) -> None
 
 
 def unknown(key: str, known: Iterable[str]) -> str:
-    """What to say of a key that is not known."""
+    """What to say of a key that is not known: the nearest, and all of them where they are few."""
     known = list(known)
-    return f"is not a known key{nearest(key, known) or '; known are ' + ', '.join(known)}"
+    near = nearest(key, known)
+    every = f"; known are {', '.join(known)}" if len(known) <= FEW or not near else ""
+    return f"is not a known key{near}{every}"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -1,0 +1,313 @@
+"""Which trials come in which order: balanced arms, shared points, proposals from the history."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+
+from sweep.arms import arm_trials, arm_view
+from sweep.sampling import next_arm, next_params, sobol_params
+from sweep.spec import SamplerSpec, StudySpec, load_study
+
+CROSS, SQUEN = "cross_entropy", "squentropy"
+STARTUP = 4
+
+
+@pytest.fixture(scope="session")
+def spec() -> StudySpec:
+    """One baseline, four Sobol points, then TPE; square_weight is searched for squentropy only."""
+    return with_sampler(
+        load_study(str(Path(__file__).with_name("mine.toml")), "cpu"), startup_trials=STARTUP
+    )
+
+
+@pytest.fixture
+def study() -> optuna.Study:
+    return optuna.create_study()
+
+
+def with_sampler(spec: StudySpec, **keys: Any) -> StudySpec:
+    return spec.model_copy(update={"sampler": SamplerSpec(**keys)})
+
+
+def ask(study: optuna.Study, spec: StudySpec, arm: str | None = None) -> Trial:
+    """A new trial, stored as the driver stores it."""
+    arm = arm or next_arm(study, spec)
+    params, origin = next_params(study, spec, arm)
+    study.add_trial(
+        create_trial(
+            state=TrialState.RUNNING,
+            params=params,
+            distributions=spec.distributions(params),
+            user_attrs={"arm": arm, "origin": origin},
+        )
+    )
+    return Trial(study, study.get_trials(deepcopy=False)[-1]._trial_id)
+
+
+def bowl(params: dict[str, Any]) -> float:
+    """A perplexity that is lowest, 10, at a learning rate of 2e-3."""
+    return 10.0 + 100.0 * math.log10(params["learning_rate"] / 2e-3) ** 2
+
+
+def run(
+    study: optuna.Study,
+    spec: StudySpec,
+    n: int,
+    value: Callable[[dict[str, Any]], float] = bowl,
+    arm: str | None = None,
+) -> None:
+    """Ask for n trials and finish each before the next."""
+    for _ in range(n):
+        trial = ask(study, spec, arm)
+        trial.report(value(trial.params), 40)
+        study.tell(trial, value(trial.params))
+
+
+def proposals(study: optuna.Study, arm: str, origin: str = "sampler") -> list[dict[str, Any]]:
+    return [t.params for t in arm_trials(study, arm) if t.user_attrs["origin"] == origin]
+
+
+# --- arms and their order --------------------------------------------------------------------
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 30))
+def test_arms_are_balanced_for_any_number_of_trials(spec: StudySpec, n: int) -> None:
+    study = optuna.create_study()
+    run(study, with_sampler(spec, kind="random"), n)
+
+    sizes = [len(arm_trials(study, arm)) for arm in spec.arms]
+    assert sum(sizes) == n
+    assert sizes[0] - sizes[1] in (0, 1)  # a tie goes to the first arm of the file
+
+
+def test_each_arm_starts_with_the_baselines_then_sobol_points_then_the_sampler(
+    study: optuna.Study, spec: StudySpec
+) -> None:
+    run(study, spec, 16)
+
+    for arm in spec.arms:
+        origins = [trial.user_attrs["origin"] for trial in arm_trials(study, arm)]
+        assert origins == ["baseline:base"] + ["sobol"] * STARTUP + ["sampler"] * 3
+
+
+def test_every_trial_has_the_compared_parameter_of_its_arm(
+    study: optuna.Study, spec: StudySpec
+) -> None:
+    run(study, spec, 16)
+
+    assert all(trial.params["loss"] == trial.user_attrs["arm"] for trial in study.trials)
+
+
+def test_conditional_parameter_is_there_only_where_it_applies(
+    study: optuna.Study, spec: StudySpec
+) -> None:
+    run(study, spec, 20)
+
+    for trial in study.trials:
+        assert ("square_weight" in trial.params) == (trial.user_attrs["arm"] == SQUEN)
+
+
+def test_a_study_that_compares_nothing_gets_trials_of_one_arm(
+    study: optuna.Study, spec: StudySpec
+) -> None:
+    search = {name: spec.search[name] for name in ("learning_rate", "n_layer")}
+    run(study, spec.model_copy(update={"compare": None, "search": search}), 8)
+
+    assert [trial.user_attrs["arm"] for trial in study.trials] == ["all"] * 8
+
+
+def test_study_that_searches_only_what_it_compares_has_trials(
+    study: optuna.Study, spec: StudySpec
+) -> None:
+    search = {"loss": spec.search["loss"]}
+    run(study, spec.model_copy(update={"search": search, "baselines": []}), 12, lambda params: 1.0)
+
+    assert [t.params["loss"] for t in study.trials] == [CROSS, SQUEN] * 6
+
+
+# --- Sobol points ----------------------------------------------------------------------------
+
+
+def test_arms_have_the_same_sobol_points_in_what_they_share(spec: StudySpec) -> None:
+    for index in range(16):
+        cross, squen = (sobol_params(spec, arm, index) for arm in (CROSS, SQUEN))
+        assert cross["learning_rate"] == squen["learning_rate"]
+        assert cross["n_layer"] == squen["n_layer"]
+
+
+def test_sixteen_sobol_points_are_even_in_every_dimension(spec: StudySpec) -> None:
+    points = [sobol_params(spec, SQUEN, index) for index in range(16)]
+
+    layers = [point["n_layer"] for point in points]
+    rates = [math.log10(point["learning_rate"] / 1e-4) / 2 for point in points]  # in [0, 1]
+    weights = [(point["square_weight"] - 0.1) / 9.9 for point in points]
+    assert sorted(layers) == sorted([1, 2, 3, 4] * 4)
+    assert sorted(int(16 * u) for u in rates) == list(range(16))
+    assert sorted(int(16 * u) for u in weights) == list(range(16))
+
+
+def test_sobol_points_follow_the_seed(spec: StudySpec) -> None:
+    points = [sobol_params(with_sampler(spec, seed=seed), CROSS, 0) for seed in (0, 0, 1)]
+
+    assert points[0] == points[1] != points[2]
+
+
+def test_qmc_draws_the_same_points_for_each_arm_throughout(
+    study: optuna.Study, spec: StudySpec
+) -> None:
+    run(study, with_sampler(spec, kind="qmc"), 20)
+
+    drawn = [[p["learning_rate"] for p in proposals(study, arm, "sobol")] for arm in spec.arms]
+    assert drawn[0] == drawn[1]
+    assert len(set(drawn[0])) == 9
+
+
+# --- the sampler -----------------------------------------------------------------------------
+
+
+def test_same_history_gives_the_same_proposal(spec: StudySpec) -> None:
+    studies = [optuna.create_study(), optuna.create_study()]
+    for study in studies:
+        run(study, spec, 20)
+
+    assert [t.params for t in studies[0].trials] == [t.params for t in studies[1].trials]
+
+
+def test_a_resumed_sweep_proposes_what_an_uninterrupted_one_does(
+    spec: StudySpec, tmp_path: Path
+) -> None:
+    whole = optuna.create_study()
+    run(whole, spec, 16)
+    url = f"sqlite:///{tmp_path}/sweep.db"
+    for total in (13, 14, 15, 16):  # the last ones each in a new process's view of the file
+        study = optuna.create_study(storage=url, study_name="s", load_if_exists=True)
+        run(study, spec, total - len(study.trials))
+
+    assert [t.params for t in study.trials] == [t.params for t in whole.trials]
+
+
+@pytest.mark.parametrize("kind", ["tpe", "random"])
+def test_no_proposal_is_made_twice(study: optuna.Study, spec: StudySpec, kind: str) -> None:
+    run(study, with_sampler(spec, kind=kind, startup_trials=STARTUP), 60)
+
+    rates = [trial.params["learning_rate"] for trial in arm_trials(study, CROSS)]
+    assert len(set(rates)) == len(rates)
+
+
+def test_arms_draw_different_random_parameters(study: optuna.Study, spec: StudySpec) -> None:
+    run(study, with_sampler(spec, kind="random", startup_trials=0), 12)
+
+    rates = [trial.params["learning_rate"] for trial in study.trials[2:]]  # after the baselines
+    assert len(set(rates)) == len(rates)
+
+
+def test_trials_of_the_other_arm_do_not_change_a_proposal(spec: StudySpec) -> None:
+    alone, beside = optuna.create_study(), optuna.create_study()
+    run(alone, spec, 10, arm=CROSS)
+    for _ in range(10):
+        run(beside, spec, 2, lambda params: -bowl(params), arm=SQUEN)
+        run(beside, spec, 1, arm=CROSS)
+
+    assert next_params(alone, spec, CROSS) == next_params(beside, spec, CROSS)
+
+
+def test_results_of_its_own_arm_change_a_proposal(spec: StudySpec) -> None:
+    up, down = optuna.create_study(), optuna.create_study()
+    run(up, spec, 10, arm=CROSS)
+    run(down, spec, 10, lambda params: -bowl(params), arm=CROSS)
+
+    assert next_params(up, spec, CROSS) != next_params(down, spec, CROSS)
+
+
+def test_running_trials_change_a_proposal(study: optuna.Study, spec: StudySpec) -> None:
+    run(study, spec, 12, arm=CROSS)
+    pending = [ask(study, spec, CROSS).params["learning_rate"] for _ in range(4)]
+
+    assert len(set(pending)) == 4
+
+
+def test_tpe_comes_closer_to_the_optimum_than_its_start(
+    study: optuna.Study, spec: StudySpec
+) -> None:
+    run(study, spec, 40)
+
+    for arm in spec.arms:
+        start = [bowl(params) for params in proposals(study, arm, "sobol")]
+        later = [bowl(params) for params in proposals(study, arm)]
+        assert sorted(later)[len(later) // 2] < sorted(start)[len(start) // 2]
+        assert min(later) < 10.5
+
+
+def test_asking_writes_no_log(
+    study: optuna.Study, spec: StudySpec, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run(study, spec, 12)
+    capfd.readouterr()
+
+    next_params(study, spec, CROSS)
+
+    assert capfd.readouterr() == ("", "")
+    assert optuna.logging.get_verbosity() == optuna.logging.INFO  # as it was before
+
+
+# --- the view of an arm ----------------------------------------------------------------------
+
+
+def frozen(state: TrialState, value: float | None = None) -> FrozenTrial:
+    space = {"x": optuna.distributions.FloatDistribution(0.0, 1.0)}
+    return create_trial(state=state, value=value, params={"x": 0.5}, distributions=space)
+
+
+def test_view_leaves_out_failed_trials_and_counts_waiting_ones_as_running() -> None:
+    view = arm_view(
+        [
+            frozen(TrialState.COMPLETE, 1.0),
+            frozen(TrialState.FAIL),
+            frozen(TrialState.PRUNED, 2.0),
+            frozen(TrialState.WAITING),
+        ],
+        compare=None,
+    )
+
+    states = [TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING]
+    assert [trial.state for trial in view.trials] == states
+
+
+def test_failed_trials_do_not_count_for_the_sampler_but_do_for_the_order(
+    study: optuna.Study, spec: StudySpec
+) -> None:
+    trial = ask(study, spec)
+    study.tell(trial, state=TrialState.FAIL)
+
+    assert next_arm(study, spec) == SQUEN
+    assert (
+        next_params(study, spec, CROSS)[1] == "sobol"
+    )  # a baseline that cannot run is not retried
+
+
+def test_running_trial_that_was_added_can_be_adopted_reported_and_told(
+    spec: StudySpec, tmp_path: Path
+) -> None:
+    """What the driver relies on: params without study.ask, and a new process that goes on."""
+    storage = f"sqlite:///{tmp_path}/sweep.db"
+    first = optuna.create_study(storage=storage, study_name="s")
+    asked = ask(first, spec)
+    asked.report(30.0, 10)
+
+    study = optuna.load_study(storage=storage, study_name="s")
+    adopted = Trial(study, study.trials[0]._trial_id)
+    adopted.report(20.0, 20)
+    study.tell(adopted, 20.0)
+
+    told = optuna.load_study(storage=storage, study_name="s").trials[0]
+    assert told.params == asked.params
+    assert told.intermediate_values == {10: 30.0, 20: 20.0}
+    assert (told.state, told.value) == (TrialState.COMPLETE, 20.0)

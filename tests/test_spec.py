@@ -1,0 +1,205 @@
+"""Study files: what they mean. What can be wrong with them is in test_spec_faults.py."""
+
+import json
+from pathlib import Path
+
+import optuna
+import pytest
+
+from gpt.config import DataConfig
+from gpt.errors import InputError
+from sweep.sampling import sobol_params
+from sweep.spec import StudySpec, load_study, shipped_studies
+
+VALID = Path(__file__).with_name("mine.toml").read_text()
+N_LAYER = "[search.n_layer]\nlow = 1\nhigh = 4"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "mine.toml"
+
+
+@pytest.fixture
+def spec(path: Path) -> StudySpec:
+    path.write_text(VALID)
+    return load_study(str(path), "cpu")
+
+
+# --- what a file means -----------------------------------------------------------------------
+
+
+def test_budget_of_the_device_is_laid_over_the_study(path: Path) -> None:
+    path.write_text(VALID)
+
+    cpu, cuda = load_study(str(path), "cpu"), load_study(str(path), "cuda")
+
+    assert (cpu.train["n_embd"], cuda.train["n_embd"]) == (32, 64)
+    assert (cpu.search["n_layer"].high, cuda.search["n_layer"].high) == (4, 8)
+    assert cpu.search["n_layer"].low == cuda.search["n_layer"].low == 1
+
+
+def test_baselines_of_a_budget_replace_those_outside_of_it(path: Path) -> None:
+    baseline = (
+        '[[budget.cuda.baselines]]\nname = "wide"\nparams = { learning_rate = 1e-3, n_layer = 8 }'
+    )
+    path.write_text(VALID + baseline)
+
+    assert [one.name for one in load_study(str(path), "cuda").baselines] == ["wide"]
+    assert [one.name for one in load_study(str(path), "cpu").baselines] == ["base"]
+
+
+def test_arms_are_the_choices_of_the_compared_parameter(spec: StudySpec) -> None:
+    assert spec.arms == ["cross_entropy", "squentropy"]
+
+
+def test_a_study_that_compares_nothing_has_one_arm(path: Path) -> None:
+    path.write_text(
+        VALID.replace('compare = "loss"', "").replace(
+            "n_layer = 2", 'n_layer = 2, loss = "squentropy"'
+        )
+    )
+    spec = load_study(str(path), "cpu")
+
+    assert spec.arms == ["all"]
+    assert spec.baseline_params(spec.baselines[0], "all")["square_weight"] == 1.0
+
+
+def test_conditional_parameter_is_suggested_only_where_it_applies(spec: StudySpec) -> None:
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+
+    cross = spec.suggest(study.ask(), "cross_entropy")
+    squen = spec.suggest(study.ask(), "squentropy")
+
+    assert set(cross) == {"loss", "learning_rate", "n_layer"}
+    assert set(squen) == {"loss", "learning_rate", "n_layer", "square_weight"}
+    assert (cross["loss"], squen["loss"]) == ("cross_entropy", "squentropy")
+
+
+def test_baseline_takes_the_default_of_the_loss_for_a_conditional_parameter(
+    spec: StudySpec,
+) -> None:
+    shared = {"learning_rate": 1e-3, "n_layer": 2}
+
+    baseline = spec.baselines[0]
+
+    assert spec.baseline_params(baseline, "cross_entropy") == shared | {"loss": "cross_entropy"}
+    assert spec.baseline_params(baseline, "squentropy") == shared | {
+        "loss": "squentropy",
+        "square_weight": 1.0,
+    }
+
+
+def test_distributions_are_those_of_exactly_the_given_parameters(spec: StudySpec) -> None:
+    params = spec.baseline_params(spec.baselines[0], "cross_entropy")
+
+    assert spec.distributions(params) == {
+        "loss": optuna.distributions.CategoricalDistribution(["cross_entropy", "squentropy"]),
+        "learning_rate": optuna.distributions.FloatDistribution(1e-4, 1e-2, log=True),
+        "n_layer": optuna.distributions.IntDistribution(1, 4),
+    }
+
+
+def test_train_config_puts_fields_and_options_of_the_loss_where_they_belong(
+    spec: StudySpec,
+) -> None:
+    params = {"loss": "squentropy", "learning_rate": 2e-3, "n_layer": 3, "square_weight": 0.5}
+    data = spec.data.model_copy(update={"fingerprint": "abc"})
+
+    config = spec.train_config(params, data, "cuda:1", threads=2)
+
+    assert config.loss_options == {"square_weight": 0.5}
+    assert (config.learning_rate, config.n_layer, config.n_embd) == (2e-3, 3, 32)
+    assert (config.device, config.threads, config.data.fingerprint) == ("cuda:1", 2, "abc")
+
+
+@pytest.mark.parametrize(("tokenizer", "vocab_size"), [("gpt2", 50257), ("bpe", 512)])
+def test_vocabulary_is_the_tokenizers(spec: StudySpec, tokenizer: str, vocab_size: int) -> None:
+    data = DataConfig.model_validate({"tokenizer": tokenizer, "bpe_vocab_size": 512})
+    params = spec.baseline_params(spec.baselines[0], "cross_entropy")
+
+    assert spec.train_config(params, data, "cpu", 1).vocab_size == vocab_size
+
+
+def test_arm_that_does_not_exist_is_refused(spec: StudySpec) -> None:
+    with pytest.raises(InputError, match="arm must be one of cross_entropy, squentropy, but got"):
+        spec.baseline_params(spec.baselines[0], "mse")
+
+
+def test_block_size_is_the_longest_that_is_searched(path: Path) -> None:
+    path.write_text(
+        VALID.replace(N_LAYER, "[search.block_size]\nlow = 16\nhigh = 64\nstep = 16")
+        .replace("n_layer = 2", "block_size = 32")
+        .replace("search.n_layer]\nhigh = 8", "search.block_size]\nhigh = 128")
+    )
+
+    assert load_study(str(path), "cpu").block_size == 64
+    assert load_study(str(path), "cuda").block_size == 128
+
+
+# --- stored form and digest ------------------------------------------------------------------
+
+
+def test_spec_comes_back_from_json(spec: StudySpec) -> None:
+    stored = json.loads(json.dumps(spec.model_dump(mode="json")))
+
+    again = StudySpec.model_validate(stored)
+
+    assert again == spec
+    assert again.digest == spec.digest
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('name = "mine"', 'name = "yours"'),
+        ("A study of my own.", "Another text."),
+        ("Which loss?", "What else?"),
+        ('source = "built-in"', 'source = "stories.txt"'),
+    ],
+)
+def test_digest_does_not_hang_on_words_or_sources(
+    path: Path, spec: StudySpec, old: str, new: str
+) -> None:
+    assert old in VALID
+    path.write_text(VALID.replace(old, new))
+
+    assert load_study(str(path), "cpu").digest == spec.digest
+
+
+def test_digest_and_drawn_points_do_not_hang_on_the_order_of_tables(
+    path: Path, spec: StudySpec
+) -> None:
+    head, *tables = VALID.split("\n[")
+    path.write_text("\n[".join([head, *reversed(tables)]))
+    reordered = load_study(str(path), "cpu")
+
+    assert list(reordered.search) != list(spec.search)
+    assert reordered.digest == spec.digest
+    assert sobol_params(reordered, "squentropy", 3) == sobol_params(spec, "squentropy", 3)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("high = 4", "high = 5"),
+        ("n_embd = 32", "n_embd = 64"),
+        ("max_steps = 40", "max_steps = 41"),
+        ("bpe_vocab_size = 512", "bpe_vocab_size = 1024"),
+        ('kind = "tpe"', 'kind = "tpe"\nseed = 1'),
+        ('kind = "median"', 'kind = "none"'),
+        ("learning_rate = 1e-3", "learning_rate = 2e-3"),
+        ('["cross_entropy", "squentropy"]', '["squentropy", "cross_entropy"]'),
+    ],
+)
+def test_digest_hangs_on_all_that_changes_results(
+    path: Path, spec: StudySpec, old: str, new: str
+) -> None:
+    assert old in VALID
+    path.write_text(VALID.replace(old, new))
+
+    assert load_study(str(path), "cpu").digest != spec.digest
+
+
+def test_shipped_studies_are_listed_by_name() -> None:
+    assert [study.name for study in shipped_studies()] == ["original", "smoke", "tinystories"]

@@ -1,0 +1,112 @@
+"""Every shipped study on both devices: it loads, says what it asks, and can be trained."""
+
+from pathlib import Path
+
+import optuna
+import pytest
+
+from gpt.config import TrainConfig
+from sweep.sampling import sobol_params
+from sweep.spec import StudySpec, load_study, shipped_studies
+
+STUDIES = [study.name for study in shipped_studies()]
+both_devices = pytest.mark.parametrize("device", ["cpu", "cuda"])
+every_study = pytest.mark.parametrize("name", STUDIES)
+
+
+def runs(spec: StudySpec, device: str) -> list[TrainConfig]:
+    """The baselines and 32 points of each arm."""
+    return [
+        spec.train_config(params, spec.data, device, threads=1)
+        for arm in spec.arms
+        for params in [
+            *(spec.baseline_params(baseline, arm) for baseline in spec.baselines),
+            *(sobol_params(spec, arm, index) for index in range(32)),
+        ]
+    ]
+
+
+@every_study
+@both_devices
+def test_study_has_the_name_of_its_file_and_says_what_it_asks(name: str, device: str) -> None:
+    spec = load_study(name, device)
+
+    assert spec.name == name
+    assert spec.description.endswith(".")
+    assert spec.question.endswith("?")
+
+
+@every_study
+def test_list_of_studies_shows_name_description_and_file(name: str) -> None:
+    summary = next(study for study in shipped_studies() if study.name == name)
+
+    assert summary.description == load_study(name, "cpu").description
+    assert summary.path == Path(__file__).parents[1] / "studies" / f"{name}.toml"
+
+
+@every_study
+@both_devices
+def test_every_trial_that_a_study_may_ask_for_is_a_run(name: str, device: str) -> None:
+    for config in runs(load_study(name, device), device):
+        assert config.warmup_steps < config.max_steps
+        assert config.loss in ("cross_entropy", "squentropy")
+
+
+@every_study
+@both_devices
+def test_evaluations_are_on_one_grid_that_ends_at_the_last_step(name: str, device: str) -> None:
+    grids = {(run.max_steps, run.eval_interval) for run in runs(load_study(name, device), device)}
+
+    ((max_steps, eval_interval),) = grids
+    assert max_steps % eval_interval == 0
+    assert max_steps // eval_interval >= 8  # enough to prune on
+
+
+@every_study
+@both_devices
+def test_losses_are_compared_with_the_same_baselines(name: str, device: str) -> None:
+    spec = load_study(name, device)
+
+    assert spec.arms == ["cross_entropy", "squentropy"]
+    for baseline in spec.baselines:
+        first, second = (spec.baseline_params(baseline, arm) for arm in spec.arms)
+        shared = first.keys() & second.keys() - {"loss"}
+        assert {name: first[name] for name in shared} == {name: second[name] for name in shared}
+
+
+@both_devices
+def test_tinystories_searches_what_the_project_is_about(device: str) -> None:
+    spec = load_study("tinystories", device)
+
+    real = optuna.distributions.FloatDistribution
+    assert spec.search["learning_rate"].distribution() == real(6e-5, 1e-2, log=True)
+    assert spec.search["dropout"].distribution() == real(0.0, 0.3)
+    assert set(spec.search) == {"learning_rate", "dropout", "n_layer", "loss"}
+
+
+@pytest.mark.parametrize("name", ["tinystories", "original"])
+@both_devices
+def test_baselines_are_nanogpts_defaults_and_the_original_study(name: str, device: str) -> None:
+    spec = load_study(name, device)
+
+    nanogpt, original = (baseline.params for baseline in spec.baselines)
+    deepest = max(spec.search["n_layer"].values())
+    assert (nanogpt["learning_rate"], nanogpt["dropout"]) == (6e-4, 0.0)
+    assert nanogpt["n_layer"] == deepest * 12 // 16
+    assert original == {"learning_rate": 6e-5, "dropout": 0.1, "n_layer": deepest}
+
+
+def test_original_has_the_size_of_the_original() -> None:
+    spec = load_study("original", "cuda")
+
+    configs = runs(spec, "cuda")
+    assert {(c.n_embd, c.n_head, c.vocab_size) for c in configs} == {(768, 12, 50257)}
+    assert max(config.n_layer for config in configs) == 16
+    assert {6e-6, 6e-4, 6e-2} < {config.learning_rate for config in configs}
+
+
+def test_smoke_needs_no_network_and_few_tokens() -> None:
+    spec = load_study("smoke", "cpu")
+
+    assert spec.data.source == "built-in"
+    assert all(config.max_steps * config.tokens_per_step < 50_000 for config in runs(spec, "cpu"))
