@@ -101,7 +101,7 @@ class StoredStudy:
             )
         )
         for step, perplexity in zip(steps, perplexities, strict=True):
-            record_evaluation(self.storage, "tiny", number, evaluation(step, perplexity))
+            record_evaluation(self.storage, self.spec.name, number, evaluation(step, perplexity))
         return number
 
 
