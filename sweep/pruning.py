@@ -13,7 +13,10 @@ from sweep.spec import StudySpec
 
 
 def should_prune(study: optuna.Study, spec: StudySpec, number: int) -> bool:
-    """Whether a trial's best perplexity is above the median of its arm's complete ones now.
+    """Whether a trial's best perplexity is above the median of its arm at this step.
+
+    As Optuna's MedianPruner: the median is over the arm's complete trials.
+
 
     Args:
         study: The stored study.
