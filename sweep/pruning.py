@@ -17,7 +17,6 @@ def should_prune(study: optuna.Study, spec: StudySpec, number: int) -> bool:
 
     As Optuna's MedianPruner: the median is over the arm's complete trials.
 
-
     Args:
         study: The stored study.
         spec: Its study file.
