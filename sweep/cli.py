@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import optuna
     from optuna.storages import RDBStorage
 
+    from sweep.driver import Summary
+
 app = typer.Typer(
     name="squen-sweep",
     help="Hyperparameter sweeps for GPT pre-training that answer which loss is better, fairly.",
@@ -68,9 +70,10 @@ def run(
     workers: Annotated[str, typer.Option(help="Trials at a time, or auto.")] = "auto",
     quiet: Annotated[bool, typer.Option("--quiet", help="Show nothing but notices.")] = False,
 ) -> None:
-    """Run a study to its total of trials, continuing what an earlier call left."""
+    """Run a study to its total of trials, from where an earlier call left it; write its report."""
     with _resumable():
         from sweep import driver
+        from sweep.executors import resolve_device
         from sweep.progress import make_listener
         from sweep.spec import load_study
         from sweep.status import closing_lines
@@ -78,7 +81,7 @@ def run(
         count = _workers(workers)
         if runs.exists() and not runs.is_dir():
             raise InputError(f"--runs must be a directory, but {runs} is a file.")
-        kind = driver.resolve_device(device).partition(":")[0]
+        kind = resolve_device(device).partition(":")[0]
         spec = load_study(study, kind)
         text = spec.data if data is None else spec.data.model_copy(update={"source": data})
         summary = driver.run(
@@ -94,10 +97,11 @@ def run(
     if summary.interrupted:
         _say_how_to_go_on(f"stopped at {summary.finished} of {summary.total} trials")
         raise typer.Exit(128 + (summary.signal or 0))
+    report = _report_of(summary, runs, storage, quiet)
     if not quiet:
         suffix = "" if storage == DEFAULT_STORAGE else f" --storage {shlex.quote(storage)}"
         steps = 4 * spec.max_steps  # a longer run than a trial's
-        lines = closing_lines(summary, runs / summary.study, storage, suffix, steps)
+        lines = closing_lines(summary, runs / summary.study, storage, suffix, steps, report)
         typer.echo("\n".join(lines))
 
 
@@ -243,6 +247,20 @@ def main() -> None:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def _report_of(summary: "Summary", runs: Path, storage: str, quiet: bool) -> Path | None:
+    """The report of a sweep that has just ended, if a trial is complete."""
+    from sweep.report import write_report
+    from sweep.storage import load_study, open_storage
+
+    if not summary.best:
+        return None
+    if not quiet:
+        typer.echo("writing the report ...")
+    opened = open_storage(storage)
+    out = runs / summary.study / "report.html"
+    return write_report(opened, load_study(opened, summary.study), out)
 
 
 def _workers(text: str) -> int | None:

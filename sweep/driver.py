@@ -5,10 +5,7 @@ tails their events.jsonl, so a driver that dies loses nothing: the next one adop
 that still train and continues the others from their checkpoints, under the same numbers.
 """
 
-import json
-import os
 import signal
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,7 +15,6 @@ from types import FrameType
 from typing import Any
 
 import optuna
-from filelock import FileLock, Timeout
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
@@ -27,7 +23,8 @@ from gpt.data import TokenData, prepare
 from gpt.errors import InputError
 from gpt.events import Event, evaluation_of, read_events
 from sweep import results
-from sweep.executors import Slot, TrialProcess, plan_slots
+from sweep.executors import Slot, TrialProcess, cuda_devices, plan_slots, resolve_device
+from sweep.lock import only_driver
 from sweep.progress import Listener
 from sweep.pruning import should_prune
 from sweep.sampling import next_arm, next_params
@@ -104,12 +101,12 @@ def run(
         raise InputError(f"trials must be at least 1, but got {trials}.")
     if workers is not None and workers < 1:
         raise InputError(f"workers must be at least 1, but got {workers}.")
-    slots = plan_slots(resolve_device(device), workers, _cuda_devices())
+    slots = plan_slots(resolve_device(device), workers, cuda_devices())
     with listener, ExitStack() as stack:
         tokens = prepare(data, listener.message)  # bad data is found before anything is written
         tokens.require(spec.block_size)
         opened = open_storage(storage, create=True)
-        stack.enter_context(_only_driver(runs / spec.name, spec.name))
+        stack.enter_context(only_driver(runs / spec.name, spec.name))
         study = open_study(opened, spec, _data_facts(tokens, spec))
         study.set_user_attr("device", slots[0].device.partition(":")[0])
         study.set_user_attr("n_trials", trials)
@@ -368,26 +365,6 @@ class Driver:
         )
 
 
-def resolve_device(device: str) -> str:
-    """Resolve "auto": it is CUDA where torch sees a device, else the CPU.
-
-    Raises:
-        InputError: the device is not there.
-    """
-    from gpt.train import check_device
-
-    if device == "auto":
-        return "cuda" if _cuda_devices() else "cpu"
-    check_device(device)
-    return device
-
-
-def _cuda_devices() -> int:
-    import torch
-
-    return torch.cuda.device_count()
-
-
 def _pinned(data: DataConfig, tokens: TokenData) -> DataConfig:
     """The configuration that finds exactly these tokens again, here or on another machine."""
     source = {"hub": "hub", "built-in": "built-in"}.get(tokens.meta.kind, data.source)
@@ -434,28 +411,3 @@ def _show_header(driver: Driver, storage: str, tokens: TokenData) -> None:
     )
     if meta.notice:
         driver.listener.notice(meta.notice)
-
-
-@contextmanager
-def _only_driver(folder: Path, study: str) -> Iterator[None]:
-    """Hold the study's lock; the first driver's pid and host are in a file beside it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"runs must go to a folder, but {folder}: {error.strerror}.") from None
-    owner = folder / ".driver.json"
-    lock = FileLock(folder / ".driver.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        first = json.loads(owner.read_text()) if owner.exists() else {}
-        raise InputError(
-            f"study {study!r} must have one driver, but process {first.get('pid')} on "
-            f"{first.get('host')} runs it; wait for it, or stop it with Ctrl-C."
-        ) from None
-    try:
-        owner.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
-        yield
-    finally:
-        owner.unlink(missing_ok=True)
-        lock.release()

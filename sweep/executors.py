@@ -55,6 +55,27 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
+def resolve_device(device: str) -> str:
+    """Resolve "auto": it is CUDA where torch sees a device, else the CPU.
+
+    Raises:
+        InputError: the device is not there.
+    """
+    from gpt.train import check_device
+
+    if device == "auto":
+        return "cuda" if cuda_devices() else "cpu"
+    check_device(device)
+    return device
+
+
+def cuda_devices() -> int:
+    """How many CUDA devices torch sees."""
+    import torch
+
+    return torch.cuda.device_count()
+
+
 class TrialProcess:
     """A process that trains one run directory; it outlives the driver if the driver is killed."""
 
