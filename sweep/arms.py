@@ -10,6 +10,8 @@ import optuna
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+BLOWN_UP = ("diverged", "oom", "timeout")  # outcomes told as pruned with the worst perplexity
+
 
 def arm_trials(study: optuna.Study, arm: str) -> list[FrozenTrial]:
     """The trials of an arm in the order of their numbers, whatever their state."""
@@ -36,10 +38,21 @@ def arm_view(
                 value=trial.value if finished else None,
                 params={k: v for k, v in trial.params.items() if k != compare},
                 distributions={k: d for k, d in trial.distributions.items() if k != compare},
-                intermediate_values=trial.intermediate_values,
+                intermediate_values=_curve(trial),
             )
         )
     return view
+
+
+def _curve(trial: FrozenTrial) -> dict[int, float]:
+    """A trial's perplexities by step, as the samplers of Optuna should rank it.
+
+    TPE ranks pruned trials by how far they came. One that blew up late came far, but is worse than
+    any that was merely pruned: it counts as stopped at step 0.
+    """
+    if trial.user_attrs.get("outcome") in BLOWN_UP:
+        return {0: trial.value or 0.0}
+    return trial.intermediate_values
 
 
 def _quiet_study(sampler: BaseSampler | None) -> optuna.Study:

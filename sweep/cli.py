@@ -74,7 +74,7 @@ def run(
     with _resumable():
         from sweep import driver
         from sweep.executors import resolve_device
-        from sweep.progress import make_listener
+        from sweep.live import make_listener
         from sweep.spec import load_study
         from sweep.status import closing_lines
 

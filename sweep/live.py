@@ -17,8 +17,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from sweep.progress import finished_line
-from sweep.terminal import best_line, duration, perplexity, settings
+from sweep.progress import Listener, PlainProgress, QuietProgress, finished_line
+from sweep.terminal import best_line, duration, is_terminal, perplexity, settings
 
 if TYPE_CHECKING:
     from gpt.events import Evaluation
@@ -214,3 +214,12 @@ def _footer(sweep: _Sweep) -> list[RenderableType]:
     if counted:
         lines.append(Text(", ".join(counted), "dim"))
     return lines
+
+
+def make_listener(quiet: bool) -> Listener:
+    """The listener for this terminal: live, plain lines where stdout is none, or quiet."""
+    if quiet:
+        return QuietProgress()
+    if not is_terminal():
+        return PlainProgress()
+    return LiveProgress()

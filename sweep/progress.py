@@ -2,13 +2,13 @@
 
 The driver calls a Listener from its own loop, so a method must return at once. The display that a
 terminal gets is in sweep.live. Add one by adding a class with Listener's methods, and its choice to
-make_listener.
+sweep.live.make_listener.
 """
 
 import sys
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from sweep.terminal import best_line, is_terminal, perplexity, settings
+from sweep.terminal import best_line, perplexity, settings
 
 if TYPE_CHECKING:
     from gpt.events import Evaluation
@@ -43,17 +43,6 @@ class Listener(Protocol):
 
     def counts(self, finished: int, total: int, best: dict[str, tuple[int, float]]) -> None:
         """Trials finished in the whole study, of how many; per arm the best (trial, perplexity)."""
-
-
-def make_listener(quiet: bool) -> Listener:
-    """The listener for this terminal: live, plain lines where stdout is none, or quiet."""
-    if quiet:
-        return QuietProgress()
-    if not is_terminal():
-        return PlainProgress()
-    from sweep.live import LiveProgress
-
-    return LiveProgress()
 
 
 class QuietProgress:

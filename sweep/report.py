@@ -129,7 +129,12 @@ def figures(stored: Stored) -> Iterator[Figure]:
         "The lowest perplexity of each arm against the number of its trials. Pruned and diverged "
         "trials count: they cost budget too.",
         plots.plot_best_so_far(trials, arms, floor),
-        wide=True,
+    )
+    yield Figure(
+        "outcomes",
+        "How trials ended",
+        "Pruned: stopped early after a comparison with trials of the same arm.",
+        plots.plot_outcomes(results.outcome_counts(trials, arms), arms),
     )
     yield from _slices(stored)
     yield Figure(
@@ -138,12 +143,6 @@ def figures(stored: Stored) -> Iterator[Figure]:
         "Share of the variance of log perplexity that a parameter explains among the complete "
         f"trials of an arm (fANOVA, from {MIN_TRIALS} trials on). A rough guide: trials are few.",
         plots.plot_importances(importances_table(stored.study, arms), arms),
-    )
-    yield Figure(
-        "outcomes",
-        "How trials ended",
-        "Pruned trials were above the median of their own arm at the same step.",
-        plots.plot_outcomes(results.outcome_counts(trials, arms), arms),
     )
 
 

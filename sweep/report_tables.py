@@ -60,7 +60,7 @@ def best_table(stored: Stored) -> Table:
 def all_table(stored: Stored) -> Table:
     """Every trial, by number."""
     before = ["number", "arm", "perplexity", "outcome"]
-    after = ["n_params", "last_step", "elapsed_seconds", "origin", "reason"]
+    after = ["last_step", "elapsed_seconds", "origin", "reason"]
     return _table(stored, stored.trials, [*before, *stored.parameters, *after])
 
 

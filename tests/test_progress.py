@@ -5,8 +5,8 @@ import pytest
 from rich.console import Console
 
 from gpt.events import Evaluation
-from sweep.live import LiveProgress
-from sweep.progress import Listener, PlainProgress, QuietProgress, make_listener
+from sweep.live import LiveProgress, make_listener
+from sweep.progress import Listener, PlainProgress, QuietProgress
 
 SQUENTROPY = {"learning_rate": 0.00123, "n_layer": 4, "dropout": 0.1, "loss": "squentropy"}
 

@@ -15,8 +15,9 @@ from sweep.report_tables import all_table, best_table
 
 NO_ARMS = STUDY.replace('compare = "loss"', "").partition("[search.square_weight]")[0]
 FIGURES = [
-    "curves", "best-so-far", "slice-learning_rate", "slice-n_layer", "slice-square_weight",
-    "importances", "outcomes",
+    "curves", "best-so-far", "outcomes",
+    "slice-learning_rate", "slice-n_layer", "slice-square_weight",
+    "importances",
 ]  # fmt: skip
 
 

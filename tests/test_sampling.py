@@ -281,6 +281,28 @@ def test_view_leaves_out_failed_trials_and_counts_waiting_ones_as_running() -> N
     assert [trial.state for trial in view.trials] == states
 
 
+def test_a_trial_that_blew_up_late_ranks_below_one_that_was_pruned_early() -> None:
+    """TPE prefers pruned trials that came far; a divergence at a late step must not profit."""
+    curve = {10: 90.0, 500: 2048.0}
+    blown = create_trial(
+        state=TrialState.PRUNED,
+        value=2048.0,
+        intermediate_values=curve,
+        user_attrs={"outcome": "diverged"},
+    )
+    pruned = create_trial(
+        state=TrialState.PRUNED,
+        value=300.0,
+        intermediate_values={100: 300.0},
+        user_attrs={"outcome": "pruned"},
+    )
+
+    seen = arm_view([blown, pruned], compare=None).trials
+
+    assert [trial.last_step for trial in seen] == [0, 100]
+    assert seen[0].value == 2048.0
+
+
 def test_failed_trials_do_not_count_for_the_sampler_but_do_for_the_order(
     study: optuna.Study, spec: StudySpec
 ) -> None:
