@@ -240,10 +240,21 @@ def _show_lines(evaluations: "Iterable[Evaluation]", max_steps: int) -> None:
 
 
 def _show_bar(evaluations: "Iterable[Evaluation]", max_steps: int) -> None:
-    """A bar that moves at every evaluation, the lines above it."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    """A bar that moves at every evaluation, a clock that always does, the lines above them."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+    )
 
-    columns = (MofNCompleteColumn(), BarColumn(), TextColumn("{task.description}"))
+    columns = (
+        MofNCompleteColumn(),
+        BarColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+    )
     with Progress(*columns, refresh_per_second=1) as bar:
         task = bar.add_task("", total=max_steps)
         for evaluation in evaluations:
