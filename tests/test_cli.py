@@ -168,10 +168,12 @@ def test_run_ends_with_results_places_and_the_next_commands(swept):
     assert end[0].startswith("tiny is complete: 2/2 trials (2 complete) in ")
     assert end[1].startswith("best: cross_entropy ")
     assert end[2] == "runs: runs/tiny, storage: runs/sweep.db"
-    assert [line.strip().partition(" --")[0] for line in end[4:]] == [
-        "squen-sweep report",
+    assert end[3] == "report: runs/tiny/report.html"
+    assert end[4] == "next:"
+    assert [line.strip().partition(" --")[0] for line in end[5:]] == [
         "squen-sweep export",
         "squen-sweep train best.toml",
+        "squen-sweep dashboard",
     ]
 
 
