@@ -16,7 +16,7 @@ import plotly.graph_objects as go
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
 SYMBOLS = ("circle", "diamond", "square", "triangle-down", "pentagon", "hexagon", "star")
 GREY = "#808080"  # a contrast of about 4 on white and 5 on black
-FADED = 0.35  # opacity of what was stopped early
+FADED = 0.45  # opacity of what was stopped early
 
 
 def arm_colours(arms: Sequence[str]) -> dict[str, str]:
@@ -57,7 +57,7 @@ def view(values: Iterable[float], floor: float | None = None) -> View:
 
     Args:
         values: Perplexities; infinite and missing ones are passed over.
-        floor: Stays in view.
+        floor: Stays in view if it is within a decade of the lowest value.
     """
     series = pd.Series(list(values), dtype="float64")
     logs = series[(series > 0) & (series < math.inf)].map(math.log)
@@ -66,7 +66,8 @@ def view(values: Iterable[float], floor: float | None = None) -> View:
     lower, upper = float(logs.quantile(0.25)), float(logs.quantile(0.75))
     fence = upper + max(1.5 * (upper - lower), math.log(10))
     low, high = math.exp(float(logs.min())), math.exp(min(float(logs.max()), fence))
-    low = low if floor is None else min(low, floor)
+    if floor is not None and low / 10 <= floor:
+        low = min(low, floor)
     if high / low >= 10:
         pad = (high / low) ** 0.06
         return View(low / pad, high * pad, log=True)
@@ -123,20 +124,21 @@ def empty_figure(text: str) -> go.Figure:
     return finish(figure, height=140)
 
 
-def add_floor(figure: go.Figure, floor: float | None, ends: Sequence[float]) -> None:
+def add_floor(figure: go.Figure, floor: float | None, ends: Sequence[float], shown: View) -> None:
     """Draw the lowest perplexity that any model can reach, where it is known.
 
     A trace from ends[0] to ends[1]: labels of plotly's add_hline miss their line on log axes.
     """
     if floor is None:
         return
+    below = " (below the frame)" if floor < shown.low else ""
     figure.add_trace(
         go.Scatter(
             x=[float(end) for end in ends],
             y=[floor, floor],
             mode="lines",
             line={"color": GREY, "width": 1.5, "dash": "dash"},
-            name=f"lowest possible, {floor:.2f}",
+            name=f"lowest possible, {floor:.2f}{below}",
             hovertemplate="no model can be below %{y:.3f}<extra></extra>",
         )
     )

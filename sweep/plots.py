@@ -69,7 +69,7 @@ def plot_curves(
     for arm, colour in arm_colours(arms).items():  # on top of all others
         best = data[(data["arm"] == arm) & data["best"]]
         figure.add_trace(_lines(best, arm, width=3.5, color=colour).update(showlegend=True))
-    add_floor(figure, floor, [0, data["tokens"].max()])
+    add_floor(figure, floor, [0, data["tokens"].max()], shown)
     figure.update_xaxes(title_text="training tokens", rangemode="tozero", tickformat="~s")
     return finish(figure, shown)
 
@@ -112,6 +112,7 @@ def plot_best_so_far(
     data = best_so_far(trials).dropna(subset="perplexity")
     if data.empty:
         return empty_figure("No complete trial yet.")
+    shown = view(data["perplexity"], floor)
     figure = go.Figure()
     for arm, colour in arm_colours(arms).items():
         of_arm = data[data["arm"] == arm]
@@ -127,10 +128,10 @@ def plot_best_so_far(
                 **_of_arm(arm),
             )
         )
-    add_floor(figure, floor, [1, data["nth"].max()])
+    add_floor(figure, floor, [1, data["nth"].max()], shown)
     ends = [0.5, data["nth"].max() + 0.5]
     figure.update_xaxes(title_text="trials of the arm", tickformat="d", range=ends)
-    return finish(figure, view(data["perplexity"], floor))
+    return finish(figure, shown)
 
 
 def slice_data(trials: pd.DataFrame, parameter: str) -> pd.DataFrame:
@@ -211,7 +212,8 @@ def _parameter_axis(parameter: str, distribution: BaseDistribution) -> dict[str,
     if isinstance(distribution, CategoricalDistribution):
         return axis | {"type": "category"}
     if getattr(distribution, "log", False):
-        return axis | {"type": "log", "tickformat": "~e"}
+        tiny = getattr(distribution, "low", 1) < 1e-3  # 6e-5 rather than 0.00006
+        return axis | {"type": "log", "tickformat": "~e" if tiny else ",~g"}
     if isinstance(distribution, IntDistribution) and distribution.high - distribution.low <= 12:
         return axis | {"dtick": 1}
     return axis

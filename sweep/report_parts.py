@@ -97,7 +97,9 @@ def best_of_arms(stored: Stored) -> list[Best]:
             ratio=row["perplexity"] / complete["perplexity"].iloc[0],
             bits_per_byte=row["bits_per_byte"],
             n_complete=int((complete["arm"] == row["arm"]).sum()),
-            settings=[(name, shown(row[name])) for name in stored.parameters],
+            settings=[
+                (name, shown(row[name])) for name in stored.parameters if not pd.isna(row[name])
+            ],
             baselines=_baselines(complete[complete["arm"] == row["arm"]]),
         )
         for row in rows_of(winners)

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+import plotly.graph_objects as go
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from stored_studies import StoredStudy
@@ -55,6 +56,14 @@ def test_view_contains_ordinary_values_and_the_floor():
     shown = view([50.0, 60.0, 70.0, 400.0], floor=8.0)
     assert shown.low < 8.0
     assert shown.high > 400.0
+
+
+def test_a_floor_far_below_every_value_does_not_flatten_them():
+    shown = view([50.0, 60.0, 70.0], floor=1.3)
+    assert shown == view([50.0, 60.0, 70.0])
+    figure = go.Figure()
+    add_floor(figure, 1.3, [0, 1], shown)
+    assert figure.data[0].name == "lowest possible, 1.30 (below the frame)"
 
 
 def test_view_is_not_flattened_by_one_diverged_value():
@@ -143,7 +152,7 @@ def test_floor_is_a_level_line_over_the_whole_figure(stored):
     assert line.y == (7.5, 7.5)
     assert line.x == (0, 2000)
     count = len(figure.data)
-    add_floor(figure, None, [0, 1])
+    add_floor(figure, None, [0, 1], view([1.0]))
     assert len(figure.data) == count
 
 
@@ -182,6 +191,7 @@ def test_plot_slice_has_a_logarithmic_axis_where_the_range_has(stored):
     learning_rate = plots.plot_slice(trials, "learning_rate", ARMS, space["learning_rate"])
     n_layer = plots.plot_slice(trials, "n_layer", ARMS, space["n_layer"])
     assert learning_rate.layout.xaxis.type == "log"
+    assert learning_rate.layout.xaxis.tickformat == "~e"
     assert n_layer.layout.xaxis.type is None
     assert n_layer.layout.xaxis.dtick == 1
 
