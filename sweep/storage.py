@@ -124,8 +124,11 @@ def _set_up(engine: sa.Engine, wal: bool) -> None:
     """Our table, and for SQLite write-ahead logging: readers never block the sweep, nor it them."""
     metadata.create_all(engine)
     if wal:
-        with engine.connect() as connection:
+        # inside a transaction SQLite would leave the mode as it is, without a word
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(sa.text("PRAGMA journal_mode=WAL"))
+            connection.execute(sa.text("BEGIN IMMEDIATE"))  # fails where it cannot be written
+            connection.rollback()
 
 
 def open_study(storage: RDBStorage, spec: StudySpec, data: dict[str, Any]) -> optuna.Study:

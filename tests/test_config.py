@@ -1,0 +1,67 @@
+"""An impossible run cannot be built, and the message says what must hold and what came instead."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from gpt.config import DataConfig, GPTConfig, TrainConfig, read_config, train_config
+from gpt.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            {"n_embd": 30, "n_head": 4},
+            "n_embd must be a multiple of n_head, but got n_embd=30 and n_head=4.",
+        ),
+        ({"loss": "mse"}, "loss must be one of cross_entropy, squentropy, but got 'mse'."),
+        (
+            {"loss_options": {"square_weight": 1.0}},
+            "square_weight is no option of cross_entropy, which takes: none.",
+        ),
+        ({"n_layer": 0}, "n_layer: input should be greater than or equal to 1, but got 0."),
+        ({"n_layer": "4"}, "n_layer: input should be a valid integer, but got '4'."),
+        ({"dropout": 1.0}, "dropout: input should be less than 1, but got 1.0."),
+        ({"learning_rate": 0.0}, "learning_rate: input should be greater than 0, but got 0.0."),
+        (
+            {"learning_rate": float("nan")},
+            "learning_rate: input should be a finite number, but got nan.",
+        ),
+        ({"n_layers": 4}, "n_layers: is not a known key."),
+        ({"data": {"sauce": "hub"}}, "data.sauce: is not a known key."),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused_in_one_line(values: dict[str, Any], message: str):
+    with pytest.raises(InputError) as caught:
+        train_config({"vocab_size": 100, **values}, where="best.toml")
+    assert str(caught.value) == f"best.toml: {message}"
+
+
+def test_a_configuration_cannot_be_changed_after_it_was_checked():
+    config = GPTConfig(vocab_size=100)
+    with pytest.raises(ValidationError, match="frozen"):
+        config.n_layer = 7  # type: ignore[misc]
+
+
+def test_a_configuration_survives_json(tmp_path: Path):
+    config = TrainConfig(
+        vocab_size=100,
+        learning_rate=0.1 + 0.2,
+        data=DataConfig(tokenizer="gpt2"),
+        loss="squentropy",
+    )
+    (tmp_path / "config.json").write_text(config.model_dump_json())
+    assert read_config(tmp_path / "config.json") == config
+
+
+def test_a_missing_config_json_says_where(tmp_path: Path):
+    with pytest.raises(InputError, match=r"config\.json must be a run's config.json, but No such"):
+        read_config(tmp_path / "config.json")
+
+
+def test_tokens_per_step_is_the_effective_batch():
+    config = TrainConfig(vocab_size=100, batch_size=3, block_size=5, gradient_accumulation_steps=7)
+    assert config.tokens_per_step == 105

@@ -1,0 +1,75 @@
+"""Slots for the devices and cores at hand, and processes found again."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gpt.errors import InputError
+from gpt.events import append_event
+from sweep.executors import (
+    MAX_AUTO_WORKERS,
+    Slot,
+    TrialProcess,
+    available_cores,
+    plan_slots,
+    resolve_device,
+)
+
+
+def test_on_the_cpu_every_core_is_a_slot_by_default():
+    slots = plan_slots("cpu", None)
+    assert len(slots) == min(available_cores(), MAX_AUTO_WORKERS)
+    assert {slot.device for slot in slots} == {"cpu"}
+
+
+def test_fewer_workers_get_more_threads_each():
+    (slot,) = plan_slots("cpu", 1)
+    assert slot == Slot(0, "cpu", available_cores())
+
+
+def test_more_workers_than_cores_still_get_a_thread_each():
+    slots = plan_slots("cpu", 4 * available_cores())
+    assert {slot.threads for slot in slots} == {1}
+
+
+def test_on_cuda_there_is_a_slot_for_each_device():
+    assert [s.device for s in plan_slots("cuda", None, n_devices=2)] == ["cuda:0", "cuda:1"]
+
+
+def test_workers_are_dealt_to_the_devices_in_turn():
+    slots = plan_slots("cuda", 3, n_devices=2)
+    assert [slot.device for slot in slots] == ["cuda:0", "cuda:1", "cuda:0"]
+
+
+def test_one_named_device_is_the_only_one():
+    assert [slot.device for slot in plan_slots("cuda:1", 2, n_devices=4)] == ["cuda:1"] * 2
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:x", "cuda:77"])
+def test_a_device_that_is_not_there_is_refused(device: str):
+    with pytest.raises(InputError, match="device"):
+        resolve_device(device)
+
+
+def test_a_directory_that_nobody_trains_has_no_process(tmp_path: Path):
+    assert TrialProcess.find(tmp_path) is None
+
+
+def test_a_pid_that_belongs_to_another_program_by_now_is_not_taken_over(tmp_path: Path):
+    append_event(tmp_path, "start", pid=os.getpid())
+    assert TrialProcess.find(tmp_path) is None
+
+
+def test_a_process_of_the_directory_is_found_and_can_be_killed(tmp_path: Path):
+    sleeper = [sys.executable, "-c", "import time; time.sleep(60)", str(tmp_path.resolve())]
+    with subprocess.Popen(sleeper) as process:
+        append_event(tmp_path, "start", pid=process.pid)
+        found = TrialProcess.find(tmp_path)
+        assert found is not None
+        assert found.alive
+        found.kill()
+        process.wait(timeout=10)
+        assert not found.alive

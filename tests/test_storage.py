@@ -1,0 +1,96 @@
+"""The database: what is refused and left as it is, and what is kept."""
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from gpt.errors import InputError
+from gpt.events import Evaluation
+from sweep.storage import load_study, open_storage, record_evaluation, storage_url
+
+
+def evaluation(step: int, cross_entropy: float = 4.0) -> Evaluation:
+    return Evaluation(
+        step=step,
+        tokens=100 * step,
+        train_loss=5.0,
+        cross_entropy=cross_entropy,
+        perplexity=54.6,
+        bits_per_byte=1.5,
+        learning_rate=1e-3,
+        grad_norm=0.5,
+        tokens_per_second=1e4,
+        elapsed_seconds=3.0,
+        peak_memory_bytes=2**31,
+    )
+
+
+def test_a_path_is_a_sqlite_file_and_a_url_stays_a_url():
+    assert storage_url("runs/sweep.db") == "sqlite:///runs/sweep.db"
+    assert storage_url("postgresql://host/db") == "postgresql://host/db"
+
+
+def test_reading_never_creates_a_file(tmp_path: Path):
+    with pytest.raises(InputError, match="there is no such file"):
+        open_storage(str(tmp_path / "runs" / "sweep.db"))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"SQLite format 3\x00" + b"\xff" * 4096])
+@pytest.mark.parametrize("create", [False, True])
+def test_a_file_that_is_no_database_is_refused_and_not_touched(
+    tmp_path: Path, content: bytes, create: bool
+):
+    path = tmp_path / "sweep.db"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"storage .*sweep\.db must") as caught:
+        open_storage(str(path), create=create)
+    assert "\n" not in str(caught.value)
+    assert path.read_bytes() == content
+
+
+def test_somebody_elses_database_is_not_read_as_ours(tmp_path: Path):
+    path = tmp_path / "other.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE mine (x)")
+    connection.close()
+    with pytest.raises(InputError, match="must hold studies"):
+        open_storage(str(path))
+
+
+def test_a_folder_is_no_storage(tmp_path: Path):
+    with pytest.raises(InputError, match="it is a folder"):
+        open_storage(str(tmp_path), create=True)
+
+
+def test_a_file_in_the_way_of_the_folder_is_said(tmp_path: Path):
+    (tmp_path / "runs").write_text("a file")
+    with pytest.raises(InputError, match="must be in a folder"):
+        open_storage(str(tmp_path / "runs" / "sweep.db"), create=True)
+
+
+def test_readers_do_not_block_the_writer(tmp_path: Path):
+    storage = open_storage(str(tmp_path / "sweep.db"), create=True)
+    with storage.engine.connect() as connection:
+        assert connection.execute(sa.text("PRAGMA journal_mode")).scalar() == "wal"
+
+
+def test_an_evaluation_is_kept_whole_and_the_first_of_a_step_stays(tmp_path: Path):
+    storage = open_storage(str(tmp_path / "sweep.db"), create=True)
+    for cross_entropy in (4.0, 9.0):
+        record_evaluation(storage, "tiny", 3, evaluation(50, cross_entropy))
+    record_evaluation(storage, "tiny", 3, evaluation(100))
+    with storage.engine.connect() as connection:
+        rows = connection.execute(sa.text("SELECT * FROM evaluations ORDER BY step")).mappings()
+        first, second = (dict(row) for row in rows)
+    assert (first.pop("study_name"), first.pop("trial_number")) == ("tiny", 3)
+    assert Evaluation(**first) == evaluation(50, 4.0)
+    assert second["step"] == 100
+
+
+def test_an_unknown_study_is_named_with_those_that_are_there(tmp_path: Path):
+    storage = open_storage(str(tmp_path / "sweep.db"), create=True)
+    with pytest.raises(InputError, match=r"'nope' must be in the storage.*no study yet"):
+        load_study(storage, "nope")
