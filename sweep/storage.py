@@ -123,12 +123,11 @@ def _check_tables(path: Path) -> None:
 def _set_up(engine: sa.Engine, wal: bool) -> None:
     """Our table, and for SQLite write-ahead logging: readers never block the sweep, nor it them."""
     metadata.create_all(engine)
+    with engine.begin() as connection:  # deletes nothing, but fails where nothing can be written
+        connection.execute(evaluations.delete().where(sa.false()))
     if wal:
-        # inside a transaction SQLite would leave the mode as it is, without a word
-        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        with engine.connect() as connection:
             connection.execute(sa.text("PRAGMA journal_mode=WAL"))
-            connection.execute(sa.text("BEGIN IMMEDIATE"))  # fails where it cannot be written
-            connection.rollback()
 
 
 def open_study(storage: RDBStorage, spec: StudySpec, data: dict[str, Any]) -> optuna.Study:

@@ -72,9 +72,10 @@ def test_a_file_in_the_way_of_the_folder_is_said(tmp_path: Path):
 
 
 def test_readers_do_not_block_the_writer(tmp_path: Path):
-    storage = open_storage(str(tmp_path / "sweep.db"), create=True)
-    with storage.engine.connect() as connection:
-        assert connection.execute(sa.text("PRAGMA journal_mode")).scalar() == "wal"
+    open_storage(str(tmp_path / "sweep.db"), create=True)
+    connection = sqlite3.connect(tmp_path / "sweep.db")
+    assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    connection.close()
 
 
 def test_an_evaluation_is_kept_whole_and_the_first_of_a_step_stays(tmp_path: Path):
