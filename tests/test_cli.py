@@ -335,6 +335,7 @@ def test_a_reader_that_leaves_is_no_error(swept):
 
 NEW = ("--storage", "new.db", "--runs", "new")
 TINY = ("--study", "tiny")
+READ_ONLY = "sqlite:///file:runs/sweep.db?mode=ro&uri=true"  # holds for root as well
 
 BAD_BEFORE_A_RUN = {
     "unknown study": (("run", "--study", "tinystoris"), "'tinystoris'.*tinystories"),
@@ -376,6 +377,10 @@ BAD_AFTER_A_RUN = {
     "other text": (
         ("run", "--study", "tiny.toml", "--data", "other"),
         "study 'tiny' is pinned to its text",
+    ),
+    "read-only storage": (
+        ("run", "--study", "tiny.toml", "--storage", READ_ONLY, "--trials", "3"),
+        "attempt to write a readonly database",
     ),
     "unknown stored study": (("status", "--study", "tinny"), "'tinny'.*it holds tiny"),
     "unknown arm": (("export", *TINY, "--arm", "mse"), "cross_entropy, squentropy.*'mse'"),
