@@ -53,6 +53,11 @@ def export(
     from sweep.results import best_trial
 
     trial = best_trial(study, arm) if number is None else _finished_trial(study, number)
+    if "run_dir" not in trial.user_attrs:
+        raise InputError(
+            f"trial {trial.number} of study {study.study_name!r} must have a run directory, but it "
+            f"has none; only what `squen-sweep run` trained can be exported."
+        )
     config = read_config(Path(trial.user_attrs["run_dir"]) / "config.json")
     origin = Origin(
         study=study.study_name,
@@ -164,7 +169,7 @@ def _finished_trial(study: "optuna.Study", number: int) -> "optuna.trial.FrozenT
             f"counted from 0, but got {number}."
         )
     trial = trials[number]
-    if "outcome" not in trial.user_attrs:
+    if not trial.state.is_finished():
         raise InputError(
             f"trial {number} of study {study.study_name!r} must be finished, "
             f"but it is {trial.state.name.lower()}; wait for it, or name another one."

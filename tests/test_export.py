@@ -113,6 +113,14 @@ def test_export_refuses_a_study_without_a_complete_trial():
         export(empty)
 
 
+def test_export_refuses_a_trial_that_squen_sweep_did_not_train():
+    foreign = optuna.create_study(study_name="foreign")
+    foreign.add_trial(create_trial(value=1.0))
+    for number in (None, 0):
+        with pytest.raises(InputError, match=r"trial 0 .* must have a run directory"):
+            export(foreign, number=number)
+
+
 def test_export_says_that_a_run_directory_is_gone(study, tmp_path):
     (tmp_path / "2" / "config.json").unlink()
     with pytest.raises(InputError, match=r"config\.json must be a run's"):
