@@ -116,22 +116,26 @@ def plot_best_so_far(
     figure = go.Figure()
     for arm, colour in arm_colours(arms).items():
         of_arm = data[data["arm"] == arm]
-        improved = of_arm["perplexity"].diff().fillna(-1) < 0
-        figure.add_trace(
-            go.Scatter(
-                x=plain(of_arm["nth"]),
-                y=plain(of_arm["perplexity"]),
-                text=[_label(row, "best so far") for row in _rows(of_arm)],
-                mode="lines+markers",
-                line={"color": colour, "width": 2.5, "shape": "hv"},
-                marker={"symbol": arm_symbols(arms)[arm], "size": [9 * new for new in improved]},
-                **_of_arm(arm),
-            )
-        )
+        figure.add_trace(_steps(of_arm, arm, colour, arm_symbols(arms)[arm]))
     add_floor(figure, floor, [1, data["nth"].max()], shown)
-    ends = [0.5, data["nth"].max() + 0.5]
-    figure.update_xaxes(title_text="trials of the arm", tickformat="d", range=ends)
+    most = int(data["nth"].max())
+    figure.update_xaxes(title_text="trials of the arm", range=[0.5, most + 0.5], **_whole(most))
     return finish(figure, shown)
+
+
+def _steps(of_arm: pd.DataFrame, arm: str, colour: str, symbol: str) -> go.Scatter:
+    """A line that steps down, with a marker at every improvement."""
+    improved = of_arm["perplexity"].diff().fillna(-1) < 0
+    return go.Scatter(
+        x=plain(of_arm["nth"]),
+        y=plain(of_arm["perplexity"]),
+        text=[_label(row, "best so far") for row in _rows(of_arm)],
+        mode="lines+markers",
+        line={"color": colour, "width": 2.5, "shape": "hv"},
+        marker={"symbol": symbol, "opacity": 1, "line": {"width": 0}},
+        marker_size=[9 * new for new in improved],
+        **_of_arm(arm),
+    )
 
 
 def slice_data(trials: pd.DataFrame, parameter: str) -> pd.DataFrame:
@@ -208,15 +212,26 @@ def _scatter(data: pd.DataFrame, marker: dict[str, Any]) -> go.Scatter:
 
 
 def _parameter_axis(parameter: str, distribution: BaseDistribution) -> dict[str, Any]:
+    """An axis over all that was searched, whether trials came there or not."""
     axis: dict[str, Any] = {"title_text": parameter}
     if isinstance(distribution, CategoricalDistribution):
         return axis | {"type": "category"}
-    if getattr(distribution, "log", False):
-        tiny = getattr(distribution, "low", 1) < 1e-3  # 6e-5 rather than 0.00006
-        return axis | {"type": "log", "tickformat": "~e" if tiny else ",~g"}
-    if isinstance(distribution, IntDistribution) and distribution.high - distribution.low <= 12:
-        return axis | {"dtick": 1}
-    return axis
+    ends: Any = distribution  # float and int distributions alike
+    if ends.log:
+        low, high = math.log10(ends.low), math.log10(ends.high)
+        tiny = ends.low < 1e-3  # 6e-5 rather than 0.00006
+        axis |= {"type": "log", "tickformat": "~e" if tiny else ",~g"}
+    else:
+        low, high = ends.low, ends.high
+    if isinstance(distribution, IntDistribution) and not ends.log:
+        return axis | {"range": [low - 0.5, high + 0.5]} | _whole(high - low)
+    margin = 0.04 * (high - low)
+    return axis | {"range": [low - margin, high + margin]}
+
+
+def _whole(extent: int) -> dict[str, Any]:
+    """Ticks at whole numbers: plotly would label halves as well, rounded."""
+    return {"tickformat": "d", "dtick": 1 if extent <= 12 else None}
 
 
 def _offsets(arms: Sequence[str]) -> dict[str, float]:
@@ -239,8 +254,9 @@ def plot_outcomes(counts: pd.DataFrame, arms: Sequence[str]) -> go.Figure:
     if counts.empty:
         return empty_figure("No trial yet.")
     figure = _bars(counts.T, arms, arm_colours(arms), "%{x}")
-    longest = 1.15 * counts.to_numpy().max()  # leaves room for its label
-    return figure.update_xaxes(title_text="trials", tickformat="d", range=[0, longest])
+    most = int(counts.to_numpy().max())
+    ends = [0, 1.15 * most]  # leaves room for the label of the longest
+    return figure.update_xaxes(title_text="trials", range=ends, **_whole(most))
 
 
 def _bars(
@@ -257,7 +273,7 @@ def _bars(
 
 
 def _of_arm(arm: str) -> dict[str, Any]:
-    hover = "%{text}<extra>" + arm + "</extra>"
+    hover = f"<b>{arm}</b><br>%{{text}}<extra></extra>"
     return {"name": arm, "legendgroup": arm, "hovertemplate": hover}
 
 

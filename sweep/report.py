@@ -119,7 +119,7 @@ def figures(stored: Stored) -> Iterator[Figure]:
         "curves",
         "Learning curves",
         "Validation perplexity while training. Thick: the best trial of an arm. Faint: trials that "
-        "ended early. A cross: diverged.",
+        "ended early or still run. A cross: diverged.",
         plots.plot_curves(stored.evaluations, trials, arms, floor),
         wide=True,
     )

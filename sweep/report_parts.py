@@ -175,13 +175,13 @@ def _amount(data: dict[str, Any], split: str) -> str:
 
 def _machine_facts(stored: Stored) -> list[tuple[str, str]]:
     attributes = stored.study.user_attrs
-    wall = duration(attributes.get("wall_seconds"))  # not known while the first call still runs
-    trained = duration(float(stored.trials["elapsed_seconds"].sum()))
+    trained = f"{duration(float(stored.trials['elapsed_seconds'].sum()))} of training in all trials"
+    wall = attributes.get("wall_seconds")  # not known while the first call still runs
     libraries = ("squen-sweep", "torch", "optuna", "plotly")
     versions = ", ".join(f"{library} {version(library)}" for library in libraries)
     return [
         ("Device", attributes["device"]),
-        ("Time", f"{wall} by the clock, {trained} of training summed over trials"),
+        ("Time", f"{duration(wall)} by the clock, {trained}" if wall else trained),
         ("Written with", f"Python {platform.python_version()}, {versions}"),
     ]
 

@@ -49,8 +49,8 @@ def trials_table(study: optuna.Study) -> "pd.DataFrame":
                                 one measured, so after fewer steps. Otherwise NaN: what Optuna
                                 holds of a diverged trial may be a cap, not a measurement
         cross_entropy  float64  nats per token: the logarithm of perplexity
-        <parameter>    one column per searched parameter, in order of appearance: float64, Int64 or
-                       string; missing where the trial has no such parameter
+        <parameter>    one column per searched parameter, in the order of the study file: float64,
+                       Int64 or string; missing where the trial has no such parameter
         n_params       Int64    weights of the model
         seconds        float64  wall-clock time from start to end, interruptions included
         last_step      Int64    optimiser step of the last evaluation
@@ -123,12 +123,12 @@ def arm_of(trial: FrozenTrial) -> str:
 
 
 def search_space(study: optuna.Study) -> dict[str, BaseDistribution]:
-    """Every parameter that some trial has, in order of appearance, and from what it was drawn."""
+    """Every parameter that some trial has, in the order of the study file, and its distribution."""
     space: dict[str, BaseDistribution] = {}
     for trial in study.get_trials(deepcopy=False):
-        for name, distribution in trial.distributions.items():
-            space.setdefault(name, distribution)
-    return space
+        space = trial.distributions | space
+    in_file = study.user_attrs.get("spec", {}).get("search", {})
+    return {name: space[name] for name in {**in_file, **space} if name in space}
 
 
 def best_trial(study: optuna.Study, arm: str | None = None) -> FrozenTrial:

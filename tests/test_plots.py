@@ -196,6 +196,20 @@ def test_plot_slice_has_a_logarithmic_axis_where_the_range_has(stored):
     assert n_layer.layout.xaxis.dtick == 1
 
 
+def test_plot_slice_spans_all_that_was_searched(stored):
+    trials, space = tables(stored)[1], results.search_space(stored.study)
+    rates = plots.plot_slice(trials, "learning_rate", ARMS, space["learning_rate"]).layout.xaxis
+    assert rates.range[0] < -4 < -2 < rates.range[1]
+    layers = plots.plot_slice(trials, "n_layer", ARMS, space["n_layer"]).layout.xaxis
+    assert layers.range == (0.5, 6.5)
+
+
+def test_whole_numbers_are_labelled_once(stored):
+    trials = tables(stored)[1]
+    assert plots.plot_best_so_far(trials, ARMS).layout.xaxis.dtick == 1
+    assert plots.plot_outcomes(results.outcome_counts(trials, ARMS), ARMS).layout.xaxis.dtick == 1
+
+
 def test_plot_slice_shows_outcomes_by_size_symbol_and_ring(stored):
     trials, space = tables(stored)[1], results.search_space(stored.study)
     figure = plots.plot_slice(trials, "learning_rate", ARMS, space["learning_rate"])

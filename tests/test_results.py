@@ -131,7 +131,7 @@ def test_search_space_says_from_what_each_parameter_was_drawn(stored):
     space = results.search_space(stored.study)
     assert space["learning_rate"] == FloatDistribution(1e-4, 1e-2, log=True)
     assert space["n_layer"] == IntDistribution(1, 6)
-    assert set(space) == {"learning_rate", "n_layer", "square_weight", "loss"}
+    assert list(space) == ["learning_rate", "n_layer", "square_weight", "loss"]  # as in the file
 
 
 def test_best_trial_is_the_lowest_complete_one_and_the_first_of_equals(stored):
