@@ -1,30 +1,28 @@
 """Stories of a data set on the Hugging Face hub, or of the copy that `datasets` keeps of it.
 
-Streams, so that a limit of stories is a limit of download. Decides within seconds whether the hub
-answers: `datasets` alone would retry for 24 s without a network, and for minutes with a host that
-accepts and never answers.
+Streams, so that a limit of stories is a limit of download. `datasets` alone retries for 24 s
+without a network, and for minutes where a host accepts and never answers. So a probe says first
+whether the hub is there, and reading is done by `python -m gpt.hub NAME SPLIT`, a process that can
+be ended.
 """
 
+import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from threading import Timer
 
 from gpt.errors import InputError
 from gpt.network import unanswered
+from gpt.tables import first_line, texts
 
+# The hub may answer while its files do not come: `datasets` takes minutes to say so. This is enough
+# for its first request of a parquet file, 32 MB, at 0.6 MB/s.
+START_SECONDS = 60.0
+_OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
 _TRUE = ("1", "ON", "YES", "TRUE")  # as huggingface_hub reads its variables
-
-
-def quiet_datasets(offline: bool) -> Any:
-    """The module datasets, offline or not, that raises its errors and prints nothing."""
-    import datasets
-    from huggingface_hub import constants
-
-    constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = offline
-    datasets.disable_progress_bars()
-    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
-    return datasets
 
 
 class HubUnreachableError(InputError):
@@ -43,7 +41,6 @@ class HubDataset:
 
     Raises:
         HubUnreachableError: neither has it.
-        InputError: from stories(), there is no such data set, split or column.
     """
 
     def __init__(self, name: str) -> None:
@@ -53,46 +50,83 @@ class HubDataset:
             raise HubUnreachableError(name, self.reason)
 
     def stories(self, split: str) -> Iterator[str]:
-        """The column text of one split, row by row, as it arrives."""
-        datasets = quiet_datasets(offline=self.reason is not None)
-        try:
-            rows = datasets.load_dataset(self.name, split=split, streaming=True)
-            for row in rows:
-                if "text" not in row:
-                    raise InputError(
-                        f"{self.name} must have a column text, but has {', '.join(row)}."
-                    )
-                if row["text"]:
-                    yield row["text"]
-        except (InputError, GeneratorExit):
-            raise
-        except Exception as error:  # requests', httpx', aiohttp's, fsspec's, datasets' own
-            raise self._explained(error, split, datasets) from None
+        """The column text of one split, as it arrives.
 
-    def _explained(self, error: Exception, split: str, datasets: Any) -> InputError:
-        if self.reason:
-            return HubUnreachableError(self.name, self.reason)
-        first_line = str(error).strip().partition("\n")[0] or type(error).__name__
-        if isinstance(error, datasets.exceptions.DatasetNotFoundError):
-            return InputError(f"hub_name must be a data set of the hub, but: {first_line}")
-        if isinstance(error, ValueError):
-            return InputError(f"{self.name} must have a readable split {split}, but: {first_line}")
-        return HubUnreachableError(self.name, first_line)
+        Raises:
+            HubUnreachableError: the hub stopped answering, or the local copy does not have it.
+            InputError: there is no such data set, split or column.
+        """
+        offline = dict.fromkeys(_OFFLINE, "1" if self.reason else "0")
+        command = [sys.executable, "-m", "gpt.hub", self.name, split]
+        with subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=os.environ | offline,
+        ) as reader:
+            assert reader.stdout
+            patience = Timer(START_SECONDS, reader.kill)
+            patience.start()
+            try:
+                for line in reader.stdout:
+                    patience.cancel()
+                    said = json.loads(line)
+                    if not isinstance(said, str):
+                        break
+                    yield said
+                else:
+                    killed = reader.wait() < 0
+                    late = f"no story arrived within {START_SECONDS:g} s"
+                    said = {"unreachable": late if killed else "the reading broke off"}
+            finally:
+                patience.cancel()
+                reader.kill()
+        self._check_end(said)
+
+    def _check_end(self, said: dict[str, str]) -> None:
+        """Raise what the reader's last line says, if anything."""
+        if said and self.reason:
+            raise HubUnreachableError(self.name, self.reason)
+        if "unreachable" in said:
+            raise HubUnreachableError(self.name, said["unreachable"])
+        if "unusable" in said:
+            raise InputError(said["unusable"])
 
 
 def _offline_reason(name: str) -> str | None:
-    from huggingface_hub import constants
-
-    for variable in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
+    for variable in _OFFLINE:
         if os.environ.get(variable, "").upper() in _TRUE:
             return f"{variable} is set"
-    return unanswered(f"{constants.ENDPOINT}/api/datasets/{name}")
+    endpoint = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+    return unanswered(f"{endpoint.rstrip('/')}/api/datasets/{name}")
 
 
 def _kept(name: str) -> bool:
     """Whether `datasets` may have a copy: importing it to ask takes seconds."""
-    from huggingface_hub import constants
-
-    folder = Path(os.environ.get("HF_DATASETS_CACHE", Path(constants.HF_HOME) / "datasets"))
+    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    home = os.environ.get("HF_HOME") or Path(caches) / "huggingface"
+    folder = Path(os.environ.get("HF_DATASETS_CACHE") or Path(home) / "datasets")
     owner, _, _ = name.rpartition("/")
     return any(folder.glob(f"{owner}___*" if owner else "*"))
+
+
+def _read(name: str, split: str) -> Iterator[str | dict[str, str]]:
+    """The stories of a split, then {} or why there are no more."""
+    from datasets.exceptions import DatasetNotFoundError
+
+    try:
+        yield from texts(name, name, split=split)
+        yield {}
+    except InputError as error:
+        yield {"unusable": str(error)}
+    except DatasetNotFoundError as error:
+        yield {"unusable": f"hub_name must be a data set of the hub, but: {first_line(error)}"}
+    except ValueError as error:
+        yield {"unusable": f"{name} must have a readable split {split}, but: {first_line(error)}"}
+    except Exception as error:  # requests', httpx', aiohttp's, fsspec's own
+        yield {"unreachable": first_line(error)}
+
+
+if __name__ == "__main__":
+    for said in _read(*sys.argv[1:]):
+        print(json.dumps(said))

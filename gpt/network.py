@@ -1,6 +1,7 @@
 """Whether a host answers, decided within seconds: libraries that fetch things retry for minutes."""
 
-import threading
+from queue import Empty, SimpleQueue
+from threading import Thread
 
 import requests
 
@@ -13,12 +14,13 @@ def unanswered(address: str, seconds: float = PROBE_SECONDS) -> str | None:
     Proxies and certificates are those of the environment. A refusal to serve without a key (401), a
     missing page (404) and "too many requests" (429) are answers: the host is there.
     """
-    found: list[str | None] = []
-    # A thread, because no time-out reaches the look-up of a name, which can hang as well.
-    asking = threading.Thread(target=lambda: found.append(_ask(address, seconds)), daemon=True)
-    asking.start()
-    asking.join(seconds)
-    return found[0] if found else f"{address} did not answer within {seconds:g} s"
+    answer: SimpleQueue[str | None] = SimpleQueue()
+    # In a thread, because no time-out of requests reaches the look-up of a name.
+    Thread(target=lambda: answer.put(_ask(address, seconds)), daemon=True).start()
+    try:
+        return answer.get(timeout=seconds)
+    except Empty:
+        return f"{address} did not answer within {seconds:g} s"
 
 
 def _ask(address: str, seconds: float) -> str | None:
@@ -31,6 +33,6 @@ def _ask(address: str, seconds: float) -> str | None:
         return f"the certificate of {address} is not trusted"
     except requests.exceptions.Timeout:
         return f"{address} did not answer within {seconds:g} s"
-    except requests.exceptions.RequestException:
+    except (ValueError, OSError):  # requests' other errors are OSErrors; ValueError: no address
         return f"{address} cannot be reached"
     return None if status in (200, 401, 404, 429) else f"{address} answered with status {status}"

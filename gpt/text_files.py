@@ -6,10 +6,9 @@ Knows nothing of other sources. Add a format by adding one reader and one READER
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from gpt.errors import InputError
-from gpt.hub import quiet_datasets
+from gpt.tables import first_line, texts
 from gpt.tokenizer import END_OF_TEXT
 
 # train.txt, valid-00000-of-00001.parquet, TinyStoriesV2-GPT4-train.txt; but not constraint.txt,
@@ -118,32 +117,15 @@ def _table(builder: str) -> Callable[[Path], Iterator[str]]:
     def reader(path: Path) -> Iterator[str]:
         if path.stat().st_size == 0:
             return
-        datasets = quiet_datasets(offline=True)
         try:
-            rows = datasets.load_dataset(
-                builder, data_files=str(path), split="train", streaming=True
-            )
-            columns = rows.column_names or list(next(iter(rows)))  # the latter says what is wrong
-            if "text" not in columns:
-                raise InputError(f"{path} must have a column text, but has: {', '.join(columns)}.")
-            for batch in rows.select_columns(["text"]).with_format("arrow").iter(1_000):
-                yield from _strings(batch["text"].to_pylist(), path)
-        except (InputError, GeneratorExit):
+            yield from texts(str(path), builder, data_files=str(path), split="train")
+        except InputError:
             raise
         except Exception as error:  # pyarrow, json and datasets each raise their own
-            first_line = str(error).strip().partition("\n")[0]
-            raise InputError(f"{path} must be a {path.suffix} file, but: {first_line}") from None
+            what = first_line(error)
+            raise InputError(f"{path} must be a {path.suffix} file, but: {what}") from None
 
     return reader
-
-
-def _strings(values: list[Any], path: Path) -> Iterator[str]:
-    """The values that are there: a row without text is no story."""
-    for value in values:
-        if isinstance(value, str):
-            yield value
-        elif value is not None:
-            raise InputError(f"{path} must hold strings in its column text, but got {value!r:.60}.")
 
 
 READERS: dict[str, Callable[[Path], Iterator[str]]] = {

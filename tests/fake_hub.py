@@ -5,6 +5,8 @@ import io
 import json
 import re
 import threading
+import time
+from collections.abc import Collection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -23,14 +25,18 @@ def parquet_bytes(column: str, values: list[str], row_group_size: int = 1_000) -
 
 
 class FakeHub(ThreadingHTTPServer):
-    """Serves data sets, each a dictionary of files; counts the bytes that it sent of each."""
+    """Serves data sets, each a dictionary of files; counts the bytes that it sent of each.
+
+    Of those that are stuck, it tells everything and sends no parquet file.
+    """
 
     daemon_threads = True
 
-    def __init__(self, data_sets: dict[str, dict[str, bytes]]) -> None:
+    def __init__(self, data_sets: dict[str, dict[str, bytes]], stuck: Collection[str] = ()) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         readme = {"README.md": b"---\nlicense: mit\n---\n"}
         self.data_sets = {name: readme | files for name, files in data_sets.items()}
+        self.stuck = stuck
         self.bytes_sent = dict.fromkeys(data_sets, 0)
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
@@ -69,6 +75,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _file(self, file: str) -> None:
         content = self.files.get(file)
+        if self.name in self.server.stuck and file.endswith(".parquet"):
+            time.sleep(30)
         if content is None:
             self._send(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
             return

@@ -1,6 +1,5 @@
 """The hub, played by a server on 127.0.0.1: what is read, and how soon it is given up."""
 
-import json
 import os
 import socket
 import subprocess
@@ -8,12 +7,13 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from fake_hub import FakeHub, parquet_bytes
-from huggingface_hub import constants
 
+from gpt.config import DataConfig
+from gpt.data import TokenData, prepare
+from gpt.errors import InputError
 from gpt.hub import HubDataset, HubUnreachableError
 from gpt.network import unanswered
 
@@ -29,29 +29,6 @@ def data_set(column: str, train: list[str], validation: list[str] | None) -> dic
     return files
 
 
-# Prints, as JSON, what prepare() made of each source. Run in processes of its own, because `datasets`
-# reads HF_ENDPOINT and HF_HOME when it is imported.
-PROGRAM = """
-import json, sys
-from gpt.config import DataConfig
-from gpt.data import prepare
-from gpt.errors import InputError
-said = {}
-for name, values in json.loads(sys.argv[1]).items():
-    lines = []
-    try:
-        data = prepare(DataConfig(bpe_vocab_size=270, **values), lines.append)
-        text = data.encoding().decode(data.train.tolist())
-        said[name] = {"meta": data.meta.model_dump(), "train": text.split("<|endoftext|>")[:-1]}
-    except InputError as error:
-        said[name] = {"error": str(error)}
-    said[name]["lines"] = lines
-print(json.dumps(said))
-"""
-
-Said = dict[str, dict[str, Any]]
-
-
 @pytest.fixture(scope="module")
 def hub() -> Iterator[FakeHub]:
     long = [f"{number} {'once upon a time ' * 60}" for number in range(90_000)]  # 93 MB
@@ -60,62 +37,33 @@ def hub() -> Iterator[FakeHub]:
         "someone/Long": data_set("text", long, VALIDATION),
         "someone/NoColumn": data_set("story", TRAIN, VALIDATION),
         "someone/NoSplit": data_set("text", TRAIN, None),
-        "other/Kept": data_set("text", TRAIN, VALIDATION),
+        "someone/Stuck": data_set("text", TRAIN, VALIDATION),
     }
-    with FakeHub(data_sets) as server:
+    with FakeHub(data_sets, stuck={"someone/Stuck"}) as server:
         yield server
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where both processes keep what they read."""
-    return tmp_path_factory.mktemp("home")
+@pytest.fixture(autouse=True)
+def hf_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty cache of `datasets`, and no setting of this machine."""
+    for name in [name for name in os.environ if name.startswith("HF_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
 
-@pytest.fixture(scope="module")
-def online(hub: FakeHub, home: Path) -> Said:
-    """What prepare() says while the hub answers; then `datasets` makes a copy of other/Kept."""
-    stories = {"hub_name": "someone/Stories"}
-    questions = {
-        "whole": {"source": "hub"} | stories,
-        "limited": {"source": "auto", "max_stories": 10} | stories,
-        "long": {"source": "hub", "max_stories": 100, "hub_name": "someone/Long"},
-        "no such data set": {"source": "auto", "hub_name": "no/such"},
-        "no column": {"source": "hub", "hub_name": "someone/NoColumn"},
-        "no split": {"source": "hub", "hub_name": "someone/NoSplit"},
-    }
-    keep = "import datasets; datasets.load_dataset('other/Kept')"
-    return ask(PROGRAM + keep, hub.url, home, questions)
+@pytest.fixture
+def at_hub(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> FakeHub:
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    return hub
 
 
-@pytest.fixture(scope="module")
-def offline(online: Said, home: Path) -> Said:
-    """What prepare() says, after that, while the hub does not answer."""
-    questions = {
-        "prepared": {"source": "auto", "hub_name": "someone/Stories"},
-        "kept": {"source": "auto", "hub_name": "other/Kept", "max_stories": 10},
-        "unknown": {"source": "hub", "hub_name": "someone/Stories", "max_stories": 5},
-        "other of the kept one's owner": {"source": "hub", "hub_name": "other/Stories"},
-    }
-    return ask(PROGRAM, refused(), home, questions)
+def config(**values: object) -> DataConfig:
+    return DataConfig(hub_name="someone/Stories", bpe_vocab_size=270).model_copy(update=values)
 
 
-def ask(program: str, endpoint: str, home: Path, questions: dict[str, dict[str, object]]) -> Said:
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
-    own = {"HF_ENDPOINT": endpoint, "HF_HOME": str(home / "hf"), "NO_PROXY": "127.0.0.1"}
-    own["SQUEN_SWEEP_CACHE"] = str(home / "cache")
-    done = subprocess.run(
-        [sys.executable, "-c", program, json.dumps(questions)],
-        cwd=Path(__file__).parents[1],
-        env=kept | own,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    said: Said = json.loads(done.stdout)
-    return said
+def train_of(data: TokenData) -> list[str]:
+    return data.encoding().decode(data.train.tolist()).split("<|endoftext|>")[:-1]
 
 
 def refused() -> str:
@@ -134,58 +82,63 @@ def silent() -> Iterator[str]:
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"
 
 
-def test_the_splits_of_a_data_set_are_read_and_share_no_story(online):
-    whole = online["whole"]
-    assert whole["train"] == TRAIN[:3] + TRAIN[4:]  # the fourth is a validation story
-    assert whole["meta"]["validation_stories"] == 3  # one is empty
-    assert (whole["meta"]["kind"], whole["meta"]["name"]) == ("hub", "someone/Stories")
-    assert whole["meta"]["notice"] is None
+@pytest.mark.usefixtures("cache", "at_hub")
+def test_a_data_set_of_the_hub_is_read_once_and_then_served_without_the_hub(monkeypatch):
+    data = prepare(config(source="hub"))
+    assert train_of(data) == TRAIN[:3] + TRAIN[4:]  # the fourth is a validation story
+    assert data.meta.validation_stories == 3  # one is empty
+    assert (data.meta.kind, data.meta.name) == ("hub", "someone/Stories")
+    assert data.meta.notice is None
+    monkeypatch.setenv("HF_ENDPOINT", refused())
+    lines: list[str] = []
+    assert prepare(config(source="auto"), lines.append).folder == data.folder
+    assert lines == []
 
 
-def test_auto_takes_the_hub_where_it_answers(online):
-    assert online["limited"]["meta"]["kind"] == "hub"
-    assert online["limited"]["train"] == [*TRAIN[:3], *TRAIN[4:11]]
+@pytest.mark.usefixtures("cache")
+def test_auto_takes_the_hub_where_it_answers_and_downloads_no_more_than_it_needs(at_hub):
+    data = prepare(config(source="auto", hub_name="someone/Long", max_stories=100))
+    assert data.meta.kind == "hub"
+    assert data.meta.train_stories == 100
+    size = sum(len(content) for content in at_hub.data_sets["someone/Long"].values())
+    assert at_hub.bytes_sent["someone/Long"] < 0.5 * size  # datasets asks for 32 MB at a time
 
 
-@pytest.mark.usefixtures("online")
-def test_a_limit_of_stories_is_a_limit_of_download(hub):
-    size = sum(len(content) for content in hub.data_sets["someone/Long"].values())
-    assert hub.bytes_sent["someone/Long"] < 0.5 * size  # datasets asks for 32 MB at a time
+@pytest.mark.usefixtures("at_hub")
+def test_what_datasets_keeps_is_read_without_the_hub(monkeypatch):
+    keep = "import datasets; datasets.load_dataset('someone/Stories')"
+    subprocess.run([sys.executable, "-c", keep], capture_output=True, check=True, timeout=120)
+    monkeypatch.setenv("HF_ENDPOINT", refused())
+    assert list(HubDataset("someone/Stories").stories("train")) == TRAIN
+    with pytest.raises(HubUnreachableError, match="cannot be reached"):
+        list(HubDataset("someone/Long").stories("train"))
 
 
+@pytest.mark.usefixtures("at_hub")
 @pytest.mark.parametrize(
-    ("question", "message"),
+    ("name", "message"),
     [
-        ("no such data set", "hub_name must be a data set of the hub"),
-        ("no column", "someone/NoColumn must have a column text, but has story"),
-        ("no split", "someone/NoSplit must have a readable split validation"),
+        ("no/such", "hub_name must be a data set of the hub"),
+        ("someone/NoColumn", "someone/NoColumn must have a column text, but has: story"),
+        ("someone/NoSplit", "someone/NoSplit must have a readable split validation"),
     ],
 )
-def test_a_data_set_that_cannot_be_used_is_refused_in_one_line(online, question, message):
-    error = online[question]["error"]
-    assert message in error
-    assert "\n" not in error
+def test_a_data_set_that_cannot_be_used_is_refused_in_one_line(name, message):
+    with pytest.raises(InputError, match=message) as caught:
+        list(HubDataset(name).stories("validation"))
+    assert "\n" not in str(caught.value)
 
 
-def test_what_was_prepared_is_served_without_the_hub(online, offline):
-    assert offline["prepared"]["meta"] == online["whole"]["meta"]
-    assert offline["prepared"]["lines"] == []
-
-
-def test_what_datasets_keeps_is_read_without_the_hub(offline):
-    assert offline["kept"]["meta"]["kind"] == "hub"
-    assert offline["kept"]["train"] == [*TRAIN[:3], *TRAIN[4:11]]
-
-
-@pytest.mark.parametrize("question", ["unknown", "other of the kept one's owner"])
-def test_what_nobody_keeps_is_refused_without_the_hub(offline, question):
-    assert "cannot be had: http://127.0.0.1" in offline[question]["error"]
-    assert "--data built-in" in offline[question]["error"]
+@pytest.mark.usefixtures("at_hub")
+def test_a_hub_that_answers_but_sends_no_story_is_given_up(monkeypatch):
+    monkeypatch.setattr("gpt.hub.START_SECONDS", 6.0)
+    with pytest.raises(HubUnreachableError, match="no story arrived within 6 s"):
+        list(HubDataset("someone/Stuck").stories("train"))
 
 
 def given_up(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> tuple[str, float]:
     """Why and after how many seconds the hub at an address was given up."""
-    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+    monkeypatch.setenv("HF_ENDPOINT", endpoint)
     start = time.monotonic()
     with pytest.raises(HubUnreachableError) as caught:
         HubDataset("someone/Stories")
@@ -211,7 +164,11 @@ def test_a_hub_that_never_answers_is_given_up_within_five_seconds(silent, monkey
 
 
 def test_a_look_up_of_a_name_that_hangs_is_given_up_within_five_seconds(monkeypatch):
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **options: time.sleep(8))
+    def look_up(*args: object, **options: object) -> None:
+        time.sleep(4)
+        raise socket.gaierror
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
     reason, seconds = given_up("http://a.host.whose.name.server.sleeps", monkeypatch)
     assert reason.endswith("did not answer within 3 s")
     assert seconds < 5
