@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from optuna.storages import RDBStorage
 
     from sweep.driver import Summary
+
+USAGE_ERROR: Any = typer.BadParameter.__base__  # typer exports only this subclass of it
 
 app = typer.Typer(
     name="squen-sweep",
@@ -243,10 +245,30 @@ def sample(
 def main() -> None:
     """Run the command line; what the user can mend is one line on stderr and exit code 2."""
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        _refuse(str(error))
+    except (typer.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except USAGE_ERROR as error:
+        if len(sys.argv) == 1:  # no command: the error is the help
+            error.show()
+            sys.exit(2)
+        _refuse(f"{error.format_message().rstrip('.')}; see {shlex.join(_command())} --help.")
+
+
+def _refuse(message: str) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _command() -> list[str]:
+    """What was called, without its options."""
+    names = {
+        command.name or getattr(command.callback, "__name__", "")
+        for command in app.registered_commands
+    }
+    return ["squen-sweep", *(word for word in sys.argv[1:2] if word in names)]
 
 
 def _report_of(summary: "Summary", runs: Path, storage: str, quiet: bool) -> Path | None:

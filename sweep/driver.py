@@ -29,7 +29,13 @@ from sweep.progress import Listener
 from sweep.pruning import should_prune
 from sweep.sampling import next_arm, next_params
 from sweep.spec import StudySpec
-from sweep.storage import DEFAULT_STORAGE, open_storage, open_study, record_evaluation
+from sweep.storage import (
+    DEFAULT_STORAGE,
+    check_storage,
+    open_storage,
+    open_study,
+    record_evaluation,
+)
 
 POLL_SECONDS = 0.1  # between two looks at the events; a look costs well under a millisecond
 MAX_CRASHES = 2  # at the same step, until a trial counts as failed
@@ -69,6 +75,7 @@ class Running:
     end: Event | None = None  # the event with which the process said goodbye
     pruned: bool = False
     crashes: list[int] = field(default_factory=list)  # the last step known at each crash
+    told: int = 0  # signals that have been passed on
 
 
 def run(
@@ -102,6 +109,7 @@ def run(
     if workers is not None and workers < 1:
         raise InputError(f"workers must be at least 1, but got {workers}.")
     slots = plan_slots(resolve_device(device), workers, cuda_devices())
+    check_storage(storage)
     with listener, ExitStack() as stack:
         tokens = prepare(data, listener.message)  # bad data is found before anything is written
         tokens.require(spec.block_size)
@@ -137,6 +145,7 @@ class Driver:
         self.listener = listener
         self.running: list[Running] = []
         self.signals: list[int] = []  # received so far
+        self.announced = False  # that the sweep is stopping
 
     def run(self, total: int) -> Summary:
         """Launch, follow and tell until `total` trials are finished or a signal says stop."""
@@ -147,6 +156,7 @@ class Driver:
         with self._signals_noted():
             try:
                 while not complete:
+                    self._obey_signals()
                     self._follow_all(total)
                     if not self.signals:
                         self._fill_slots(pending, total)
@@ -324,21 +334,26 @@ class Driver:
     def _signals_noted(self) -> Iterator[None]:
         """The first signal stops every trial at a checkpoint; a second one, at once."""
         numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        before = {number: signal.signal(number, self._on_signal) for number in numbers}
+        before = {number: signal.signal(number, self._note_signal) for number in numbers}
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+    def _note_signal(self, number: int, frame: FrameType | None) -> None:
+        """Only notes it: the loop may be anywhere, also in the middle of a line of output."""
         self.signals.append(number)
+
+    def _obey_signals(self) -> None:
         for running in self.running:
-            if len(self.signals) == 1:
-                running.process.stop()
-            else:
+            if running.told < 2 <= len(self.signals):
                 running.process.kill()
-        if len(self.signals) == 1:
+            elif running.told < 1 <= len(self.signals):
+                running.process.stop()
+            running.told = len(self.signals)
+        if self.signals and not self.announced:
+            self.announced = True
             self.listener.message("stopping at a checkpoint; once more to stop at once")
 
     def _show_counts(self, total: int) -> None:

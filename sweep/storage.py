@@ -76,10 +76,15 @@ def sqlite_path(url: str) -> Path | None:
     return Path(parsed.database) if parsed.drivername == "sqlite" and parsed.database else None
 
 
+def check_storage(storage: str) -> None:
+    """Raise InputError if a SQLite storage is there and is no database; writes nothing."""
+    path = sqlite_path(storage_url(storage))
+    if path and path.exists():
+        _check_header(path)
+
+
 def _check_sqlite_file(path: Path, create: bool) -> None:
     """Refuse what SQLite would silently create or misread."""
-    if path.is_dir():
-        raise InputError(f"storage {path} must be a file, but it is a folder.")
     if not path.exists():
         if not create:
             raise InputError(
@@ -93,6 +98,14 @@ def _check_sqlite_file(path: Path, create: bool) -> None:
                 f"storage {path} must be in a folder, but {error.strerror}: {error.filename}."
             ) from None
         return
+    _check_header(path)
+    if not create:
+        _check_tables(path)
+
+
+def _check_header(path: Path) -> None:
+    if path.is_dir():
+        raise InputError(f"storage {path} must be a file, but it is a folder.")
     try:
         with path.open("rb") as file:
             header = file.read(len(SQLITE_HEADER))
@@ -103,8 +116,6 @@ def _check_sqlite_file(path: Path, create: bool) -> None:
             f"storage {path} must be a SQLite database, but it is another kind of file; "
             f"it was not touched. Pass another --storage."
         )
-    if not create:
-        _check_tables(path)
 
 
 def _check_tables(path: Path) -> None:
