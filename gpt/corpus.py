@@ -135,7 +135,10 @@ def _built_in(max_stories: int | None, progress: Progress) -> Corpus:
 
 
 def _hub(name: str, max_stories: int | None, progress: Progress) -> Corpus:
+    progress(f"asking the Hugging Face hub for {name}")
     data_set = HubDataset(name)
+    if data_set.reason:
+        progress(f"reading the copy of {name} that `datasets` keeps, because {data_set.reason}")
     limit = max_stories and HUB_VALIDATION_STORIES
     validation = list(islice(_clean(data_set.stories("validation")), limit))
     stories = _counted(_clean(data_set.stories("train")), name, progress)

@@ -30,6 +30,7 @@ from gpt.hub import HubUnreachableError
 from gpt.token_files import Meta
 
 PADDING = -1  # the target of a position behind a story's end: no token, no part of a loss
+_FINGERPRINT = "[0-9a-f]{16}"
 
 Tokens = npt.NDArray[np.uint16]
 
@@ -139,7 +140,7 @@ def prepare(data: DataConfig, progress: Progress = lambda message: None) -> Toke
             cannot be written, or the text is not the one of data.fingerprint.
     """
     if data.fingerprint is not None:
-        if not re.fullmatch("[0-9a-f]{16}", data.fingerprint):
+        if not re.fullmatch(_FINGERPRINT, data.fingerprint):
             raise InputError(
                 f"fingerprint must be 16 hexadecimal digits, but got {data.fingerprint!r}."
             )
@@ -214,7 +215,10 @@ def _from_source(data: DataConfig, progress: Progress) -> TokenData:
 
 
 def _indexed(index: Path) -> TokenData | None:
-    return _open(index.read_text(encoding="ascii")) if index.exists() else None
+    if not index.exists():
+        return None
+    fingerprint = index.read_text(encoding="ascii", errors="replace")
+    return _open(fingerprint) if re.fullmatch(_FINGERPRINT, fingerprint) else None
 
 
 def _open(fingerprint: str) -> TokenData | None:

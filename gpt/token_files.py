@@ -42,6 +42,7 @@ class Meta(BaseModel):
     validation_tokens: int
     validation_bytes: int
     text_sha256: str  # of both splits
+    file_sizes: dict[str, int]  # of every other file here, in bytes
 
 
 class Identity(NamedTuple):
@@ -74,8 +75,15 @@ def write(
     progress: Progress,
 ) -> None:
     """Fill an empty folder; all of it is on the disk when this returns."""
-    train_bytes = sum(len(story.encode()) for story in text.train)
+    train_tokens = _write_tokens(folder / "train.bin", text.train, encoding, progress)
+    validation_tokens = _write_tokens(folder / "val.bin", text.validation, encoding, progress)
     validation_bytes = np.array([len(story.encode()) for story in text.validation])
+    np.save(folder / "val_bytes.npy", validation_bytes)
+    if text.validation_nats is not None:
+        np.save(folder / "val_nats.npy", np.array(text.validation_nats))
+    tokenizer.save(encoding, folder / "tokenizer.json")
+    # nanoGPT takes the vocabulary's size from a pickle; nothing of ours ever loads one
+    (folder / "meta.pkl").write_bytes(pickle.dumps({"vocab_size": encoding.n_vocab}))
     meta = Meta(
         format_version=FORMAT_VERSION,
         fingerprint=identity.fingerprint,
@@ -85,19 +93,14 @@ def write(
         tokenizer=encoding.name,
         vocab_size=encoding.n_vocab,
         train_stories=len(text.train),
-        train_tokens=_write_tokens(folder / "train.bin", text.train, encoding, progress),
-        train_bytes=train_bytes,
+        train_tokens=train_tokens,
+        train_bytes=sum(len(story.encode()) for story in text.train),
         validation_stories=len(text.validation),
-        validation_tokens=_write_tokens(folder / "val.bin", text.validation, encoding, progress),
+        validation_tokens=validation_tokens,
         validation_bytes=int(validation_bytes.sum()),
         text_sha256=identity.text_sha256,
+        file_sizes={file.name: file.stat().st_size for file in folder.iterdir()},
     )
-    np.save(folder / "val_bytes.npy", validation_bytes)
-    if text.validation_nats is not None:
-        np.save(folder / "val_nats.npy", np.array(text.validation_nats))
-    tokenizer.save(encoding, folder / "tokenizer.json")
-    # nanoGPT takes the vocabulary's size from a pickle; nothing of ours ever loads one
-    (folder / "meta.pkl").write_bytes(pickle.dumps({"vocab_size": encoding.n_vocab}))
     (folder / "meta.json").write_text(meta.model_dump_json(indent=2), encoding="utf-8")
     for path in (*folder.iterdir(), folder):
         sync(path)
@@ -107,8 +110,8 @@ def read_meta(folder: Path) -> Meta | None:
     """What a folder holds; None where it is missing, not whole, or of another format version."""
     try:
         meta = Meta.model_validate_json((folder / "meta.json").read_bytes())
-        sizes = {"train.bin": meta.train_tokens, "val.bin": meta.validation_tokens}
-        whole = all((folder / name).stat().st_size == 2 * n for name, n in sizes.items())
+        sizes = meta.file_sizes.items()
+        whole = all((folder / name).stat().st_size == size for name, size in sizes)
     except (OSError, ValidationError):
         return None
     return meta if whole and meta.format_version == FORMAT_VERSION else None
