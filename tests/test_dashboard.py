@@ -18,12 +18,12 @@ from sweep.dashboard import address, make_server, serve
 from sweep.storage import open_storage
 
 
-@pytest.fixture
-def stored(tmp_path: Path) -> StoredStudy:
-    return StoredStudy(tmp_path)
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> StoredStudy:
+    return StoredStudy(tmp_path_factory.mktemp("stored"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def server(stored: StoredStudy) -> Iterator[WSGIServer]:
     """A server of the stored study, from a storage of its own, on a free port."""
     with make_server(open_storage(str(stored.path)), port=0) as server:

@@ -16,10 +16,15 @@ from sweep.plot_style import PALETTE, add_floor, arm_colours, arm_symbols, plain
 ARMS = ["cross_entropy", "squentropy"]
 
 
-@pytest.fixture
-def stored(tmp_path: Path) -> StoredStudy:
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> StoredStudy:
+    """Only read by the tests."""
+    return filled(tmp_path_factory.mktemp("stored"))
+
+
+def filled(folder: Path) -> StoredStudy:
     """Two arms: complete, pruned, diverged and running trials, and a baseline of each arm."""
-    stored = StoredStudy(tmp_path)
+    stored = StoredStudy(folder)
     stored.add("cross_entropy", [200.0, 100.0], origin="baseline:usual", learning_rate=6e-4)
     stored.add("squentropy", [210.0, 120.0], origin="baseline:usual", learning_rate=6e-4)
     stored.add("cross_entropy", [150.0, 60.0], learning_rate=3e-3, n_layer=4)
@@ -159,7 +164,8 @@ def test_floor_is_a_level_line_over_the_whole_figure(stored):
 # Best so far
 
 
-def test_plot_best_so_far_steps_down_and_marks_improvements(stored):
+def test_plot_best_so_far_steps_down_and_marks_improvements(tmp_path):
+    stored = filled(tmp_path)
     stored.add("cross_entropy", [70.0])
     figure = plots.plot_best_so_far(tables(stored)[1], ARMS)
     line = trace_of(figure, "cross_entropy")
@@ -180,7 +186,8 @@ def test_slice_data_has_every_finished_trial_with_its_baseline(stored):
     assert plain(data["perplexity"]) == [100.0, 120.0, 60.0, 250.0, None]
 
 
-def test_slice_data_leaves_out_trials_without_the_parameter(stored):
+def test_slice_data_leaves_out_trials_without_the_parameter(tmp_path):
+    stored = filled(tmp_path)
     stored.add("squentropy", [80.0], square_weight=0.5)
     data = plots.slice_data(tables(stored)[1], "square_weight")
     assert data["number"].tolist() == [6]
@@ -232,7 +239,8 @@ def test_plot_slice_keeps_equal_integers_of_two_arms_apart(stored):
     assert right - left < 0.5
 
 
-def test_plot_slice_puts_a_value_far_above_the_frame_at_its_edge(stored):
+def test_plot_slice_puts_a_value_far_above_the_frame_at_its_edge(tmp_path):
+    stored = filled(tmp_path)
     stored.add("cross_entropy", [2e7])
     trials, space = tables(stored)[1], results.search_space(stored.study)
     figure = plots.plot_slice(trials, "learning_rate", ARMS, space["learning_rate"])
