@@ -225,6 +225,11 @@ def train(
     check_device(config.device)
     data = prepare(config.data)
     data.require(config.block_size)
+    if config.vocab_size != data.meta.vocab_size:
+        raise InputError(
+            f"vocab_size must be the tokenizer's {data.meta.vocab_size}, "
+            f"but got {config.vocab_size}; change it in the configuration."
+        )
     run = Run(config, data)
     saved = None
     if run_dir:

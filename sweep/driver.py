@@ -382,8 +382,15 @@ class Driver:
 
 def _pinned(data: DataConfig, tokens: TokenData) -> DataConfig:
     """The configuration that finds exactly these tokens again, here or on another machine."""
-    source = {"hub": "hub", "built-in": "built-in"}.get(tokens.meta.kind, data.source)
-    return data.model_copy(update={"source": source, "fingerprint": tokens.meta.fingerprint})
+    meta = tokens.meta
+    changes: dict[str, Any] = {"fingerprint": meta.fingerprint}
+    if meta.kind == "files":
+        changes["source"] = str(Path(data.source).resolve())
+    else:  # what "auto" turned out to be
+        changes["source"] = meta.kind
+    if data.tokenizer == "bpe":  # a text of few words may hold fewer than were asked for
+        changes["bpe_vocab_size"] = meta.vocab_size
+    return data.model_copy(update=changes)
 
 
 def _data_facts(tokens: TokenData, spec: StudySpec) -> dict[str, Any]:

@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Iterator
 from http.client import HTTPConnection, HTTPResponse
-from pathlib import Path
 from threading import Thread
 from wsgiref.simple_server import WSGIServer
 
@@ -99,8 +98,8 @@ def test_dashboard_of_a_missing_database_creates_none(tmp_path):
 def test_serve_prints_its_address_and_ends_at_ctrl_c(stored):
     code = f"from sweep.dashboard import serve; serve({str(stored.path)!r}, port=0)"
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    with process:
-        line = process.stdout.readline()
-        process.send_signal(signal.SIGINT)
+    line = process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
     assert f"dashboard of {stored.path}: http://127.0.0.1:" in line
     assert process.returncode == 0

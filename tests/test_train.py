@@ -154,6 +154,11 @@ def test_a_device_that_is_not_there_is_refused(text: Path):
         next(train(tiny_config(text, device="cuda:63")))
 
 
+def test_a_vocabulary_that_is_not_the_tokenizers_is_refused(text: Path):
+    with pytest.raises(InputError, match="vocab_size must be the tokenizer's 280, but got 300"):
+        next(train(tiny_config(text, vocab_size=300)))
+
+
 def test_text_shorter_than_a_block_is_refused(text: Path):
     with pytest.raises(InputError, match="block_size"):
         next(train(tiny_config(text, block_size=100_000)))
