@@ -46,6 +46,12 @@ class Stored:
         return dict(self.study.user_attrs["data"])
 
     @property
+    def progress(self) -> tuple[int, int]:
+        """Finished trials, and how many there are to be."""
+        finished = int((~self.trials["outcome"].isin(results.UNFINISHED)).sum())
+        return finished, self.study.user_attrs["n_trials"]
+
+    @property
     def complete(self) -> pd.DataFrame:
         """The rows of complete trials, the lowest perplexity first."""
         complete = self.trials[self.trials["outcome"] == "complete"]
@@ -124,13 +130,13 @@ def facts(stored: Stored) -> list[tuple[str, str]]:
 
 def _study_facts(stored: Stored) -> list[tuple[str, str]]:
     attributes, complete = stored.study.user_attrs, stored.complete
-    finished = (~stored.trials["outcome"].isin(results.UNFINISHED)).sum()
+    finished, asked = stored.progress
     seed = stored.spec["train"].get("seed", TrainConfig.model_fields["seed"].default)
     ranges = (f"{name} {_range(space)}" for name, space in stored.parameters.items())
     steps, tokens = complete["last_step"].max(), complete["tokens"].max()
     return [
         ("Study", f"{stored.study.study_name}, specification {attributes['spec_digest'][:12]}"),
-        ("Trials", f"{finished} of {attributes['n_trials']} finished, all with seed {seed}"),
+        ("Trials", f"{finished} of {asked} finished, all with seed {seed}"),
         ("Length", f"{steps:,.0f} steps or {tokens:,.0f} training tokens for a complete trial"),
         ("Searched", "; ".join(ranges)),
         ("Sampler", _sampler(stored.spec["sampler"])),

@@ -132,6 +132,14 @@ def test_report_answers_with_the_best_of_each_arm_and_their_ratio(page):
     assert "one seed, not confirmed" in text
 
 
+def test_report_says_whether_the_search_is_finished(page, tmp_path):
+    assert "The search is not finished: 6 of 40 trials." in page.text
+    finished = StoredStudy(tmp_path)
+    finished.add("cross_entropy", [60.0])
+    finished.study.set_user_attr("n_trials", 1)
+    assert "not finished" not in page_of(finished).text
+
+
 def test_best_of_arms_have_their_settings_baselines_and_counts(stored):
     first, second = best_of_arms(read(stored.storage, stored.study))
     assert (first.arm, first.number) == ("cross_entropy", 2)
