@@ -1,4 +1,4 @@
-"""The one exception that says "this is yours to mend": a command line prints it as one line and exits 2."""
+"""The one exception that says "this is yours to mend": printed as one line, exit code 2."""
 
 
 class InputError(ValueError):
