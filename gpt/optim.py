@@ -9,7 +9,7 @@ from gpt.model import GPT
 
 
 def make_optimizer(model: GPT, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW with decoupled weight decay on matrices and embeddings only, never on gains and biases."""
+    """AdamW with decoupled weight decay on matrices and embeddings, never on gains and biases."""
     parameters = list(model.parameters())
     groups = [
         {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": config.weight_decay},
