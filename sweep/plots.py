@@ -229,7 +229,7 @@ def _parameter_axis(parameter: str, distribution: BaseDistribution) -> dict[str,
     return axis | {"range": [low - margin, high + margin]}
 
 
-def _whole(extent: int) -> dict[str, Any]:
+def _whole(extent: float) -> dict[str, Any]:
     """Ticks at whole numbers: plotly would label halves as well, rounded."""
     return {"tickformat": "d", "dtick": 1 if extent <= 12 else None}
 
