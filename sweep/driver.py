@@ -118,7 +118,7 @@ def run(
         study = open_study(opened, spec, _data_facts(tokens, spec))
         study.set_user_attr("device", slots[0].device.partition(":")[0])
         study.set_user_attr("n_trials", trials)
-        driver = Driver(study, opened, spec, _pinned(data, tokens), slots, runs, listener)
+        driver = Driver(study, opened, spec, pinned(data, tokens), slots, runs, listener)
         _show_header(driver, storage, tokens)
         return driver.run(trials)
 
@@ -380,7 +380,7 @@ class Driver:
         )
 
 
-def _pinned(data: DataConfig, tokens: TokenData) -> DataConfig:
+def pinned(data: DataConfig, tokens: TokenData) -> DataConfig:
     """The configuration that finds exactly these tokens again, here or on another machine."""
     meta = tokens.meta
     changes: dict[str, Any] = {"fingerprint": meta.fingerprint}
