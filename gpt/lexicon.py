@@ -106,8 +106,8 @@ TRAITS = Options({**WARM.weights, **COLD.weights})
 
 MOODS = words(  # of those who are met on the way
     "sleepy, jolly, plump, elderly, hungry, tall, muddy, clever, quick, merry, curious, silly, "
-    "busy, "
-    "famous, polite, noisy, giggly, nervous, lucky, fluffy, dizzy, puzzled, wise, barefoot"
+    "busy, famous, polite, noisy, giggly, nervous, lucky, fluffy, dizzy, puzzled, wise, barefoot, "
+    "gloomy, bashful, chubby, dreamy, shaggy, daring"
 )
 
 LOOKS = words(
@@ -118,7 +118,8 @@ THINGS = words(
     "kite, drum, bell, lantern, button, ribbon, spoon, teapot, whistle, pillow, marble, blanket, "
     "hat, boat, mirror, candle, feather, pebble, shell, cup, basket, broom, umbrella, apron, "
     "scarf, mitten, puppet, flute, book, map, key, rope, jar, clock, ring, coin, crown, trumpet, "
-    "lamp, bucket"
+    "lamp, bucket, parasol, ladle, violin, locket, magnet, compass, saddle, trowel, thimble, "
+    "toothbrush"
 )
 CLOTHES = words("hat, scarf, coat, cape, vest, bonnet, apron, shawl, belt, sweater")
 
@@ -159,11 +160,11 @@ DAYS = words(
 )
 CHORUS = words(
     "robins, crickets, leaves, clouds, geese, sparrows, shadows, swallows, beetles, branches, "
-    "doves, chickens, snowflakes, puppies, daisies, bells"
+    "doves, chickens, snowflakes, puppies, daisies, bells, kittens, ducklings, fireflies, pinecones"
 )
 SINGING = words(
     "sang, whispered, chattered, danced, hummed, giggled, rustled, waited, murmured, dozed, "
-    "swayed, twirled, grumbled, wobbled, tumbled, trembled"
+    "swayed, twirled, grumbled, wobbled, tumbled, trembled, napped, glittered, paraded, shivered"
 )
 STAGE = words(
     "in the reeds, on the roofs, among the nettles, above the chimneys, beside the brook, near "

@@ -4,8 +4,8 @@ A plot is a generator: it yields the text that must come next, or the `Options` 
 told, and receives what was told. Whatever it remembers (who hid what, who has how many, who is
 kind) decides text far away, so that a model must look back. Knows nothing of probabilities.
 
-Add a plot: write a generator like `sharing` and enter it in PLOTS. A whole story must stay within
-127 words and marks, so that it fits a block of 128 tokens.
+Add a plot: write a generator like `sharing` and enter it in PLOTS. A whole story stays within 120
+words and marks, so that it fits a block of 128 tokens also where a rare word is two of them.
 """
 
 from collections.abc import Callable, Generator
@@ -102,9 +102,7 @@ class Cast:
         return f"{adjective} {noun}"
 
 
-Deed: TypeAlias = (
-    Character | None
-)  # who had the choice to be kind, if anyone: the moral is about them
+Deed: TypeAlias = Character | None  # who could choose to be kind: the moral is about them
 Plot: TypeAlias = Callable[[Cast], Telling[Deed]]
 
 
@@ -119,7 +117,10 @@ def several(count: int, foods: str) -> str:
 
 
 def sharing(cast: Cast) -> Telling[Deed]:
-    """Both pick fruit and ask for some: character decides who gives, counting who has what."""
+    """Both pick fruit and ask for some: character decides who gives, counting who has what.
+
+    Who is refused asks no more.
+    """
     hero, pal = cast.hero, cast.pal
     first = lex.NUMBERS.index((yield lex.HARVEST))
     yield " "
@@ -143,7 +144,10 @@ def sharing(cast: Cast) -> Telling[Deed]:
             count[asker] += wanted
         yield f'. "{"Of course" if giver.warm else "Never"}!" said {giver.name}, so {asker.name} '
         yield f"had {several(count[asker], foods)} and {giver.name} "
-        yield f"had {several(count[giver], foods)}. "
+        left = lex.NUMBERS[count[giver]] if count[giver] else "none"
+        yield f"had {left}. "
+        if not giver.warm:
+            break
     return giver
 
 
@@ -190,8 +194,8 @@ def swapping(cast: Cast) -> Telling[Deed]:
         wanted.append((yield from cast.a_thing()))
         yield f" for the {wanted[-2]}"
     first, second, third = wanted
-    yield f". {pal.name} had {a(third)}. So {pal.name} swapped the {third} for the {second}, "
-    yield f"and the {second} for the {first}. "
+    yield f". {pal.name} had {a(third)}, swapped it for the {second}, "
+    yield f"and swapped that for the {first}. "
     yield f'"Here you are, {hero.name}' if pal.warm else '"Now it is mine'
     yield f'," said {pal.name}. '
     return pal
@@ -231,12 +235,10 @@ def party(cast: Cast) -> Telling[Deed]:
         yield f" gave {hero.him} "
         gifts[(yield from cast.a_thing())] = guest
     yield ". "
-    asked: list[str] = []
-    for _ in range(2):
-        questions = {f'"Who gave you the {gift}?" asked {pal.name}. ': 1.0 for gift in gifts}
-        question = yield Options(questions).without(*asked)
-        asked.append(question)
-        guest = next(guest for gift, guest in gifts.items() if f" {gift}?" in question)
+    for start, by in (('"Who gave you', f" asked {pal.name}."), ('"And', "")):
+        questions = {f'{start} the {gift}?"{by} ': gift for gift in gifts}
+        gift = questions[(yield Options(dict.fromkeys(questions, 1.0)))]
+        guest = gifts.pop(gift)
         answer = "You did!" if guest == pal.name else f"{capital(guest)},"
         yield f'"{answer}" said {hero.name}. '
     return None
@@ -263,7 +265,7 @@ def racing(cast: Cast) -> Telling[Deed]:
     if (yield lex.SPEEDS) == "slower":
         order = [ahead, behind, third]
     yield f" than {order[1]}. "
-    yield f"So {order[0]} won the {prize}, {order[1]} came second, and {order[2]} came last. "
+    yield f"So {order[0]} won the {prize}, and {order[2]} came last. "
     winner = next((friend for friend in (hero, pal) if friend.name == order[0]), None)
     if winner:
         yield '"We can share it' if winner.warm else '"It is all mine'
@@ -297,8 +299,8 @@ def dressing(cast: Cast) -> Telling[Deed]:
         worn[x], worn[y] = worn[y], worn[x]
         last = {x, y}
     one, two, three = wearers
-    yield f"So {one} wore the {worn[one]} {clothes}, {two} wore the {worn[two]} {clothes}, "
-    yield f"and {three} wore the {worn[three]} {clothes}. "
+    yield f"So {one} wore the {worn[one]} {clothes}, {two} the {worn[two]} one, "
+    yield f"and {three} the {worn[three]} one. "
     return None
 
 
@@ -310,7 +312,7 @@ def helping(cast: Cast) -> Telling[Deed]:
     thing = yield from cast.own_thing(loser)
     yield " "
     spot = yield lex.SPOTS
-    yield f' and could not reach it. "Please help me, {helper.name}!" cried {loser.name}. '
+    yield f'. "Please help me, {helper.name}!" cried {loser.name}. '
     if helper.warm:
         yield f'"I am coming!" said {helper.name}, and {helper.he} found the {thing} {spot}. '
     else:
@@ -354,7 +356,7 @@ def opening() -> Telling[Cast]:
     yield " lived "
     home = yield taste(hero.kind, lex.HOMES)
     cast = Cast(hero, hero, home, used={hero.name, hero.trait, hero.kind})
-    yield f". {capital(hero.his)} best friend was "
+    yield f". {capital(hero.his)} friend was "
     cast.pal = yield from character(cast)
     cast.used |= {cast.pal.kind}
     yield ". "
@@ -364,7 +366,7 @@ def opening() -> Telling[Cast]:
 def story() -> Telling[None]:
     """Tell one whole story."""
     cast = yield from opening()
-    scene = yield Options({"One ": 2, "On a ": 1})
+    scene = yield Options({"One ": 3, "On a ": 1})
     weather = yield lex.WEATHERS
     yield " "
     day = yield lex.DAYS
@@ -389,9 +391,8 @@ def story() -> Telling[None]:
 
 def ending(cast: Cast, deed: Deed) -> Telling[None]:
     """Tell the way home, and what is to be learned from the deed, if there was one."""
-    hero, pal = cast.hero, cast.pal
     yield lex.EVENINGS
-    yield f", {hero.name} and {pal.name} were back {cast.home}. "
+    yield f", they were back {cast.home}. "
     if deed is None:
         if (yield Options({'"What a ': 2, '"Good night, ': 1})) == '"What a ':
             yield f'{cast.day}!" said '
