@@ -52,6 +52,8 @@ def save(
     folder = run_dir / "checkpoints"
     folder.mkdir(parents=True, exist_ok=True)
     final = folder / f"step-{step:06d}"
+    if _is_whole(final):  # a run that was continued and stopped again before its next step
+        return
     temporary = folder / f".{final.name}.{os.getpid()}"
     try:
         temporary.mkdir()
@@ -94,11 +96,25 @@ def discard(run_dir: Path) -> None:
     shutil.rmtree(run_dir / "checkpoints", ignore_errors=True)
 
 
-def _read(path: Path, skipped: tuple[str, ...]) -> Checkpoint:
-    manifest = json.loads((path / "state.json").read_text())
+def _is_whole(path: Path) -> bool:
+    try:
+        _verified(path)
+    except (OSError, ValueError, KeyError):
+        return False
+    return True
+
+
+def _verified(path: Path) -> dict[str, Any]:
+    """The manifest of a checkpoint whose files are what it says."""
+    manifest: dict[str, Any] = json.loads((path / "state.json").read_text())
     for name, expected in manifest["sha256"].items():
         if _sha256(path / name) != expected:  # torch and safetensors load a flipped bit silently
             raise ValueError(f"{name} is damaged (its SHA-256 differs)")
+    return manifest
+
+
+def _read(path: Path, skipped: tuple[str, ...]) -> Checkpoint:
+    manifest = _verified(path)
     has_optimizer = "optimizer.safetensors" in manifest["sha256"]
     return Checkpoint(
         step=manifest["step"],
@@ -113,7 +129,7 @@ def _publish(temporary: Path, final: Path) -> None:
     """Make the rename survive a power cut: files first, then their folder, then its parent."""
     for path in [*temporary.iterdir(), temporary]:
         _fsync(path)
-    if final.exists():  # the same step again, after a resume from an older checkpoint
+    if final.exists():  # damaged, and made again from an older one
         shutil.rmtree(final)
     temporary.rename(final)
     _fsync(final.parent)

@@ -126,5 +126,7 @@ def explain(error: ValidationError) -> str:
     if first["type"] == "extra_forbidden":
         message = "is not a known key"
     elif first["type"] not in ("value_error", "missing"):
-        message = f"{message[0].lower()}{message[1:]}, but got {first['input']!r}"
+        got = repr(first["input"])
+        got = got if len(got) <= 80 else f"{got[:77]}..."
+        message = f"{message[0].lower()}{message[1:]}, but got {got}"
     return f"{key}: {message}." if key else f"{message}."

@@ -126,10 +126,18 @@ class Run:
         return total
 
     def evaluate(self) -> Evaluation:
-        """Measure the model on validation and start a new interval."""
+        """Measure the model on validation and start a new interval.
+
+        Raises:
+            Diverged: the cross-entropy is not finite.
+        """
         started, counters = time.perf_counter(), self.counters
         nats = validation_nats(self.model, self.validation, self.config.batch_size, self.autocast())
         mean_nats = nats / self.n_validation_targets
+        if not math.isfinite(mean_nats):
+            raise Diverged(
+                counters.step, f"validation cross-entropy {mean_nats:g} at step {counters.step}"
+            )
         counters.seconds += time.perf_counter() - started
         tokens_per_step = self.config.tokens_per_step
         interval = counters.steps_since_evaluation
@@ -252,7 +260,7 @@ def train(
             evaluation = run.evaluate()
             random_state = torch.get_rng_state()
             yield evaluation
-            torch.set_rng_state(random_state)  # whatever the caller drew does not change the run
+            torch.set_rng_state(random_state)  # the CPU's: what the caller drew changes nothing
             if run_dir:
                 run.save(run_dir)
 

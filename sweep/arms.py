@@ -10,7 +10,7 @@ import optuna
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-BLOWN_UP = ("diverged", "oom", "timeout")  # outcomes told as pruned with the worst perplexity
+BLOWN_UP = ("diverged", "oom")  # outcomes told as pruned with the worst perplexity
 
 
 def arm_trials(study: optuna.Study, arm: str) -> list[FrozenTrial]:
@@ -50,7 +50,7 @@ def _curve(trial: FrozenTrial) -> dict[int, float]:
     TPE ranks pruned trials by how far they came. One that blew up late came far, but is worse than
     any that was merely pruned: it counts as stopped at step 0.
     """
-    if trial.user_attrs.get("outcome") in BLOWN_UP:
+    if trial.state.is_finished() and trial.user_attrs.get("outcome") in BLOWN_UP:
         return {0: trial.value or 0.0}
     return trial.intermediate_values
 

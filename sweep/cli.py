@@ -211,7 +211,11 @@ def train(
         if final.is_done(run_dir):
             typer.echo(f"{run_dir} is complete: {run_config.max_steps} steps.")
         else:
-            stopped_by = final.continue_run(run_dir, run_config.max_steps)
+            try:
+                stopped_by = final.continue_run(run_dir, run_config.max_steps)
+            except final.Ended as error:
+                print(f"error: {run_dir} ended early: {error}", file=sys.stderr)
+                raise typer.Exit(1) from None
             if stopped_by is not None:
                 _say_how_to_go_on(f"stopped at a checkpoint in {run_dir}")
                 raise typer.Exit(128 + stopped_by)

@@ -5,6 +5,7 @@ tails their events.jsonl, so a driver that dies loses nothing: the next one adop
 that still train and continues the others from their checkpoints, under the same numbers.
 """
 
+import math
 import signal
 import time
 from collections.abc import Iterator
@@ -12,7 +13,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import optuna
 from optuna.storages import RDBStorage
@@ -24,7 +24,7 @@ from gpt.errors import InputError
 from gpt.events import Event, evaluation_of, read_events
 from sweep import results
 from sweep.executors import Slot, TrialProcess, cuda_devices, plan_slots, resolve_device
-from sweep.lock import only_driver
+from sweep.lock import claim_runs, only_driver
 from sweep.progress import Listener
 from sweep.pruning import should_prune
 from sweep.sampling import next_arm, next_params
@@ -36,9 +36,11 @@ from sweep.storage import (
     open_study,
     record_evaluation,
 )
+from sweep.study_data import data_facts, pinned
 
 POLL_SECONDS = 0.1  # between two looks at the events; a look costs well under a millisecond
 MAX_CRASHES = 2  # at the same step, until a trial counts as failed
+MAX_FAILURES = 3  # trials that fail one after another, until the sweep gives up
 
 
 @dataclass(frozen=True)
@@ -115,9 +117,16 @@ def run(
         tokens.require(spec.block_size)
         opened = open_storage(storage, create=True)
         stack.enter_context(only_driver(runs / spec.name, spec.name))
-        study = open_study(opened, spec, _data_facts(tokens, spec))
-        study.set_user_attr("device", slots[0].device.partition(":")[0])
-        study.set_user_attr("n_trials", trials)
+        kind = slots[0].device.partition(":")[0]
+        new = spec.name not in optuna.get_all_study_names(opened)
+        study = open_study(opened, spec, data_facts(tokens, spec), kind)
+        try:
+            claim_runs(study, runs / spec.name)
+        except InputError:
+            if new:  # nothing of a refused command stays
+                optuna.delete_study(study_name=spec.name, storage=opened)
+            raise
+        study.set_user_attr("n_trials", max(trials, study.user_attrs.get("n_trials", 0)))
         driver = Driver(study, opened, spec, pinned(data, tokens), slots, runs, listener)
         _show_header(driver, storage, tokens)
         return driver.run(trials)
@@ -146,6 +155,7 @@ class Driver:
         self.running: list[Running] = []
         self.signals: list[int] = []  # received so far
         self.announced = False  # that the sweep is stopping
+        self.failures: list[str] = []  # in a row, until now
 
     def run(self, total: int) -> Summary:
         """Launch, follow and tell until `total` trials are finished or a signal says stop."""
@@ -158,6 +168,7 @@ class Driver:
                 while not complete:
                     self._obey_signals()
                     self._follow_all(total)
+                    self._give_up_if_everything_fails()
                     if not self.signals:
                         self._fill_slots(pending, total)
                     if not self.running:
@@ -187,6 +198,7 @@ class Driver:
         """A new trial, stored as RUNNING in one transaction with all that it needs."""
         arm = next_arm(self.study, self.spec)
         params, origin = next_params(self.study, self.spec, arm)
+        self.spec.train_config(params, self.data, "cpu", 1)  # one that cannot be is not stored
         self.study.add_trial(
             create_trial(
                 state=TrialState.RUNNING,
@@ -214,11 +226,15 @@ class Driver:
         """The trial's config.json: written once, then the truth however often it is continued."""
         path = run_dir / "config.json"
         if path.exists():
-            return read_config(path)
-        run_dir.mkdir(parents=True, exist_ok=True)
-        config = self.spec.train_config(trial.params, self.data, slot.device, slot.threads)
-        trial.set_user_attr("run_dir", str(run_dir))
-        trial.set_user_attr("n_params", _n_params(config))
+            config = read_config(path)
+            if config.device == slot.device:
+                return config
+            config = config.model_copy(update={"device": slot.device})  # of the same kind
+        else:
+            run_dir.mkdir(parents=True, exist_ok=True)
+            config = self.spec.train_config(trial.params, self.data, slot.device, slot.threads)
+            trial.set_user_attr("run_dir", str(run_dir.resolve()))
+            trial.set_user_attr("n_params", _n_params(config))
         temporary = path.with_suffix(".json.partial")
         temporary.write_text(config.model_dump_json(indent=1))
         temporary.replace(path)
@@ -279,7 +295,9 @@ class Driver:
             reason = f"above the median of its arm at step {step}"
             self._tell(running, TrialState.PRUNED, "pruned", value, reason)
         elif end.get("event") == "done" and running.last:
-            self._tell(running, TrialState.COMPLETE, "complete", running.last[1], None)
+            value = running.last[1]
+            final = value if math.isfinite(value) else self._capped(value)
+            self._tell(running, TrialState.COMPLETE, "complete", final, None)
         elif end.get("outcome") in ("diverged", "oom"):
             self._tell_worst(running, end)
         elif self.signals:  # to be continued by the next call
@@ -316,9 +334,22 @@ class Driver:
         trial.set_user_attr("outcome", outcome)  # attributes first: a told trial takes none
         if reason:
             trial.set_user_attr("reason", reason)
+        if outcome == "failed":
+            self.failures.append(f"trial {trial.number} {reason}")
+        else:
+            self.failures.clear()
         complete = state == TrialState.COMPLETE
-        self.study.tell(trial, self._capped(value) if complete and value else None, state=state)
+        self.study.tell(trial, value if complete else None, state=state)
         self.listener.trial_finished(trial.number, running.arm, outcome, value, reason)
+
+    def _give_up_if_everything_fails(self) -> None:
+        """A full disk or a missing library fails every trial: better stop than use them all up."""
+        if len(self.failures) >= MAX_FAILURES:
+            raise InputError(
+                f"trials must not fail one after another, but the last {MAX_FAILURES} did: "
+                f"{self.failures[-1]} (see log.txt in {self.runs / self.spec.name}); "
+                f"mend it and run the same command again."
+            )
 
     def _capped(self, perplexity: float) -> float:
         """Guessing uniformly has perplexity V: anything above, infinity too, counts as that."""
@@ -378,37 +409,6 @@ class Driver:
             signal=self.signals[0] if interrupted else None,
             seconds=seconds,
         )
-
-
-def pinned(data: DataConfig, tokens: TokenData) -> DataConfig:
-    """The configuration that finds exactly these tokens again, here or on another machine."""
-    meta = tokens.meta
-    changes: dict[str, Any] = {"fingerprint": meta.fingerprint}
-    if meta.kind == "files":
-        changes["source"] = str(Path(data.source).resolve())
-    else:  # what "auto" turned out to be
-        changes["source"] = meta.kind
-    if data.tokenizer == "bpe":  # a text of few words may hold fewer than were asked for
-        changes["bpe_vocab_size"] = meta.vocab_size
-    return data.model_copy(update=changes)
-
-
-def _data_facts(tokens: TokenData, spec: StudySpec) -> dict[str, Any]:
-    """What the study's attribute "data" says of its text."""
-    from gpt.evaluate import perplexity
-
-    meta = tokens.meta
-    validation = tokens.validation(spec.block_size, spec.eval_tokens)
-    floor = validation.floor_nats_per_token
-    names = (
-        "fingerprint kind name notice tokenizer vocab_size "
-        "train_stories train_tokens validation_stories validation_tokens"
-    )
-    return {
-        **{name: getattr(meta, name) for name in names.split()},
-        "eval_tokens": int((validation.targets >= 0).sum()),
-        "floor_perplexity": perplexity(floor) if floor is not None else None,
-    }
 
 
 def _n_params(config: TrainConfig) -> int:

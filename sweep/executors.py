@@ -12,8 +12,6 @@ from pathlib import Path
 
 import psutil
 
-from gpt.events import read_events
-
 MAX_AUTO_WORKERS = 8  # beyond it the sampler learns too little between two trials
 
 
@@ -91,7 +89,7 @@ class TrialProcess:
         """
         with (run_dir / "log.txt").open("ab") as log:
             process = psutil.Popen(
-                [sys.executable, "-m", "gpt.train", str(run_dir.resolve())],
+                [sys.executable, "-P", "-m", "gpt.train", str(run_dir.resolve())],
                 env={**os.environ, "OMP_NUM_THREADS": str(slot.threads)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -102,17 +100,18 @@ class TrialProcess:
 
     @classmethod
     def find(cls, run_dir: Path) -> "TrialProcess | None":
-        """The process that an earlier driver started on run_dir and that still trains, if any."""
-        events, _ = read_events(run_dir)
-        pids = [event["pid"] for event in events if event["event"] == "start"]
-        if not pids:
-            return None
-        try:
-            process = psutil.Process(pids[-1])
-            if str(run_dir.resolve()) in process.cmdline():  # the number may be another's by now
-                return cls(process)
-        except psutil.Error:
-            return None
+        """The process that an earlier driver started on run_dir and that still lives, if any.
+
+        Its command line tells it: a process that has only just been started has not said anything
+        yet, and the number of one that has ended may be another's by now.
+        """
+        place = str(run_dir.resolve())
+        for process in psutil.process_iter(["cmdline"]):
+            command = process.info["cmdline"] or []
+            if "gpt.train" in command and place in command:
+                found = cls(process)
+                if found.alive:
+                    return found
         return None
 
     @property
@@ -120,7 +119,10 @@ class TrialProcess:
         """Whether it still runs."""
         if isinstance(self._process, psutil.Popen):
             return self._process.poll() is None
-        return self._process.is_running()
+        try:
+            return self._process.is_running() and self._process.status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
 
     def exit_reason(self) -> str:
         """How a process of ours that has ended did so, in words."""

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 CONFIG = "config.json"
 
 
+class Ended(RuntimeError):
+    """A run ended before its last step, for a reason that a restart would meet again."""
+
+
 def prepared(
     path: Path,
     run_dir: Path,
@@ -189,16 +193,21 @@ def continue_run(run_dir: Path, max_steps: int) -> int | None:
     Raises:
         InputError: see gpt.train.train_directory.
         KeyboardInterrupt: Ctrl-C came twice.
-        gpt.train.Diverged: the loss is not finite any more.
+        Ended: the loss is not finite any more, or the memory does not suffice.
     """
-    from gpt.train import train_directory
+    from torch import OutOfMemoryError
+
+    from gpt.train import Diverged, train_directory
 
     show = _show_bar if is_terminal() else _show_lines
-    with (
-        _noting_signals() as signals,
-        closing(train_directory(run_dir, lambda: bool(signals))) as evaluations,
-    ):
-        show(evaluations, max_steps)
+    try:
+        with (
+            _noting_signals() as signals,
+            closing(train_directory(run_dir, lambda: bool(signals))) as evaluations,
+        ):
+            show(evaluations, max_steps)
+    except (Diverged, OutOfMemoryError) as error:
+        raise Ended(str(error).splitlines()[0]) from None
     return None if is_done(run_dir) else signals[0]
 
 

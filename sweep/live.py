@@ -2,7 +2,7 @@
 
 The driver's calls only note what happened; a thread of rich draws from the notes REFRESH times a
 second, since training shares the cores. Notes are replaced, never changed in place: the thread then
-needs no lock, and none can be held while a signal handler of the driver shows a message.
+needs no lock.
 """
 
 import time

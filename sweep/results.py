@@ -24,7 +24,7 @@ from sweep.storage import evaluations
 if TYPE_CHECKING:
     import pandas as pd
 
-OUTCOMES = ("complete", "pruned", "diverged", "oom", "timeout", "failed", "running", "waiting")
+OUTCOMES = ("complete", "pruned", "diverged", "oom", "failed", "running", "waiting")
 UNFINISHED = ("running", "waiting")
 
 _OUTCOME_OF_STATE = {  # of trials without that attribute: unfinished ones, other people's studies
@@ -52,7 +52,7 @@ def trials_table(study: optuna.Study) -> "pd.DataFrame":
         <parameter>    one column per searched parameter, in the order of the study file: float64,
                        Int64 or string; missing where the trial has no such parameter
         n_params       Int64    weights of the model
-        seconds        float64  wall-clock time from start to end, interruptions included
+        seconds        float64  wall-clock time from the last start to the end
         last_step      Int64    optimiser step of the last evaluation
         reason         string   why it is not complete; missing where it is
     """
@@ -221,6 +221,8 @@ def _value_then_number(trial: FrozenTrial) -> tuple[float, int]:
 
 
 def _outcome(trial: FrozenTrial) -> str:
+    if not trial.state.is_finished():  # the attribute is written a moment before the state
+        return _OUTCOME_OF_STATE[trial.state]
     return str(trial.user_attrs.get("outcome", _OUTCOME_OF_STATE[trial.state]))
 
 

@@ -66,7 +66,7 @@ def closing_lines(
 
 
 def _facts(study: "optuna.Study") -> list[str]:
-    """Study, data and the lowest perplexity that the data allow, one line each."""
+    """Study, data and, where it is known, the perplexity of what wrote the data, one line each."""
     data = study.user_attrs.get("data", {})
     facts = [f"study {study.study_name} on {study.user_attrs.get('device', 'no device yet')}"]
     if data:
@@ -75,7 +75,7 @@ def _facts(study: "optuna.Study") -> list[str]:
         )
         if data.get("floor_perplexity") is not None:
             floor = terminal.perplexity(data["floor_perplexity"])
-            facts.append(f"no model can be below perplexity {floor} on these validation stories")
+            facts.append(f"the grammar itself has perplexity {floor} on these validation stories")
     return facts
 
 

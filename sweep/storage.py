@@ -72,7 +72,12 @@ def open_storage(storage: str, *, create: bool = False) -> RDBStorage:
 
 def sqlite_path(url: str) -> Path | None:
     """The file of a SQLite URL; None for other databases."""
-    parsed = sa.make_url(url)
+    try:
+        parsed = sa.make_url(url)
+    except sa.exc.ArgumentError:
+        raise InputError(
+            f"storage must be a path or a URL like sqlite:///runs/sweep.db, but got {url!r}."
+        ) from None
     return Path(parsed.database) if parsed.drivername == "sqlite" and parsed.database else None
 
 
@@ -141,16 +146,19 @@ def _set_up(engine: sa.Engine, wal: bool) -> None:
             connection.execute(sa.text("PRAGMA journal_mode=WAL"))
 
 
-def open_study(storage: RDBStorage, spec: StudySpec, data: dict[str, Any]) -> optuna.Study:
+def open_study(
+    storage: RDBStorage, spec: StudySpec, data: dict[str, Any], device: str
+) -> optuna.Study:
     """Create the study of `spec`, or resume it if it was made from the same spec and the same text.
 
     Args:
         storage: Opened with create=True.
         spec: What the study file declares, for one device.
         data: Facts of the prepared data; "fingerprint" pins the study to its text and tokenizer.
+        device: "cpu" or "cuda"; trials of one study train on one kind.
 
     Raises:
-        InputError: the stored study was made from another spec or other text.
+        InputError: the stored study was made from another spec, other text, or on another device.
     """
     names = {summary.study_name for summary in optuna.get_all_study_summaries(storage)}
     study = optuna.create_study(
@@ -159,11 +167,14 @@ def open_study(storage: RDBStorage, spec: StudySpec, data: dict[str, Any]) -> op
     if spec.name in names and "spec" in study.user_attrs:
         _refuse_other_spec(study, spec)
         _refuse_other_data(study, data)
+        _refuse_other_device(study, device)
         return study
+    _forget_evaluations(storage, spec.name)  # of a study of this name that was deleted
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         study.set_metric_names(["validation perplexity"])  # the dashboard's label
     study.set_user_attr("data", data)
+    study.set_user_attr("device", device)
     study.set_user_attr("spec_digest", spec.digest)
     study.set_user_attr("spec", spec.model_dump(mode="json"))
     return study
@@ -207,7 +218,7 @@ def _refuse_other_spec(study: optuna.Study, spec: StudySpec) -> None:
     differing = _differing(study.user_attrs["spec"], spec.model_dump(mode="json"))
     raise InputError(
         f"study {spec.name!r} was made from another spec ({', '.join(differing)} differs); "
-        f"rename the study or pass another --storage."
+        f"rename the study, or pass another --storage and --runs."
     )
 
 
@@ -218,8 +229,22 @@ def _refuse_other_data(study: optuna.Study, data: dict[str, Any]) -> None:
     raise InputError(
         f"study {study.study_name!r} is pinned to its text, {stored['name']} "
         f"({stored['fingerprint'][:8]}), but now it is {data['name']} ({data['fingerprint'][:8]}); "
-        f"pass the same --data, rename the study or pass another --storage."
+        f"pass the same --data, rename the study, or pass another --storage and --runs."
     )
+
+
+def _refuse_other_device(study: optuna.Study, device: str) -> None:
+    stored = study.user_attrs["device"]
+    if stored != device:
+        raise InputError(
+            f"study {study.study_name!r} must go on where it was started, on {stored}, but got "
+            f"{device}; pass --device {stored}, rename the study or pass another --storage."
+        )
+
+
+def _forget_evaluations(storage: RDBStorage, study_name: str) -> None:
+    with storage.engine.begin() as connection:
+        connection.execute(evaluations.delete().where(evaluations.c.study_name == study_name))
 
 
 def _differing(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> Iterable[str]:

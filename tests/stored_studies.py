@@ -66,7 +66,7 @@ class StoredStudy:
         self.spec: StudySpec = load_study(str(path), "cpu")
         self.path = folder / "sweep.db"
         self.storage: RDBStorage = open_storage(str(self.path), create=True)
-        self.study: optuna.Study = open_study(self.storage, self.spec, DATA | data)
+        self.study: optuna.Study = open_study(self.storage, self.spec, DATA | data, "cpu")
         self.study.set_user_attr("device", "cpu")
         self.study.set_user_attr("n_trials", 40)
 

@@ -89,12 +89,21 @@ def test_a_failed_write_leaves_the_old_checkpoint_and_no_rubbish(tmp_path: Path)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000010"]
 
 
-def test_the_same_step_can_be_saved_again(tmp_path: Path):
+def test_a_damaged_checkpoint_of_the_same_step_is_replaced(tmp_path: Path):
     save(tmp_path, 10)
+    damage(tmp_path / "checkpoints" / "step-000010" / "model.safetensors")
     checkpoint.save(tmp_path, 10, {"w": torch.zeros(2)}, MOMENTS, {})
     loaded = checkpoint.load(tmp_path)
     assert loaded is not None
     assert torch.equal(loaded.model["w"], torch.zeros(2))
+
+
+def test_a_whole_checkpoint_of_the_same_step_is_left_alone(tmp_path: Path):
+    save(tmp_path, 10)
+    path = tmp_path / "checkpoints" / "step-000010" / "state.json"
+    before = path.stat().st_mtime_ns
+    save(tmp_path, 10)
+    assert path.stat().st_mtime_ns == before
 
 
 KILLED = """

@@ -77,7 +77,7 @@ def write_study(folder: Path, max_steps: int = 12, eval_interval: int = 4) -> No
     write_stories(folder / "text")
     (folder / "empty.txt").write_text("")
     (folder / "binary.txt").write_bytes(bytes(range(256)) * 16)
-    knobs = {"lowest": 1e-3, "highest": 1e-2, "baseline": 5e-3}
+    knobs = {"lowest": 1e-3, "highest": 1e-2, "baseline": 5e-3, "pruner": "none"}
     study = STUDY.format(text="text", max_steps=max_steps, eval_interval=eval_interval, **knobs)
     (folder / "tiny.toml").write_text(study)
 
@@ -231,7 +231,8 @@ def test_status_works_before_the_first_trial_and_shows_the_notice(home):
         "notice": "these are not TinyStories figures",
         "floor_perplexity": 1.99,
     }
-    open_study(open_storage("new.db", create=True), load_study("tiny.toml", "cpu"), facts)
+    spec = load_study("tiny.toml", "cpu")
+    open_study(open_storage("new.db", create=True), spec, facts, "cpu")
     code, out, _ = home("status", "--study", "tiny", "--storage", "new.db")
     assert code == 0
     assert "no trials yet" in out
@@ -373,6 +374,21 @@ BAD_BEFORE_A_RUN = {
     "negative top-k": (("sample", "text", "--top-k", "-1"), "--top-k .* at least 0"),
 }
 
+BAD_STUDY_FILES = {  # what stands in the study file: what is written instead, what is said
+    "misspelt key": (
+        "eval_interval =",
+        "eval_intervall =",
+        "eval_intervall: .*eval_interval",
+    ),
+    "wrong type": ("n_embd = 16", 'n_embd = "16"', "train.n_embd: .*'16'"),
+    "empty choices": ('["cross_entropy", "squentropy"]', "[]", "search.loss"),
+    "low above high": ("high = 2", "high = 0", "search.n_layer: low must be below high"),
+    "log with zero": ("low = 0.001", "low = 0.0", "search.learning_rate"),
+    "unknown loss": ('"squentropy"]', '"mse"]', "loss must be one of .*'mse'"),
+    "heads": ("n_embd = 16", "n_embd = 15", "n_embd must be a multiple of n_head, .*n_embd=15"),
+    "block too long": ("block_size = 16", "block_size = 90000", "longer than one block"),
+}
+
 BAD_AFTER_A_RUN = {
     "other text": (
         ("run", "--study", "tiny.toml", "--data", "other"),
@@ -426,6 +442,15 @@ def test_bad_input_is_one_line_and_leaves_nothing(home, case):
     assert_refused(home, *BAD_BEFORE_A_RUN[case])
 
 
+@pytest.mark.parametrize("case", BAD_STUDY_FILES)
+def test_a_study_file_that_cannot_run_is_one_line_and_leaves_nothing(home, case):
+    right, wrong, message = BAD_STUDY_FILES[case]
+    path = home.folder / "tiny.toml"
+    assert right in path.read_text()
+    path.write_text(path.read_text().replace(right, wrong))
+    assert_refused(home, ("run", "--study", "tiny.toml"), message)
+
+
 @pytest.mark.parametrize("case", BAD_AFTER_A_RUN)
 def test_bad_input_is_one_line_and_changes_nothing(swept, case):
     write_stories(swept.folder / "other", count=100)
@@ -437,7 +462,8 @@ def test_a_study_without_a_finished_trial_is_neither_reported_nor_exported(home)
     from sweep.storage import open_storage, open_study
 
     facts = {"fingerprint": "0123abcd", "name": "text"}
-    open_study(open_storage("new.db", create=True), load_study("tiny.toml", "cpu"), facts)
+    spec = load_study("tiny.toml", "cpu")
+    open_study(open_storage("new.db", create=True), spec, facts, "cpu")
     for command in ("report", "export"):
         message = "study 'tiny' must have a complete trial"
         assert_refused(home, (command, *TINY, "--storage", "new.db"), message)
@@ -450,10 +476,47 @@ def test_a_truncated_checkpoint_is_refused_in_one_line(swept, tmp_path):
     assert_refused(swept, ("sample", str(tmp_path / "run")), "must hold a whole checkpoint")
 
 
-def test_an_odd_number_is_a_usage_error(home):
+def test_a_truncated_checkpoint_is_not_trained_on(swept, tmp_path):
+    shutil.copytree("runs/tiny/0", tmp_path / "final")
+    for weights in (tmp_path / "final").rglob("model.safetensors"):
+        weights.write_bytes(weights.read_bytes()[:-100])
+    config = tmp_path / "again.json"
+    shutil.copy("runs/tiny/0/config.json", config)
+    arguments = ("train", str(config), "--out", str(tmp_path / "final"))
+    assert_refused(swept, arguments, "must hold a whole checkpoint")
+
+
+def test_a_final_training_that_diverges_ends_in_one_line(swept, tmp_path):
+    values = json.loads(Path("runs/tiny/0/config.json").read_text())
+    config = tmp_path / "wild.json"
+    config.write_text(json.dumps(values | {"learning_rate": 1e30, "grad_clip": 0.0}))
+    code, _, err = swept("train", str(config), "--out", str(tmp_path / "wild"))
+    assert code == 1
+    assert re.fullmatch(r"error: .*wild ended early: training loss .* at learning rate .*\n", err)
+
+
+def test_optunas_own_command_reads_the_storage(swept):
+    optuna = str(Path(sys.executable).with_name("optuna"))
+    study = ["--storage", "sqlite:///runs/sweep.db", "--study-name", "tiny"]
+    best = subprocess.run(
+        [optuna, "best-trial", "--format", "json", *study],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(best.stdout)["params"]["n_layer"] == 1
+
+
+def test_an_odd_number_is_one_line(home):
     code, out, err = home("run", "--study", "tiny.toml", "--trials", "many")
     assert (code, out) == (2, "")
-    assert "--trials" in err
+    assert re.fullmatch(r"error: .*--trials.*\n", err)
+
+
+def test_no_command_shows_the_help(home):
+    code, out, err = home()
+    assert code == 2
+    assert "tinystories" in out + err
 
 
 def test_a_bug_keeps_its_traceback():

@@ -22,7 +22,7 @@ from gpt.config import read_config
 from gpt.errors import InputError
 from gpt.events import read_events
 from gpt.train import train
-from sweep.storage import open_storage
+from sweep.storage import open_storage, open_study
 
 ROOT = Path(__file__).parents[1]
 
@@ -42,9 +42,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
+def study_of(folder: Path) -> optuna.Study:
+    return optuna.load_study(study_name="tiny", storage=open_storage(str(folder / "sweep.db")))
+
+
 def stored_trials(folder: Path) -> list[FrozenTrial]:
-    storage = open_storage(str(folder / "sweep.db"))
-    return optuna.load_study(study_name="tiny", storage=storage).trials
+    return study_of(folder).trials
 
 
 def curve(folder: Path, number: int) -> list[tuple[int, float]]:
@@ -272,6 +275,77 @@ def test_a_changed_spec_is_refused_naming_what_differs(finished: Path, tmp_path:
     assert len(stored_trials(finished)) == 2
 
 
+def test_runs_of_another_storage_are_never_mixed_in(finished: Path, tmp_path: Path):
+    spec = tiny_study(tmp_path, finished / "text")
+    with pytest.raises(InputError, match="they are of another storage"):
+        run_tiny(spec, tmp_path, trials=2, runs=finished / "runs")
+    assert optuna.get_all_study_names(open_storage(str(tmp_path / "sweep.db"))) == []
+
+
+def test_a_study_goes_on_only_where_its_runs_are(finished: Path, tmp_path: Path):
+    spec = tiny_study(tmp_path, finished / "text")
+    with pytest.raises(InputError, match="pass the --runs that it was started with"):
+        run_tiny(spec, finished, trials=3, runs=tmp_path / "elsewhere")
+    assert len(stored_trials(finished)) == 2
+
+
+def test_another_kind_of_device_is_refused(finished: Path, tmp_path: Path):
+    spec = tiny_study(tmp_path, finished / "text")
+    storage = open_storage(str(finished / "sweep.db"), create=True)
+    data = {"fingerprint": study_of(finished).user_attrs["data"]["fingerprint"], "name": "text"}
+    with pytest.raises(InputError, match="on cpu, but got cuda"):
+        open_study(storage, spec, data, "cuda")
+
+
+def test_a_new_study_has_no_evaluations_of_a_deleted_one_of_its_name(text: Path, tmp_path: Path):
+    spec = tiny_study(tmp_path, text)
+    run_tiny(spec, tmp_path, trials=1)
+    optuna.delete_study(study_name="tiny", storage=open_storage(str(tmp_path / "sweep.db")))
+    with pytest.raises(InputError, match="a study that was deleted"):
+        run_tiny(spec, tmp_path, trials=1)
+    run_tiny(tiny_study(tmp_path, text, max_steps=8), tmp_path, trials=1, runs=tmp_path / "new")
+    assert [step for step, _ in curve(tmp_path, 0)] == [4, 8]
+
+
+def test_a_hopeless_trial_is_pruned_and_its_curve_kept(text: Path, tmp_path: Path):
+    spec = tiny_study(tmp_path, text, max_steps=400, eval_interval=40, pruner="median")
+    summary = run_tiny(spec, tmp_path, trials=8)
+    pruned = [t for t in stored_trials(tmp_path) if t.state == TrialState.PRUNED]
+    assert summary.outcomes == {"complete": 8 - len(pruned), "pruned": len(pruned)}
+    assert pruned
+    for trial in pruned:
+        assert "above the median of its arm at step" in trial.user_attrs["reason"]
+        assert trial.value == trial.intermediate_values[trial.last_step]
+        assert trial.last_step < 400
+    assert_sound(tmp_path, trials=8)
+
+
+def test_a_driver_killed_before_its_trials_have_said_anything_loses_none(
+    text: Path, tmp_path: Path
+):
+    tiny_study(tmp_path, text, max_steps=400, eval_interval=40)
+    process = start_command(tmp_path, trials=2)
+    wait_until(lambda: bool(trial_processes(tmp_path)))
+    process.kill()
+    process.communicate()
+    assert evaluated(tmp_path) == 0
+    again = start_command(tmp_path, trials=2)
+    output, _ = again.communicate(timeout=120)
+    assert again.returncode == 0, output
+    assert {t.user_attrs["outcome"] for t in stored_trials(tmp_path)} == {"complete"}
+    assert_sound(tmp_path, trials=2)
+
+
+def test_a_sweep_whose_trials_all_fail_stops_and_says_why(text: Path, tmp_path: Path):
+    spec = tiny_study(tmp_path, text, max_steps=20_000, eval_interval=10_000)
+    killer = kill_trials_when(tmp_path, evaluations=0, times=6)
+    with pytest.raises(InputError, match="the last 3 did: trial 2 was killed by signal 9"):
+        run_tiny(spec, tmp_path, trials=10, workers=1)
+    killer.join()
+    assert len(stored_trials(tmp_path)) < 10
+    wait_until(lambda: not trial_processes(tmp_path))
+
+
 def test_a_changed_text_is_refused(finished: Path, tmp_path: Path):
     other = write_stories(tmp_path / "text", count=310)
     with pytest.raises(InputError, match="pinned to its text"):
@@ -291,8 +365,7 @@ def test_counts_below_one_are_refused_and_nothing_is_written(
 
 
 def test_the_study_knows_its_data_and_its_device(finished: Path):
-    storage = open_storage(str(finished / "sweep.db"))
-    attrs = optuna.load_study(study_name="tiny", storage=storage).user_attrs
+    attrs = study_of(finished).user_attrs
     assert (attrs["device"], attrs["n_trials"]) == ("cpu", 2)
     assert (attrs["data"]["kind"], attrs["data"]["vocab_size"]) == ("files", 280)
     assert attrs["data"]["floor_perplexity"] is None

@@ -63,10 +63,9 @@ def test_a_pid_that_belongs_to_another_program_by_now_is_not_taken_over(tmp_path
     assert TrialProcess.find(tmp_path) is None
 
 
-def test_a_process_of_the_directory_is_found_and_can_be_killed(tmp_path: Path):
-    sleeper = [sys.executable, "-c", "import time; time.sleep(60)", str(tmp_path.resolve())]
-    with subprocess.Popen(sleeper) as process:
-        append_event(tmp_path, "start", pid=process.pid)
+def test_a_process_that_has_said_nothing_yet_is_found_and_can_be_killed(tmp_path: Path):
+    sleep = "import time; time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", sleep, "gpt.train", str(tmp_path)]) as process:
         found = TrialProcess.find(tmp_path)
         assert found is not None
         assert found.alive

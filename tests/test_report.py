@@ -171,7 +171,7 @@ def test_report_of_a_study_that_compares_nothing_has_no_ratio(tmp_path):
 def test_report_cannot_be_taken_for_tinystories_when_it_is_the_built_in_corpus(tmp_path):
     page = page_of(filled(StoredStudy(tmp_path, **BUILT_IN)))
     assert "NOT TinyStories" in page.text
-    assert "No model can be below perplexity 7.50 on this text." in page.text
+    assert "The grammar itself has perplexity 7.50 on these stories" in page.text
     assert ("aside", {"class": "notice", "role": "note"}) in page.elements
     figure = json.loads(next(text for attributes, text in page.scripts if attributes))
     assert "lowest possible, 7.50" in [trace["name"] for trace in figure["data"]]

@@ -250,6 +250,7 @@ def test_asking_writes_no_log(
     study: optuna.Study, spec: StudySpec, capfd: pytest.CaptureFixture[str]
 ) -> None:
     run(study, spec, 12)
+    optuna.logging.set_verbosity(optuna.logging.INFO)
     capfd.readouterr()
 
     next_params(study, spec, CROSS)

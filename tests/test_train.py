@@ -21,7 +21,7 @@ from gpt.errors import InputError
 from gpt.evaluate import n_targets
 from gpt.events import Evaluation, read_events
 from gpt.model import GPT
-from gpt.train import Diverged, train, train_directory
+from gpt.train import Diverged, Run, train, train_directory
 
 
 @pytest.fixture
@@ -140,6 +140,17 @@ def test_a_finished_run_has_nothing_left_to_do_and_keeps_only_its_weights(
     assert list(train(config, run_dir)) == []
     kept = {path.name for path in run_dir.glob("checkpoints/*/*")}
     assert kept == {"model.safetensors", "state.json"}
+
+
+def test_gradients_are_clipped_to_the_norm_that_was_asked_for(text: Path):
+    config = tiny_config(text, grad_clip=1e-3, dropout=0.0)
+    run = Run(config, prepare(config.data))
+    run.optimizer.step = lambda: None  # type: ignore[method-assign] - keeps the gradients to see
+    run.optimizer.zero_grad = lambda **_: None  # type: ignore[method-assign]
+    run.step()
+    assert run.counters.grad_norm > 1e-2  # before clipping
+    squares = sum(p.grad.square().sum() for p in run.model.parameters() if p.grad is not None)
+    assert math.sqrt(squares) == pytest.approx(1e-3, rel=1e-3)
 
 
 def test_an_infinite_loss_ends_the_run_as_diverged_with_its_step(text: Path):

@@ -47,7 +47,8 @@ params = {{ learning_rate = {baseline}, n_layer = 1 }}
 startup_trials = 2
 
 [pruner]
-kind = "none"
+kind = "{pruner}"
+startup_trials = 2
 """
 
 
@@ -59,6 +60,7 @@ def tiny_study(
     lowest: float = 1e-3,
     highest: float = 1e-2,
     baseline: float = 5e-3,
+    pruner: str = "none",
 ) -> StudySpec:
     """The study above, read from a file in `folder`."""
     path = folder / "tiny.toml"
@@ -70,20 +72,23 @@ def tiny_study(
             lowest=lowest,
             highest=highest,
             baseline=baseline,
+            pruner=pruner,
         )
     )
     return load_study(str(path), "cpu")
 
 
-def run_tiny(spec: StudySpec, folder: Path, trials: int, workers: int = 2) -> Summary:
-    """Run the study with its storage and run directories in `folder`."""
+def run_tiny(
+    spec: StudySpec, folder: Path, trials: int, workers: int = 2, runs: Path | None = None
+) -> Summary:
+    """Run the study with its storage, and unless told otherwise its runs, in `folder`."""
     return run(
         spec,
         spec.data,
         trials=trials,
         listener=QuietProgress(),
         storage=str(folder / "sweep.db"),
-        runs=folder / "runs",
+        runs=runs or folder / "runs",
         device="cpu",
         workers=workers,
     )

@@ -20,9 +20,9 @@ import torch
 from gpt.config import DataConfig
 from gpt.data import prepare
 from gpt.events import read_events
-from sweep.driver import pinned
 from sweep.executors import Slot, TrialProcess, available_cores
 from sweep.spec import StudySpec, load_study
+from sweep.study_data import pinned
 
 STEPS = 150
 REPEATS = 5
