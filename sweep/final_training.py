@@ -175,11 +175,17 @@ def claim(run_dir: Path, config: TrainConfig) -> None:
 
 
 def is_done(run_dir: Path) -> bool:
-    """Whether an earlier call trained this run to its last step."""
+    """Whether an earlier call trained this run to its last step, and its weights are there.
+
+    Raises:
+        InputError: they are damaged.
+    """
+    from gpt import checkpoint
     from gpt.events import read_events
 
     events, _ = read_events(run_dir)
-    return any(event["event"] == "done" for event in events)
+    done = any(event["event"] == "done" for event in events)
+    return done and checkpoint.load(run_dir) is not None
 
 
 def continue_run(run_dir: Path, max_steps: int) -> int | None:

@@ -237,7 +237,7 @@ def test_status_works_before_the_first_trial_and_shows_the_notice(home):
     assert code == 0
     assert "no trials yet" in out
     assert "NOTICE: these are not TinyStories figures" in out
-    assert "no model can be below perplexity 1.99" in out
+    assert "the grammar itself has perplexity 1.99" in out
 
 
 def test_exported_best_trains_again_digit_for_digit(swept):
@@ -384,7 +384,11 @@ BAD_STUDY_FILES = {  # what stands in the study file: what is written instead, w
     "empty choices": ('["cross_entropy", "squentropy"]', "[]", "search.loss"),
     "low above high": ("high = 2", "high = 0", "search.n_layer: low must be below high"),
     "log with zero": ("low = 0.001", "low = 0.0", "search.learning_rate"),
-    "unknown loss": ('"squentropy"]', '"mse"]', "loss must be one of .*'mse'"),
+    "unknown loss": (
+        '"squentropy"]',
+        '"mse"]',
+        "search.loss.choices: must be among cross_entropy, squentropy, but got 'mse'",
+    ),
     "heads": ("n_embd = 16", "n_embd = 15", "n_embd must be a multiple of n_head, .*n_embd=15"),
     "block too long": ("block_size = 16", "block_size = 90000", "longer than one block"),
 }
