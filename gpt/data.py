@@ -47,8 +47,13 @@ class ValidationSet:
     idx: Tensor  # (R, T) int64
     targets: Tensor  # (R, T) int64, PADDING behind the end of a story
     story: Tensor  # (R,) int64, the story that a row belongs to
-    text_bytes: int  # UTF-8 bytes of these stories
+    story_bytes: Tensor  # (S,) int64, UTF-8 bytes of each story
     floor_nats_per_token: float | None  # the entropy that no model can beat, where known
+
+    @property
+    def text_bytes(self) -> int:
+        """UTF-8 bytes of all these stories."""
+        return int(self.story_bytes.sum())
 
 
 class TokenData:
@@ -82,11 +87,11 @@ class TokenData:
         tokens = np.memmap(self.folder / "val.bin", dtype=np.uint16, mode="r")
         ends = np.flatnonzero(tokens == self.meta.vocab_size - 1) + 1  # one past each story
         count = min(int(np.searchsorted(ends, eval_tokens)) + 1, len(ends))
-        text_bytes = int(np.load(self.folder / "val_bytes.npy")[:count].sum())
+        story_bytes = torch.from_numpy(np.load(self.folder / "val_bytes.npy")[:count])
         nats = self.folder / "val_nats.npy"
         floor = float(np.load(nats)[:count].sum() / ends[count - 1]) if nats.exists() else None
         idx, targets, story = _rows(tokens, ends[:count], block_size)
-        return ValidationSet(idx, targets, story, text_bytes, floor)
+        return ValidationSet(idx, targets, story, story_bytes, floor)
 
 
 class Batches:

@@ -1,20 +1,54 @@
-"""How good a model is on the validation stories, measured the same way whatever loss trained it."""
+"""How good a model is on the validation stories, measured the same way whatever loss trained it.
+
+Shapes: R rows of T tokens, M targets in them, C = n_embd, V classes. `score` looks at every target
+once; `yardsticks` makes figures of what it saw. Add one by adding a field to gpt.events.Yardsticks.
+
+    brier_score         Brier (1950), Monthly Weather Review 78: sum over j of (p_j - [j = y]) ** 2
+    calibration_error   see gpt.calibration
+    link_perplexity     exp of the mean of -log pi_y, pi the loss's own link: see gpt.links
+"""
 
 import math
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
+from gpt.calibration import calibration_error, held_back_nats, reliability
 from gpt.data import ValidationSet
-from gpt.losses import IGNORE_INDEX, cross_entropy
+from gpt.events import Yardsticks
+from gpt.head import logit_chunks
+from gpt.losses import LOSSES
 from gpt.model import GPT
+from gpt.objective import IGNORE_INDEX, Loss
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """What a model says of each validation target: vectors (M,) on the CPU, in the text's order."""
+
+    story: Tensor  # int64, the story that a target belongs to, counted from 0
+    nats: Tensor  # -log p_y, p = softmax(f)
+    link_nats: Tensor  # -log pi_y, pi the probabilities of the loss's own link
+    correct: Tensor  # 1.0 where the most likely token is the true one, else 0.0
+    confidence: Tensor  # the largest p_j
+    brier: Tensor  # sum over j of (p_j - [j = y]) ** 2
+    entropy: Tensor  # -sum over j of p_j log p_j, in nats
+    logit_square: Tensor  # mean over j of f_j ** 2
+
+    def by_story(self, values: Tensor) -> Tensor:
+        """The sum of `values` (M,) within each story, in float64."""
+        sums = torch.zeros(int(self.story.max()) + 1, dtype=torch.float64)
+        return sums.index_add(0, self.story, values.double())
 
 
 @torch.no_grad()
-def validation_nats(
+def hidden_states(
     model: GPT, data: ValidationSet, batch_size: int, autocast: AbstractContextManager[object]
-) -> float:
-    """Summed cross-entropy over the validation targets, in nats.
+) -> Tensor:
+    """The model's hidden state before each validation target, shape (M, C), on its device.
 
     Args:
         model: Left in the mode (training or not) in which it came.
@@ -25,20 +59,78 @@ def validation_nats(
     was_training = model.training
     model.eval()
     device = next(model.parameters()).device
-    total = torch.zeros((), dtype=torch.float64, device=device)
+    parts = []
     for first in range(0, len(data.idx), batch_size):
         rows = slice(first, first + batch_size)
         with autocast:
-            logits = model.logits(model(data.idx[rows].to(device)))
-        flat = data.targets[rows].to(device).flatten()
-        total += cross_entropy(logits.flatten(0, 1), flat, reduction="sum").double()
+            hidden = model(data.idx[rows].to(device))  # (B, T, C)
+        parts.append(hidden[(data.targets[rows] != IGNORE_INDEX).to(device)])
     model.train(was_training)
-    return total.item()
+    return torch.cat(parts)
 
 
-def n_targets(data: ValidationSet) -> int:
-    """How many tokens the validation set predicts."""
-    return int((data.targets != IGNORE_INDEX).sum())
+@torch.no_grad()
+def score(
+    hidden: Tensor,
+    weight: Tensor,
+    data: ValidationSet,
+    loss: str,
+    loss_options: Mapping[str, float],
+) -> Scores:
+    """Look at every validation target once.
+
+    Args:
+        hidden: Of hidden_states, shape (M, C); products are in its dtype.
+        weight: Output weight, shape (V, C).
+        data: The same stories.
+        loss: What trained the model: its link gives link_nats.
+        loss_options: Of that loss.
+    """
+    targets, story = flat_targets(data)
+    y = targets.to(hidden.device)
+    parts = [
+        _score_chunk(f, y[rows], LOSSES[loss], loss_options)
+        for rows, f in logit_chunks(hidden, weight)
+    ]
+    return Scores(
+        story=story, **{name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}
+    )
+
+
+def flat_targets(data: ValidationSet) -> tuple[Tensor, Tensor]:
+    """The targets (M,) without padding, and the story (M,) of each."""
+    counts = data.targets != IGNORE_INDEX
+    return data.targets[counts], data.story.unsqueeze(1).expand_as(counts)[counts]
+
+
+def yardsticks(scores: Scores, text_bytes: int) -> Yardsticks:
+    """Figures of what a model says of `text_bytes` bytes of stories."""
+    nats, link_nats, correct, brier, entropy, logit_square = (
+        getattr(scores, name).double().mean().item()
+        for name in ("nats", "link_nats", "correct", "brier", "entropy", "logit_square")
+    )
+    per_story = scores.by_story(scores.nats) / scores.by_story(torch.ones_like(scores.nats))
+    return Yardsticks(
+        cross_entropy=nats,
+        perplexity=perplexity(nats),
+        link_perplexity=perplexity(link_nats),
+        story_perplexity=per_story.exp().mean().item(),
+        bits_per_byte=bits_per_byte(nats * len(scores.nats), text_bytes),
+        accuracy=correct,
+        calibration_error=calibration_error(reliability(scores.confidence, scores.correct)),
+        brier_score=brier,
+        entropy=entropy,
+        mean_squared_logit=logit_square,
+    )
+
+
+def temperature_perplexity(hidden: Tensor, weight: Tensor, data: ValidationSet) -> float:
+    """Perplexity after dividing logits by one temperature, fitted on the other half of the stories.
+
+    Args as in `score`.
+    """
+    targets, story = flat_targets(data)
+    return perplexity(held_back_nats(hidden, weight, targets.to(hidden.device), story))
 
 
 def perplexity(nats_per_token: float) -> float:
@@ -54,3 +146,24 @@ def bits_per_byte(nats: float, text_bytes: int) -> float:
         text_bytes: Length of that text in UTF-8.
     """
     return nats / math.log(2) / text_bytes
+
+
+def _score_chunk(
+    f: Tensor, targets: Tensor, loss: Loss, loss_options: Mapping[str, float]
+) -> dict[str, Tensor]:
+    """The vectors of Scores for logits (n, V) and targets (n,)."""
+    y = targets.unsqueeze(1)
+    log_p = f.log_softmax(1)
+    p = log_p.exp()
+    nats = -log_p.gather(1, y).squeeze(1)
+    pi = loss.probabilities(p, f, loss_options)
+    confidence, likeliest = p.max(1)
+    return {
+        "nats": nats,
+        "link_nats": nats if pi is p else -pi.gather(1, y).squeeze(1).log(),
+        "correct": (likeliest == targets).float(),
+        "confidence": confidence,
+        "brier": torch.linalg.vector_norm(p, dim=1).square() - 2 * (-nats).exp() + 1,
+        "entropy": -(p * log_p).sum(1),
+        "logit_square": torch.linalg.vector_norm(f, dim=1).square() / f.shape[1],
+    }

@@ -22,15 +22,32 @@ FILE = "events.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluation:
+class Yardsticks:
+    """Figures of a model on the validation stories.
+
+    All but link_perplexity do not know which loss trained it; how they are made: gpt.evaluate.
+    """
+
+    cross_entropy: float  # nats per token, under softmax
+    perplexity: float  # exp(cross_entropy)
+    link_perplexity: float  # under the loss's own link; equal where that is softmax
+    story_perplexity: float  # mean over stories of each one's own: long ones count no more
+    bits_per_byte: float  # of validation text, end-of-text tokens included in the bits
+    accuracy: float  # share of targets that are the most likely token
+    calibration_error: float  # of the most likely token's probability, in [0, 1]
+    brier_score: float  # mean, in [0, 2]
+    entropy: float  # mean of the predictions, in nats; below cross_entropy: overconfident
+    mean_squared_logit: float  # over targets and classes; what squentropy holds down
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation(Yardsticks):
     """What a run knows of itself at one step; one line of events.jsonl, one row of the database."""
 
     step: int  # optimiser steps so far
     tokens: int  # training tokens so far
     train_loss: float  # mean training objective since the last evaluation; its unit is the loss's
-    cross_entropy: float  # on validation, nats per token, under softmax
-    perplexity: float  # exp(cross_entropy)
-    bits_per_byte: float  # of validation text, end-of-text tokens included in the bits
+    temperature_perplexity: float | None  # after fitting one temperature; only at the last step
     learning_rate: float  # of the last step
     grad_norm: float  # of the last step, before clipping
     tokens_per_second: float  # training only, since the last evaluation

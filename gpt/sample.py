@@ -1,5 +1,6 @@
 """Text from a trained model: a run directory and a prompt in, stories out."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 from gpt import checkpoint, tokenizer
 from gpt.config import read_config
 from gpt.errors import InputError
+from gpt.losses import LOSSES
 from gpt.model import GPT
 
 
@@ -37,6 +39,7 @@ def sample(
     seed: int = 0,
     num_samples: int = 1,
     device: str = "cpu",
+    link: bool = False,
 ) -> list[str]:
     """Stories that begin with `prompt`, each up to its <|endoftext|> or `max_new_tokens`.
 
@@ -49,6 +52,8 @@ def sample(
         seed: Of the draws; the same seed, the same stories.
         num_samples: How many stories.
         device: Where the model runs.
+        link: Draw from the probabilities of the loss that trained the model (gpt.links), not from
+            softmax.
 
     Raises:
         InputError: see `load_model`.
@@ -59,7 +64,8 @@ def sample(
     start = [end, *encoding.encode_ordinary(prompt)]
     idx = torch.tensor([start] * num_samples, device=device)  # (num_samples, T)
     generator = torch.Generator(device).manual_seed(seed)
-    idx = generate(model, idx, max_new_tokens, temperature, top_k, generator, end)
+    options = {"scores_of": _link_scores(run_dir)} if link else {}
+    idx = generate(model, idx, max_new_tokens, temperature, top_k, generator, end, **options)
     return [encoding.decode(_story(row.tolist(), len(start), end)) for row in idx]
 
 
@@ -72,18 +78,29 @@ def generate(
     top_k: int | None,
     generator: torch.Generator,
     end: int,
+    scores_of: Callable[[Tensor], Tensor] = lambda logits: logits,
 ) -> Tensor:
-    """Append tokens to `idx` (B, T) until every row holds `end` or max_new_tokens are drawn."""
+    """Append tokens to `idx` (B, T) until every row holds `end` or max_new_tokens are drawn.
+
+    `scores_of` turns logits (B, V) into scores whose softmax is drawn from.
+    """
     finished = torch.zeros(len(idx), dtype=torch.bool, device=idx.device)
     for _ in range(max_new_tokens):
         context = idx[:, -model.config.block_size :]
-        scores = model.logits(model(context)[:, -1]).float()  # (B, V)
+        scores = scores_of(model.logits(model(context)[:, -1]).float())  # (B, V)
         drawn = _draw(scores, temperature, top_k, generator)
         idx = torch.cat([idx, drawn], dim=1)
         finished |= drawn.squeeze(1) == end
         if finished.all():
             break
     return idx
+
+
+def _link_scores(run_dir: Path) -> Callable[[Tensor], Tensor]:
+    """Logits -> the logarithm of the probabilities of the loss that trained this run."""
+    config = read_config(run_dir / "config.json")
+    loss, options = LOSSES[config.loss], config.loss_options
+    return lambda logits: loss.probabilities(logits.softmax(-1), logits, options).log()
 
 
 def _draw(

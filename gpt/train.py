@@ -27,11 +27,12 @@ from gpt import checkpoint
 from gpt.config import TrainConfig, read_config
 from gpt.data import Batches, TokenData, prepare
 from gpt.errors import InputError
-from gpt.evaluate import bits_per_byte, n_targets, perplexity, validation_nats
+from gpt.evaluate import Scores, hidden_states, score, temperature_perplexity, yardsticks
 from gpt.events import Evaluation, append_event
-from gpt.losses import LOSSES
+from gpt.head import linear_loss
 from gpt.model import GPT
 from gpt.optim import learning_rate_at, make_optimizer
+from gpt.story_scores import write_story_scores
 
 
 class Diverged(ArithmeticError):
@@ -71,10 +72,9 @@ class Run:
         self.optimizer = make_optimizer(self.model, config)
         self.batches = Batches(data.train, config.block_size, config.batch_size, config.seed)
         self.validation = data.validation(config.block_size, config.eval_tokens)
-        self.n_validation_targets = n_targets(self.validation)
         self.counters = Counters()
+        self.scores: Scores | None = None  # of the last evaluation
         self.hidden = torch.compile(self.model) if config.compile else self.model
-        self.loss = LOSSES[config.loss].fn
 
     def autocast(self) -> AbstractContextManager[object]:
         """Matrix products in config.dtype; weights, sums and the optimiser stay float32."""
@@ -118,10 +118,15 @@ class Run:
         for _ in range(self.config.gradient_accumulation_steps):
             idx, targets = (x.to(self.device, non_blocking=True) for x in self.batches.next())
             with self.autocast():
-                logits = self.model.logits(self.hidden(idx))
-            loss = self.loss(logits.flatten(0, 1), targets.flatten(), **self.config.loss_options)
+                loss = linear_loss(
+                    self.hidden(idx).flatten(0, 1),
+                    self.model.lm_head.weight,
+                    targets.flatten(),
+                    self.config.loss,
+                    **self.config.loss_options,
+                )
             loss = loss / self.config.gradient_accumulation_steps
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             total += loss.item()
         return total
 
@@ -132,12 +137,16 @@ class Run:
             Diverged: the cross-entropy is not finite.
         """
         started, counters = time.perf_counter(), self.counters
-        nats = validation_nats(self.model, self.validation, self.config.batch_size, self.autocast())
-        mean_nats = nats / self.n_validation_targets
-        if not math.isfinite(mean_nats):
+        config, data, weight = self.config, self.validation, self.model.lm_head.weight
+        hidden = hidden_states(self.model, data, config.batch_size, self.autocast())
+        self.scores = score(hidden, weight, data, config.loss, config.loss_options)
+        measured = yardsticks(self.scores, data.text_bytes)
+        if not math.isfinite(measured.cross_entropy):
             raise Diverged(
-                counters.step, f"validation cross-entropy {mean_nats:g} at step {counters.step}"
+                counters.step,
+                f"validation cross-entropy {measured.cross_entropy:g} at step {counters.step}",
             )
+        tempered = temperature_perplexity(hidden, weight, data) if self.done else None
         counters.seconds += time.perf_counter() - started
         tokens_per_step = self.config.tokens_per_step
         interval = counters.steps_since_evaluation
@@ -145,9 +154,8 @@ class Run:
             step=counters.step,
             tokens=counters.step * tokens_per_step,
             train_loss=counters.loss_sum / interval,
-            cross_entropy=mean_nats,
-            perplexity=perplexity(mean_nats),
-            bits_per_byte=bits_per_byte(nats, self.validation.text_bytes),
+            **asdict(measured),
+            temperature_perplexity=tempered,
             learning_rate=counters.learning_rate,
             grad_norm=counters.grad_norm,
             tokens_per_second=interval * tokens_per_step / counters.seconds_since_evaluation,
@@ -258,6 +266,8 @@ def train(
         run.step()
         if run.at_evaluation:
             evaluation = run.evaluate()
+            if run_dir and run.done:
+                write_story_scores(run_dir, run.scores, run.validation)
             random_state = torch.get_rng_state()
             yield evaluation
             torch.set_rng_state(random_state)  # the CPU's: what the caller drew changes nothing

@@ -233,6 +233,9 @@ def sample(
     temperature: Annotated[float, typer.Option(help="0 takes the likeliest token.")] = 0.8,
     top_k: Annotated[int, typer.Option(help="Draw from the k likeliest tokens; 0: all.")] = 50,
     seed: Annotated[int, typer.Option(help="The same seed, the same stories.")] = 0,
+    link: Annotated[
+        bool, typer.Option("--link", help="The loss's own probabilities instead of softmax.")
+    ] = False,
 ) -> None:
     """Print stories that a trained model tells."""
     _at_least("--num-samples", num_samples, 1)
@@ -242,7 +245,16 @@ def sample(
     _at_least("--seed", seed, 0)
     from gpt.sample import sample as tell
 
-    stories = tell(run_dir, prompt, max_new_tokens, temperature, top_k or None, seed, num_samples)
+    stories = tell(
+        run_dir,
+        prompt,
+        max_new_tokens,
+        temperature,
+        top_k or None,
+        seed,
+        num_samples,
+        link=link,
+    )
     typer.echo("\n---\n".join(stories))
 
 

@@ -275,9 +275,10 @@ class Driver:
         seen = running.last is not None and evaluation.step <= running.last[0]
         if seen or running.pruned:
             return
-        running.last = evaluation.step, evaluation.perplexity
+        value = getattr(evaluation, self.spec.metric)
+        running.last = evaluation.step, value
         record_evaluation(self.storage, self.study.study_name, number, evaluation)
-        running.trial.report(self._capped(evaluation.perplexity), evaluation.step)
+        running.trial.report(self._capped(value), evaluation.step)
         self.listener.evaluation(number, evaluation)
         if evaluation.step < running.config.max_steps and should_prune(
             self.study, self.spec, number

@@ -24,6 +24,14 @@ def _number(value: Any) -> Any:
     return value
 
 
+def _condition(value: Any) -> Any:
+    if not isinstance(value, list):
+        return _scalar(value)
+    if not value:
+        raise ValueError("must be a value or a list of them, but got []")
+    return [_scalar(one) for one in value]
+
+
 def _scalar(value: Any) -> Any:
     if not isinstance(value, str | bool | int | float):
         raise ValueError(f"must be text, a number, true or false, but got {value!r}")
@@ -33,6 +41,7 @@ def _scalar(value: Any) -> Any:
 # With these validators a wrong value gives one clear line, not one for each type that might fit.
 Number = Annotated[int | float, BeforeValidator(_number)]
 Scalar = Annotated[bool | int | float | str, BeforeValidator(_scalar)]
+Condition = Annotated[Any, BeforeValidator(_condition)]  # a Scalar, or a list of those that do
 
 
 class Spec(BaseModel):
@@ -52,7 +61,7 @@ class Parameter(Spec):
     log: bool = False  # even in the logarithm
     step: Number | None = None  # between neighbours; None: 1 for whole numbers, none for real ones
     choices: list[Scalar] | None = None
-    when: dict[str, Scalar] = Field(default_factory=dict)  # the values of others that it needs
+    when: dict[str, Condition] = Field(default_factory=dict)  # the values of others that it needs
 
     @model_validator(mode="after")
     def _is_a_range_or_choices(self) -> Self:
@@ -104,7 +113,12 @@ class Parameter(Spec):
 
     def applies(self, params: Mapping[str, Any]) -> bool:
         """Whether this parameter is searched, given the unconditional ones."""
-        return all(name in params and params[name] == value for name, value in self.when.items())
+        return all(name in params and params[name] in self.allowed(name) for name in self.when)
+
+    def allowed(self, name: str) -> list[Any]:
+        """The values of another parameter with which this one is searched."""
+        value = self.when[name]
+        return value if isinstance(value, list) else [value]
 
     def contains(self, value: Any) -> bool:
         """Whether a trial may have this value."""

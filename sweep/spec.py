@@ -4,8 +4,10 @@ A study file is TOML:
 
     name, description, question    what it is, and the question that its report answers
     compare = "loss"               the parameter whose choices are the arms; else one arm, "all"
+    metric = "perplexity"          what trials are ranked by; or link_perplexity, see gpt.links
     [data] [train]                 fields of gpt.config.DataConfig and TrainConfig
     [search.<param>]               low, high, log, step, or choices; when = { loss = "squentropy" }
+                                   or a list of them; nothing: the range of a loss's option
     [[baselines]]                  settings that run first in each arm
     [sampler] [pruner]             see SamplerSpec and PrunerSpec
     [budget.cpu] [budget.cuda]     any of these tables again, laid over them on that device
@@ -67,6 +69,7 @@ class StudySpec(Spec):
     description: str = ""
     question: str = ""  # in plain language; the report answers it
     compare: str | None = None
+    metric: Literal["perplexity", "link_perplexity"] = "perplexity"  # a field of Evaluation
     data: DataConfig = DataConfig()
     train: dict[str, Any] = Field(default_factory=dict)
     search: dict[str, Parameter] = Field(min_length=1)
@@ -78,6 +81,14 @@ class StudySpec(Spec):
     @classmethod
     def _name_is_a_word(cls, name: str) -> str:
         return _word(name)
+
+    @field_validator("search", mode="before")
+    @classmethod
+    def _options_have_ranges(cls, search: Any) -> Any:
+        """A loss's option that is named without a range has the one that gpt.losses gives it."""
+        if not isinstance(search, dict):
+            return search
+        return {name: _with_range(name, table) for name, table in search.items()}
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> Self:
@@ -140,7 +151,7 @@ class StudySpec(Spec):
 
         if name in TrainConfig.model_fields:
             return self.base(name)
-        return LOSSES[given.get("loss", self.base("loss"))].options[name]
+        return LOSSES[given.get("loss", self.base("loss"))].options[name].default
 
     # --- what a trial trains -----------------------------------------------------------------
 
@@ -253,6 +264,17 @@ def _resolve(tables: study_file.Table, budget: study_file.Table, device: str) ->
     except ValidationError as error:
         key, colon, rest = _explain(error).partition(": ")
         raise ValueError(study_file.written_at(key, budget, device) + colon + rest) from None
+
+
+def _with_range(name: str, table: Any) -> Any:
+    if not isinstance(table, dict) or set(table) - {"when"} or name in TrainConfig.model_fields:
+        return table
+    from gpt.losses import LOSSES  # imports torch
+
+    for loss in LOSSES.values():
+        if option := loss.options.get(name):
+            return {"low": option.low, "high": option.high, "log": option.log, **table}
+    return table
 
 
 def _explain(error: ValidationError) -> str:

@@ -16,7 +16,7 @@ from sweep.search_space import Parameter
 from sweep.study_file import nearest, unknown
 
 if TYPE_CHECKING:
-    from gpt.losses import Loss
+    from gpt.objective import Loss
     from sweep.spec import Baseline, StudySpec
 
 NOT_OF_A_STUDY = {
@@ -119,28 +119,32 @@ def _check_compare(spec: StudySpec) -> None:
 
 def _check_when(spec: StudySpec, name: str, parameter: Parameter) -> None:
     known = [one for one, other in spec.search.items() if not other.when]
-    for other, value in parameter.when.items():
+    for other in parameter.when:
         if other not in known:
             raise ValueError(
                 f"search.{name}.when: must name a searched parameter without a when of its own "
                 f"({', '.join(known)}), but got {other!r}{nearest(other, known)}"
             )
-        if not spec.search[other].contains(value):
-            raise ValueError(
-                f"search.{name}.when: {other} must be a value that is searched "
-                f"({spec.search[other]}), but got {value!r}"
-            )
+        for value in parameter.allowed(other):
+            if not spec.search[other].contains(value):
+                raise ValueError(
+                    f"search.{name}.when: {other} must be a value that is searched "
+                    f"({spec.search[other]}), but got {value!r}"
+                )
 
 
 def _check_option(spec: StudySpec, name: str, parameter: Parameter) -> None:
     """A loss's option must be searched only where that loss trains."""
-    having = [loss for loss, one in _losses().items() if name in one.options]
+    known = [loss for loss, one in _losses().items() if name in one.options]
     trained = spec.search["loss"].values() if "loss" in spec.search else [spec.base("loss")]
+    having = [loss for loss in trained if loss in known] or known
     for loss in trained:
-        if having and loss not in having and parameter.when.get("loss", loss) == loss:
+        applies = "loss" not in parameter.when or loss in parameter.allowed("loss")
+        if known and loss not in known and applies:
+            when = f'"{having[0]}"' if len(having) == 1 else having
             raise ValueError(
                 f"search.{name}: must be searched for {' or '.join(having)} only, but {loss} "
-                f'is trained too; add when = {{ loss = "{having[0]}" }}'
+                f"is trained too; add when = {{ loss = {when} }}"
             )
 
 

@@ -24,7 +24,11 @@ from sweep.spec import StudySpec
 DEFAULT_STORAGE = "sqlite:///runs/sweep.db"
 BUSY_TIMEOUT = 60  # seconds to wait for another process's lock; SQLite's own 5 end in an error
 SQLITE_HEADER = b"SQLite format 3\x00"
-_COLUMN_TYPES: dict[object, sa.types.TypeEngine[Any]] = {int: sa.BigInteger(), float: sa.Float(53)}
+_COLUMN_TYPES: dict[object, sa.types.TypeEngine[Any]] = {
+    int: sa.BigInteger(),
+    float: sa.Float(53),
+    float | None: sa.Float(53),
+}
 
 metadata = sa.MetaData()
 evaluations = sa.Table(
@@ -172,7 +176,7 @@ def open_study(
     _forget_evaluations(storage, spec.name)  # of a study of this name that was deleted
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
-        study.set_metric_names(["validation perplexity"])  # the dashboard's label
+        study.set_metric_names([f"validation {spec.metric.replace('_', ' ')}"])  # a label
     study.set_user_attr("data", data)
     study.set_user_attr("device", device)
     study.set_user_attr("spec_digest", spec.digest)

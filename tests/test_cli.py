@@ -387,7 +387,7 @@ BAD_STUDY_FILES = {  # what stands in the study file: what is written instead, w
     "unknown loss": (
         '"squentropy"]',
         '"mse"]',
-        "search.loss.choices: must be among cross_entropy, squentropy, but got 'mse'",
+        "search.loss.choices: must be among cross_entropy, squentropy, .*but got 'mse'",
     ),
     "heads": ("n_embd = 16", "n_embd = 15", "n_embd must be a multiple of n_head, .*n_embd=15"),
     "block too long": ("block_size = 16", "block_size = 90000", "longer than one block"),

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from gpt.config import DataConfig, GPTConfig, TrainConfig, read_config, train_config
 from gpt.errors import InputError
+from gpt.losses import LOSSES
 
 
 @pytest.mark.parametrize(
@@ -17,10 +18,10 @@ from gpt.errors import InputError
             {"n_embd": 30, "n_head": 4},
             "n_embd must be a multiple of n_head, but got n_embd=30 and n_head=4.",
         ),
-        ({"loss": "mse"}, "loss must be one of cross_entropy, squentropy, but got 'mse'."),
+        ({"loss": "mse"}, f"loss must be one of {', '.join(LOSSES)}, but got 'mse'."),
         (
             {"loss_options": {"square_weight": 1.0}},
-            "square_weight is no option of cross_entropy, which takes: none.",
+            "square_weight is no option of cross_entropy, which takes: label_smoothing.",
         ),
         ({"n_layer": 0}, "n_layer: input should be greater than or equal to 1, but got 0."),
         ({"n_layer": "4"}, "n_layer: input should be a valid integer, but got '4'."),

@@ -59,6 +59,19 @@ def curve(folder: Path, number: int) -> list[tuple[int, float]]:
     return rows
 
 
+def test_trials_have_the_value_of_the_studys_metric(text: Path, tmp_path: Path):
+    spec = tiny_study(tmp_path, text).model_copy(update={"metric": "link_perplexity"})
+    run_tiny(spec, tmp_path, trials=2)
+    study = study_of(tmp_path)
+    assert study.metric_names == ["validation link perplexity"]
+    for trial in study.trials:
+        events, _ = read_events(tmp_path / "runs" / "tiny" / str(trial.number))
+        last = [event for event in events if event["event"] == "evaluation"][-1]
+        assert trial.value == last["link_perplexity"]
+        own_link = trial.user_attrs["arm"] == "squentropy"
+        assert (trial.value != last["perplexity"]) == own_link
+
+
 def test_run_reaches_exactly_the_total_and_then_continues_from_there(text: Path, tmp_path: Path):
     spec = tiny_study(tmp_path, text)
     first = run_tiny(spec, tmp_path, trials=3)

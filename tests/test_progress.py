@@ -1,7 +1,9 @@
 import io
 import re
+from dataclasses import replace
 
 import pytest
+import stored_studies
 from rich.console import Console
 
 from gpt.events import Evaluation
@@ -12,18 +14,10 @@ SQUENTROPY = {"learning_rate": 0.00123, "n_layer": 4, "dropout": 0.1, "loss": "s
 
 
 def evaluation(step: int, perplexity: float = 63.456, seconds: float = 10.0) -> Evaluation:
-    return Evaluation(
-        step=step,
-        tokens=step * 1024,
-        train_loss=4.2,
-        cross_entropy=4.1,
-        perplexity=perplexity,
-        bits_per_byte=1.6,
-        learning_rate=1e-3,
-        grad_norm=0.9,
+    return replace(
+        stored_studies.evaluation(step, perplexity),
         tokens_per_second=9812.4,
         elapsed_seconds=seconds,
-        peak_memory_bytes=1,
     )
 
 

@@ -7,8 +7,9 @@ import torch
 from tiny_runs import tiny_config, write_run, write_stories
 
 from gpt.errors import InputError
+from gpt.losses import LOSSES
 from gpt.model import GPT
-from gpt.sample import generate, load_model, sample
+from gpt.sample import _link_scores, generate, load_model, sample
 from gpt.train import train_directory
 
 
@@ -78,3 +79,23 @@ def test_a_run_without_checkpoint_says_to_train_it(tmp_path: Path, cache: Path):
     folder = write_run(tmp_path / "run", tiny_config(text))
     with pytest.raises(InputError, match="train it first"):
         sample(folder, "Tom")
+
+
+def test_the_link_of_a_loss_draws_from_its_own_probabilities(tmp_path: Path, cache: Path):
+    options = {"square_weight": 20.0}
+    config = tiny_config(write_stories(tmp_path / "text"), loss="squentropy", loss_options=options)
+    folder = write_run(tmp_path / "run", config)
+    assert list(train_directory(folder))
+    model, start = load_model(folder), torch.tensor([[5, 6]] * 20_000)
+    with torch.no_grad():
+        logits = model.logits(model(start[:1]))[0, -1]
+    p = logits.softmax(-1)
+    pi = LOSSES["squentropy"].probabilities(p, logits, options)
+    drawn = generate(
+        model, start, 1, 1.0, None, torch.Generator().manual_seed(0), -1, _link_scores(folder)
+    )
+    share = drawn[:, -1].bincount(minlength=len(pi)) / len(start)
+    assert (share - pi).abs().max() < 0.01
+    assert (p - pi).abs().max() > 0.03  # another distribution than softmax
+    told, linked = (sample(folder, "Tom", temperature=1.0, link=link) for link in (False, True))
+    assert told != linked

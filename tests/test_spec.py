@@ -8,6 +8,7 @@ import pytest
 
 from gpt.config import DataConfig
 from gpt.errors import InputError
+from gpt.losses import LOSSES
 from sweep.sampling import sobol_params
 from sweep.spec import StudySpec, load_study, shipped_studies
 
@@ -111,6 +112,52 @@ def test_train_config_puts_fields_and_options_of_the_loss_where_they_belong(
     assert config.loss_options == {"square_weight": 0.5}
     assert (config.learning_rate, config.n_layer, config.n_embd) == (2e-3, 3, 32)
     assert (config.device, config.threads, config.data.fingerprint) == ("cuda:1", 2, "abc")
+
+
+THREE_LOSSES = 'choices = ["cross_entropy", "squentropy", "logit_l2"]'
+
+
+def test_a_parameter_may_apply_with_several_values_of_another(path: Path) -> None:
+    text = VALID.replace('choices = ["cross_entropy", "squentropy"]', THREE_LOSSES)
+    path.write_text(
+        text.replace(
+            'when = { loss = "squentropy" }', 'when = { loss = ["squentropy", "logit_l2"] }'
+        )
+    )
+    spec = load_study(str(path), "cpu")
+
+    having = [arm for arm in spec.arms if "square_weight" in sobol_params(spec, arm, 0)]
+    assert having == ["squentropy", "logit_l2"]
+
+
+def test_an_option_named_without_a_range_has_that_of_its_loss(path: Path) -> None:
+    whole = "[search.square_weight]\nlow = 0.1\nhigh = 10.0\nwhen"
+    assert whole in VALID
+    path.write_text(VALID.replace(whole, "[search.square_weight]\nwhen"))
+
+    found = load_study(str(path), "cpu").search["square_weight"]
+
+    option = LOSSES["squentropy"].options["square_weight"]
+    assert (found.low, found.high, found.log) == (option.low, option.high, option.log)
+    assert found.when == {"loss": "squentropy"}
+
+
+def test_every_option_of_every_loss_can_be_searched_by_its_name_alone(path: Path) -> None:
+    for name, loss in LOSSES.items():
+        for option in loss.options:
+            search = f'[train]\nloss = "{name}"\n[search.{option}]\n'
+            path.write_text(f'name = "one"\n[data]\nsource = "built-in"\n{search}')
+            spec = load_study(str(path), "cpu")
+            params = sobol_params(spec, "all", 0)
+            config = spec.train_config(params, spec.data, "cpu", 1)
+            assert config.loss_options == {option: params[option]}
+
+
+def test_trials_are_ranked_by_perplexity_unless_the_study_says_otherwise(path: Path) -> None:
+    path.write_text(VALID)
+    assert load_study(str(path), "cpu").metric == "perplexity"
+    path.write_text('metric = "link_perplexity"\n' + VALID)
+    assert load_study(str(path), "cpu").metric == "link_perplexity"
 
 
 @pytest.mark.parametrize(("tokenizer", "vocab_size"), [("gpt2", 50257), ("bpe", 512)])

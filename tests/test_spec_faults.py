@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt.errors import InputError
+from gpt.losses import LOSSES
 from sweep.sampling import sobol_params
 from sweep.spec import StudySpec, load_study
 
@@ -113,7 +114,7 @@ FAULTS = [
     (
         '["cross_entropy", "squentropy"]',
         '["cross_entropy", "squentrpy"]',
-        "search.loss.choices: must be among cross_entropy, squentropy, but got 'squentrpy'; "
+        f"search.loss.choices: must be among {', '.join(LOSSES)}, but got 'squentrpy'; "
         "the nearest is 'squentropy'.",
     ),
     (
@@ -163,7 +164,7 @@ FAULTS = [
     (
         "n_embd = 32",
         'n_embd = 32\nloss = "mse"',
-        "train.loss: must be among cross_entropy, squentropy, but got 'mse'.",
+        f"train.loss: must be among {', '.join(LOSSES)}, but got 'mse'.",
     ),
     (
         "n_embd = 32",
@@ -254,7 +255,7 @@ FAULTS = [
     (
         'name = "mine"',
         'name = "mine"\n"a\\nb" = 3',
-        "a\\nb: is not a known key; known are name, description, question, compare, data, "
+        "a\\nb: is not a known key; known are name, description, question, compare, metric, data, "
         "train, search, baselines, sampler, pruner, budget.",
     ),
     (

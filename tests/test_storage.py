@@ -1,10 +1,13 @@
 """The database: what is refused and left as it is, and what is kept."""
 
+import math
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+import stored_studies
 
 from gpt.errors import InputError
 from gpt.events import Evaluation
@@ -12,19 +15,8 @@ from sweep.storage import load_study, open_storage, record_evaluation, storage_u
 
 
 def evaluation(step: int, cross_entropy: float = 4.0) -> Evaluation:
-    return Evaluation(
-        step=step,
-        tokens=100 * step,
-        train_loss=5.0,
-        cross_entropy=cross_entropy,
-        perplexity=54.6,
-        bits_per_byte=1.5,
-        learning_rate=1e-3,
-        grad_norm=0.5,
-        tokens_per_second=1e4,
-        elapsed_seconds=3.0,
-        peak_memory_bytes=2**31,
-    )
+    made = stored_studies.evaluation(step, math.exp(cross_entropy))
+    return replace(made, cross_entropy=cross_entropy, peak_memory_bytes=2**31)
 
 
 def test_a_path_is_a_sqlite_file_and_a_url_stays_a_url():

@@ -1,0 +1,105 @@
+"""Whether a model means its probabilities: reliability of its confidence, a fitted temperature.
+
+Shapes: M targets, C = n_embd, V classes. Knows nothing of losses: it looks at softmax.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gpt.head import logit_chunks
+
+BINS = 15  # as in Guo et al. (2017)
+MOST_ITERATIONS = 30  # Newton's method needs about 5
+SMALLEST_STEP = 1e-7  # of 1 / temperature, relative
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Targets of about the same confidence."""
+
+    count: int
+    confidence: float  # mean of the largest p_j
+    accuracy: float  # share whose most likely token is the true one
+
+
+def reliability(confidence: Tensor, correct: Tensor, bins: int = BINS) -> list[Bin]:
+    """Targets in `bins` groups of equal size (within one) by confidence, the least sure first.
+
+    Args:
+        confidence: Largest probability of each target, shape (M,).
+        correct: 1.0 where that token is the true one, else 0.0, shape (M,).
+        bins: How many; with fewer targets, one each.
+    """
+    order = confidence.argsort(stable=True)
+    groups = order.tensor_split(min(bins, len(order)))
+    return [
+        Bin(len(g), confidence[g].double().mean().item(), correct[g].double().mean().item())
+        for g in groups
+    ]
+
+
+def calibration_error(bins: list[Bin]) -> float:
+    """Mean over targets of |confidence - accuracy| of their bin, in [0, 1].
+
+    Source: the expected calibration error of Guo et al. (2017), arXiv:1706.04599, equation 3, with
+    bins of equal mass as Nguyen and O'Connor (2015), arXiv:1508.05154, have them.
+    """
+    total = sum(b.count for b in bins)
+    return sum(b.count * abs(b.confidence - b.accuracy) for b in bins) / total
+
+
+@torch.no_grad()
+def held_back_nats(hidden: Tensor, weight: Tensor, targets: Tensor, story: Tensor) -> float:
+    """Mean cross-entropy after dividing logits by one temperature, fitted on other stories.
+
+    Stories are dealt into two halves; each is measured with the temperature of the other.
+
+    Args:
+        hidden: Hidden states h, shape (M, C).
+        weight: Output weight W, shape (V, C).
+        targets: True token ids, shape (M,).
+        story: The story of each target, shape (M,).
+
+    Returns:
+        Nats per token. With a single story there is nothing to fit on: temperature 1.
+
+    Source: temperature scaling, Guo et al. (2017), arXiv:1706.04599, section 4.2.
+    """
+    half = (story % 2).to(hidden.device)
+    nats = 0.0
+    for here in (0, 1):
+        others, these = half != here, half == here
+        fitted = _fit_inverse_temperature(hidden[others], weight, targets[others])
+        nats += _statistics(hidden[these], weight, targets[these], fitted)[0]
+    return nats / len(targets)
+
+
+def _fit_inverse_temperature(hidden: Tensor, weight: Tensor, targets: Tensor) -> float:
+    """1 / temperature of the lowest cross-entropy, which is convex in it: Newton's method."""
+    inverse = 1.0
+    for _ in range(MOST_ITERATIONS if len(targets) else 0):
+        _, slope, curvature = _statistics(hidden, weight, targets, inverse)
+        step = slope / max(curvature, 1e-12)
+        new = min(max(inverse - step, inverse / 2), inverse * 2)
+        if abs(new - inverse) <= SMALLEST_STEP * inverse:
+            break
+        inverse = new
+    return inverse
+
+
+def _statistics(
+    hidden: Tensor, weight: Tensor, targets: Tensor, inverse: float
+) -> tuple[float, float, float]:
+    """Summed nats of softmax(inverse * f), and their first and second derivative by `inverse`."""
+    sums = torch.zeros(3, dtype=torch.float64, device=hidden.device)
+    for rows, f in logit_chunks(hidden, weight):
+        log_p = (inverse * f).log_softmax(1)
+        p, y = log_p.exp(), targets[rows].unsqueeze(1)
+        mean = (p * f).sum(1)
+        variance = (p * (f - mean.unsqueeze(1)).square()).sum(1)
+        nats, slope = -log_p.gather(1, y).squeeze(1), mean - f.gather(1, y).squeeze(1)
+        sums += torch.stack([nats, slope, variance]).double().sum(1)
+    nats_sum, slope_sum, variance_sum = sums.tolist()
+    return nats_sum, slope_sum, variance_sum
