@@ -139,7 +139,7 @@ def add_floor(figure: go.Figure, floor: float | None, ends: Sequence[float], sho
             mode="lines",
             line={"color": GREY, "width": 1.5, "dash": "dash"},
             name=f"lowest possible, {floor:.2f}{below}",
-            hovertemplate="no model can be below %{y:.3f}<extra></extra>",
+            hovertemplate="the grammar itself: %{y:.3f}<extra></extra>",
         )
     )
 
