@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import optuna
     from optuna.storages import RDBStorage
 
-    from sweep.driver import Summary
+    from sweep.summary import Summary
 
 USAGE_ERROR: Any = typer.BadParameter.__base__  # typer exports only this subclass of it
 

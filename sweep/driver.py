@@ -6,20 +6,16 @@ that still train and continues the others from their checkpoints, under the same
 """
 
 import math
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType
 
 import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from gpt.config import DataConfig, TrainConfig, read_config
-from gpt.data import TokenData, prepare
+from gpt.config import DataConfig
+from gpt.data import prepare
 from gpt.errors import InputError
 from gpt.events import Event, evaluation_of, read_events
 from sweep import results
@@ -27,7 +23,9 @@ from sweep.executors import Slot, TrialProcess, cuda_devices, plan_slots, resolv
 from sweep.lock import claim_runs, only_driver
 from sweep.progress import Listener
 from sweep.pruning import should_prune
+from sweep.running import Running, configure
 from sweep.sampling import next_arm, next_params
+from sweep.signals import noted
 from sweep.spec import StudySpec
 from sweep.storage import (
     DEFAULT_STORAGE,
@@ -37,47 +35,11 @@ from sweep.storage import (
     record_evaluation,
 )
 from sweep.study_data import data_facts, pinned
+from sweep.summary import Summary, header, summary_of
 
 POLL_SECONDS = 0.1  # between two looks at the events; a look costs well under a millisecond
 MAX_CRASHES = 2  # at the same step, until a trial counts as failed
 MAX_FAILURES = 3  # trials that fail one after another, until the sweep gives up
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What a call of `run` leaves behind."""
-
-    study: str
-    finished: int
-    total: int
-    outcomes: dict[str, int]
-    best: dict[str, tuple[int, float]]  # arm -> (trial number, perplexity)
-    already_complete: bool
-    signal: int | None  # that ended the call early
-    seconds: float
-
-    @property
-    def interrupted(self) -> bool:
-        """Whether a signal ended the call before the total was reached."""
-        return self.signal is not None
-
-
-@dataclass
-class Running:
-    """A trial in its slot."""
-
-    trial: Trial
-    arm: str
-    run_dir: Path
-    config: TrainConfig
-    slot: Slot
-    process: TrialProcess
-    offset: int = 0  # bytes of events.jsonl that have been read
-    last: tuple[int, float] | None = None  # step and perplexity of the last evaluation
-    end: Event | None = None  # the event with which the process said goodbye
-    pruned: bool = False
-    crashes: list[int] = field(default_factory=list)  # the last step known at each crash
-    told: int = 0  # signals that have been passed on
 
 
 def run(
@@ -128,7 +90,9 @@ def run(
             raise
         study.set_user_attr("n_trials", max(trials, study.user_attrs.get("n_trials", 0)))
         driver = Driver(study, opened, spec, pinned(data, tokens), slots, runs, listener)
-        _show_header(driver, storage, tokens)
+        listener.header(header(spec.name, tokens, slots, storage))
+        if tokens.meta.notice:
+            listener.notice(tokens.meta.notice)
         return driver.run(trials)
 
 
@@ -163,7 +127,7 @@ class Driver:
         pending = self._unfinished()
         complete = not pending and len(self.study.get_trials(deepcopy=False)) >= total
         self._show_counts(total)
-        with self._signals_noted():
+        with noted(self.signals):
             try:
                 while not complete:
                     self._obey_signals()
@@ -179,7 +143,7 @@ class Driver:
                     running.process.stop()
         seconds = time.monotonic() - started
         self._add_wall_seconds(seconds)
-        return self._summary(total, seconds, complete)
+        return summary_of(self.study, total, seconds, complete, self.signals)
 
     # --- launching ---------------------------------------------------------------------------
 
@@ -214,31 +178,13 @@ class Driver:
         self.storage.set_trial_state_values(frozen._trial_id, TrialState.RUNNING)
         trial = Trial(self.study, frozen._trial_id)
         run_dir = self.runs / self.spec.name / str(frozen.number)
-        config = self._configure(trial, run_dir, slot)
+        config = configure(trial, run_dir, slot, self.spec, self.data)
         process = TrialProcess.find(run_dir) or TrialProcess.start(run_dir, slot)
         running = Running(trial, frozen.user_attrs["arm"], run_dir, config, slot, process)
         if frozen.intermediate_values:
             running.last = max(frozen.intermediate_values.items())
         self.running.append(running)
         self.listener.trial_started(frozen.number, running.arm, frozen.params, config.max_steps)
-
-    def _configure(self, trial: Trial, run_dir: Path, slot: Slot) -> TrainConfig:
-        """The trial's config.json: written once, then the truth however often it is continued."""
-        path = run_dir / "config.json"
-        if path.exists():
-            config = read_config(path)
-            if config.device == slot.device:
-                return config
-            config = config.model_copy(update={"device": slot.device})  # of the same kind
-        else:
-            run_dir.mkdir(parents=True, exist_ok=True)
-            config = self.spec.train_config(trial.params, self.data, slot.device, slot.threads)
-            trial.set_user_attr("run_dir", str(run_dir.resolve()))
-            trial.set_user_attr("n_params", _n_params(config))
-        temporary = path.with_suffix(".json.partial")
-        temporary.write_text(config.model_dump_json(indent=1))
-        temporary.replace(path)
-        return config
 
     def _unfinished(self) -> list[FrozenTrial]:
         """Trials that an earlier call left, oldest first."""
@@ -362,21 +308,6 @@ class Driver:
 
     # --- signals and figures -----------------------------------------------------------------
 
-    @contextmanager
-    def _signals_noted(self) -> Iterator[None]:
-        """The first signal stops every trial at a checkpoint; a second one, at once."""
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        before = {number: signal.signal(number, self._note_signal) for number in numbers}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def _note_signal(self, number: int, frame: FrameType | None) -> None:
-        """Only notes it: the loop may be anywhere, also in the middle of a line of output."""
-        self.signals.append(number)
-
     def _obey_signals(self) -> None:
         for running in self.running:
             if running.told < 2 <= len(self.signals):
@@ -395,42 +326,3 @@ class Driver:
     def _add_wall_seconds(self, seconds: float) -> None:
         before = self.study.user_attrs.get("wall_seconds", 0.0)
         self.study.set_user_attr("wall_seconds", before + seconds)
-
-    def _summary(self, total: int, seconds: float, already_complete: bool) -> Summary:
-        trials = self.study.get_trials(deepcopy=False)
-        outcomes = [t.user_attrs["outcome"] for t in trials if t.state.is_finished()]
-        interrupted = bool(self.signals) and len(outcomes) < total
-        return Summary(
-            study=self.study.study_name,
-            finished=len(outcomes),
-            total=total,
-            outcomes={outcome: outcomes.count(outcome) for outcome in sorted(set(outcomes))},
-            best=results.best_by_arm(self.study),
-            already_complete=already_complete,
-            signal=self.signals[0] if interrupted else None,
-            seconds=seconds,
-        )
-
-
-def _n_params(config: TrainConfig) -> int:
-    import torch
-
-    from gpt.model import GPT
-
-    with torch.device("meta"):  # counts without memory
-        return GPT(config).num_params()
-
-
-def _show_header(driver: Driver, storage: str, tokens: TokenData) -> None:
-    meta, slots = tokens.meta, driver.slots
-    devices = ", ".join(sorted({slot.device for slot in slots}))
-    driver.listener.header(
-        {
-            "study": driver.study.study_name,
-            "data": f"{meta.name}, {meta.train_tokens:,} training tokens, {meta.tokenizer}",
-            "slots": f"{len(slots)} on {devices}, {slots[0].threads} CPU thread(s) each",
-            "storage": storage,
-        }
-    )
-    if meta.notice:
-        driver.listener.notice(meta.notice)

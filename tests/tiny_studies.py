@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from sweep.driver import Summary, run
+from sweep.driver import run
 from sweep.progress import QuietProgress
 from sweep.spec import StudySpec, load_study
+from sweep.summary import Summary
 
 STUDY = """
 name = "tiny"
