@@ -9,9 +9,11 @@ In run_dir/checkpoints/step-000300/:
 A checkpoint is written into a temporary folder, flushed to the disk, then renamed; two are kept.
 """
 
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +23,28 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from gpt.errors import InputError
+from gpt import faults
+from gpt.disk import sync
+from gpt.errors import DataError
 
+FILES = ("model.safetensors", "optimizer.safetensors")
+UNREADABLE = (OSError, ValueError, KeyError, TypeError)  # state.json may be any JSON
 KEEP = 2  # the newest may turn out damaged; the one before it then serves
+
+
+class Damaged(DataError):
+    """There are checkpoints, and none of them is whole.
+
+    Attributes:
+        reasons: One for each, the newest first.
+    """
+
+    def __init__(self, folder: Path, reasons: list[str]) -> None:
+        super().__init__(
+            f"{folder} must hold a whole checkpoint, but {'; '.join(reasons)}; "
+            f"train it again from the start in another directory."
+        )
+        self.reasons = reasons
 
 
 @dataclass(frozen=True)
@@ -61,10 +82,11 @@ def save(
         if optimizer is not None:
             tensors["optimizer.safetensors"] = optimizer
         for name, content in tensors.items():
-            save_file(content, temporary / name)
+            _save_tensors(content, temporary / name)
         hashes = {name: _sha256(temporary / name) for name in tensors}
         text = json.dumps({"step": step, "sha256": hashes, "state": state}, indent=1)
         (temporary / "state.json").write_text(text)
+        faults.reach("checkpoint", step)
         _publish(temporary, final)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -75,19 +97,16 @@ def load(run_dir: Path) -> Checkpoint | None:
     """The newest checkpoint that is whole; None if there is none at all.
 
     Raises:
-        InputError: there are checkpoints, and every one is damaged.
+        Damaged: there are checkpoints, and every one is damaged.
     """
     skipped: list[str] = []
     for path in reversed(_checkpoints(run_dir / "checkpoints")):
         try:
             return _read(path, tuple(skipped))
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
+        except (*UNREADABLE, SafetensorError) as error:
             skipped.append(f"{path.name}: {error}")
     if skipped:
-        raise InputError(
-            f"{run_dir / 'checkpoints'} must hold a whole checkpoint, but {'; '.join(skipped)}; "
-            f"train it again from the start in another directory."
-        )
+        raise Damaged(run_dir / "checkpoints", skipped)
     return None
 
 
@@ -96,18 +115,32 @@ def discard(run_dir: Path) -> None:
     shutil.rmtree(run_dir / "checkpoints", ignore_errors=True)
 
 
+def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    try:
+        save_file(tensors, path)
+    except SafetensorError as error:  # which hides the number of the operating system's error
+        number = re.search(r"os error (\d+)", str(error))
+        raise OSError(int(number[1]) if number else errno.EIO, str(error), str(path)) from None
+
+
 def _is_whole(path: Path) -> bool:
     try:
         _verified(path)
-    except (OSError, ValueError, KeyError):
+    except UNREADABLE:
         return False
     return True
 
 
 def _verified(path: Path) -> dict[str, Any]:
-    """The manifest of a checkpoint whose files are what it says."""
+    """The manifest of a checkpoint whose files are what it says, in its own folder."""
+    for place in (path, *path.iterdir()):
+        if place.is_symlink():  # a stranger's may lead anywhere
+            raise ValueError(f"{place.name} must not be a link")
     manifest: dict[str, Any] = json.loads((path / "state.json").read_text())
-    for name, expected in manifest["sha256"].items():
+    hashes = manifest["sha256"]
+    if FILES[0] not in hashes or set(hashes) - set(FILES):
+        raise ValueError(f"state.json must have the SHA-256 of {' and '.join(FILES)}")
+    for name, expected in hashes.items():
         if _sha256(path / name) != expected:  # torch and safetensors load a flipped bit silently
             raise ValueError(f"{name} is damaged (its SHA-256 differs)")
     return manifest
@@ -128,24 +161,17 @@ def _read(path: Path, skipped: tuple[str, ...]) -> Checkpoint:
 def _publish(temporary: Path, final: Path) -> None:
     """Make the rename survive a power cut: files first, then their folder, then its parent."""
     for path in [*temporary.iterdir(), temporary]:
-        _fsync(path)
+        sync(path)
     if final.exists():  # damaged, and made again from an older one
         shutil.rmtree(final)
     temporary.rename(final)
-    _fsync(final.parent)
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(final.parent)
 
 
 def _checkpoints(folder: Path) -> list[Path]:
     """Finished checkpoints, oldest first."""
-    return sorted(folder.glob("step-*"), key=lambda path: int(path.name.removeprefix("step-")))
+    steps = {path: path.name.removeprefix("step-") for path in folder.glob("step-*")}
+    return sorted((p for p, step in steps.items() if step.isdecimal()), key=lambda p: int(steps[p]))
 
 
 def _forget_old(folder: Path, keep: int) -> None:

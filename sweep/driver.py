@@ -9,6 +9,7 @@ import math
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.storages import RDBStorage
@@ -16,14 +17,15 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from gpt.config import DataConfig
 from gpt.data import prepare
-from gpt.errors import InputError
+from gpt.disk import disk_error
+from gpt.errors import BusyError, DiskError, InputError
 from gpt.events import Event, evaluation_of, read_events
 from sweep import results
 from sweep.executors import Slot, TrialProcess, cuda_devices, plan_slots, resolve_device
 from sweep.lock import claim_runs, only_driver
 from sweep.progress import Listener
 from sweep.pruning import should_prune
-from sweep.running import Running, configure
+from sweep.running import Running, configure, with_half_the_micro_batch, write_config
 from sweep.sampling import next_arm, next_params
 from sweep.signals import noted
 from sweep.spec import StudySpec
@@ -33,13 +35,23 @@ from sweep.storage import (
     open_storage,
     open_study,
     record_evaluation,
+    sqlite_path,
+    storage_url,
 )
+from sweep.storage_errors import in_one_line
 from sweep.study_data import data_facts, pinned
 from sweep.summary import Summary, header, summary_of
+from sweep.watchdog import Limits, Watchdog
 
 POLL_SECONDS = 0.1  # between two looks at the events; a look costs well under a millisecond
 MAX_CRASHES = 2  # at the same step, until a trial counts as failed
 MAX_FAILURES = 3  # trials that fail one after another, until the sweep gives up
+
+
+class SweepFailed(InputError):
+    """Trials fail one after another, for a reason that the next one would meet as well."""
+
+    exit_code = 1
 
 
 def run(
@@ -52,6 +64,8 @@ def run(
     runs: Path = Path("runs"),
     device: str = "auto",
     workers: int | None = None,
+    limits: Limits | None = None,
+    wait: bool = False,
 ) -> Summary:
     """Bring a study to `trials` trials in total, continuing whatever an earlier call left.
 
@@ -64,9 +78,14 @@ def run(
         runs: Run directories go to runs/<study>/<trial number>.
         device: "auto", "cpu", "cuda" or "cuda:N".
         workers: Trials at a time; None chooses.
+        limits: How long things may take.
+        wait: Wait for another process that runs this study, instead of being refused.
 
     Raises:
-        InputError: one of these cannot work, or another process runs this study.
+        InputError: one of these cannot work.
+        BusyError: another process runs this study, or holds its database.
+        DataError: the database is damaged, or of another version of Optuna.
+        DiskError: the runs or the database cannot be written; trials wait at their checkpoints.
     """
     if trials < 1:
         raise InputError(f"trials must be at least 1, but got {trials}.")
@@ -74,26 +93,36 @@ def run(
         raise InputError(f"workers must be at least 1, but got {workers}.")
     slots = plan_slots(resolve_device(device), workers, cuda_devices())
     check_storage(storage)
-    with listener, ExitStack() as stack:
+    path = sqlite_path(storage_url(storage))
+    with listener, in_one_line(storage, path, runs), ExitStack() as stack:
         tokens = prepare(data, listener.message)  # bad data is found before anything is written
         tokens.require(spec.block_size)
         opened = open_storage(storage, create=True)
-        stack.enter_context(only_driver(runs / spec.name, spec.name))
-        kind = slots[0].device.partition(":")[0]
-        new = spec.name not in optuna.get_all_study_names(opened)
-        study = open_study(opened, spec, data_facts(tokens, spec), kind)
-        try:
-            claim_runs(study, runs / spec.name)
-        except InputError:
-            if new:  # nothing of a refused command stays
-                optuna.delete_study(study_name=spec.name, storage=opened)
-            raise
+        patience = listener.message if wait else None
+        stack.enter_context(only_driver(runs / spec.name, spec.name, patience))
+        study = _claimed(opened, spec, data_facts(tokens, spec), slots[0], runs / spec.name)
         study.set_user_attr("n_trials", max(trials, study.user_attrs.get("n_trials", 0)))
-        driver = Driver(study, opened, spec, pinned(data, tokens), slots, runs, listener)
+        source = pinned(data, tokens)
+        driver = Driver(study, opened, spec, source, slots, runs, listener, limits)
         listener.header(header(spec.name, tokens, slots, storage))
         if tokens.meta.notice:
             listener.notice(tokens.meta.notice)
         return driver.run(trials)
+
+
+def _claimed(
+    storage: RDBStorage, spec: StudySpec, facts: dict[str, Any], slot: Slot, folder: Path
+) -> optuna.Study:
+    """The study, new or resumed, bound to the folder of its runs."""
+    new = spec.name not in optuna.get_all_study_names(storage)
+    study = open_study(storage, spec, facts, slot.device.partition(":")[0])
+    try:
+        claim_runs(study, folder)
+    except InputError:
+        if new:  # nothing of a refused command stays
+            optuna.delete_study(study_name=spec.name, storage=storage)
+        raise
+    return study
 
 
 class Driver:
@@ -108,6 +137,7 @@ class Driver:
         slots: list[Slot],
         runs: Path,
         listener: Listener,
+        limits: Limits | None = None,
     ) -> None:
         self.study = study
         self.storage = storage
@@ -120,6 +150,8 @@ class Driver:
         self.signals: list[int] = []  # received so far
         self.announced = False  # that the sweep is stopping
         self.failures: list[str] = []  # in a row, until now
+        self.watchdog = Watchdog(limits or Limits())
+        self.disk: DiskError | None = None  # why no trial can be written
 
     def run(self, total: int) -> Summary:
         """Launch, follow and tell until `total` trials are finished or a signal says stop."""
@@ -133,17 +165,34 @@ class Driver:
                     self._obey_signals()
                     self._follow_all(total)
                     self._give_up_if_everything_fails()
-                    if not self.signals:
+                    if not self.stopping:
                         self._fill_slots(pending, total)
                     if not self.running:
                         break
                     time.sleep(POLL_SECONDS)
             finally:
-                for running in self.running:  # only after an error: nobody is left behind
-                    running.process.stop()
+                self._leave_nobody_behind()
         seconds = time.monotonic() - started
+        if self.disk is not None:
+            raise self.disk
         self._add_wall_seconds(seconds)
-        return summary_of(self.study, total, seconds, complete, self.signals)
+        late = self.watchdog.time_is_up
+        return summary_of(self.study, total, seconds, complete, self.signals, late)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether no trial may be launched any more, and those that train shall stop."""
+        return bool(self.signals) or self.watchdog.time_is_up or self.disk is not None
+
+    def _leave_nobody_behind(self) -> None:
+        """After an error: trials stop at a checkpoint, and are waited for."""
+        while self.running:
+            for running in self.running:
+                if running.asked is None:
+                    running.stop()
+                self.watchdog.watch(running)
+            self.running = [running for running in self.running if running.process.alive]
+            time.sleep(POLL_SECONDS)
 
     # --- launching ---------------------------------------------------------------------------
 
@@ -179,12 +228,17 @@ class Driver:
         trial = Trial(self.study, frozen._trial_id)
         run_dir = self.runs / self.spec.name / str(frozen.number)
         config = configure(trial, run_dir, slot, self.spec, self.data)
-        process = TrialProcess.find(run_dir) or TrialProcess.start(run_dir, slot)
+        adopted = TrialProcess.find(run_dir)
+        process = adopted or TrialProcess.start(run_dir, slot)
         running = Running(trial, frozen.user_attrs["arm"], run_dir, config, slot, process)
+        running.halved = "micro_batch" in frozen.user_attrs
         if frozen.intermediate_values:
             running.last = max(frozen.intermediate_values.items())
         self.running.append(running)
         self.listener.trial_started(frozen.number, running.arm, frozen.params, config.max_steps)
+        if adopted is None:
+            self._read_events(running)  # of earlier processes: this one has yet to import torch
+            running.end = None
 
     def _unfinished(self) -> list[FrozenTrial]:
         """Trials that an earlier call left, oldest first."""
@@ -197,13 +251,17 @@ class Driver:
         for running in list(self.running):
             alive = running.process.alive  # asked first: what it wrote last is then surely read
             self._read_events(running)
-            if not alive:
+            if alive:
+                self.watchdog.watch(running)
+            else:
                 self.running.remove(running)
                 self._conclude(running)
                 self._show_counts(total)
 
     def _read_events(self, running: Running) -> None:
         events, running.offset = read_events(running.run_dir, running.offset)
+        if events:
+            running.heard = time.monotonic()
         for event in events:
             kind = event["event"]
             if kind == "evaluation":
@@ -230,7 +288,7 @@ class Driver:
             self.study, self.spec, number
         ):
             running.pruned = True
-            running.process.stop()
+            running.stop()
 
     # --- telling -----------------------------------------------------------------------------
 
@@ -245,29 +303,62 @@ class Driver:
             value = running.last[1]
             final = value if math.isfinite(value) else self._capped(value)
             self._tell(running, TrialState.COMPLETE, "complete", final, None)
-        elif end.get("outcome") in ("diverged", "oom"):
-            self._tell_worst(running, end)
-        elif self.signals:  # to be continued by the next call
-            self.storage.set_trial_state_values(running.trial._trial_id, TrialState.WAITING)
+        elif end.get("outcome") == "diverged":
+            self._tell_worst(running, "diverged", end["step"], end["message"])
+        elif end.get("outcome") == "oom":
+            self._retry_smaller(running, end)
+        elif running.overdue:
+            self._tell_worst(running, "timeout", 0, running.overdue)
+        elif end.get("outcome") == "disk" or running.process.exit_code == DiskError.exit_code:
+            self.disk = disk_error(running.run_dir, end.get("message"))
+            self._start_again(running)  # by the next call
+        elif end.get("event") == "stopped" or running.process.exit_code == BusyError.exit_code:
+            self._start_again(running)  # no crash: somebody stopped it, or trains it elsewhere
+        elif self.stopping:
+            self._start_again(running)
         else:
             self._retry_or_fail(running, end)
 
-    def _tell_worst(self, running: Running, end: Event) -> None:
+    def _start_again(self, running: Running) -> None:
+        """Continue a trial in its slot; when the sweep is stopping, the next call does."""
+        if self.stopping:
+            self.storage.set_trial_state_values(running.trial._trial_id, TrialState.WAITING)
+            return
+        running.start_again()
+        self.running.append(running)
+
+    def _tell_worst(self, running: Running, outcome: str, step: int, reason: str) -> None:
         """As PRUNED with the worst perplexity there is: samplers learn from it, never from FAIL."""
         worst = float(running.config.vocab_size)
-        running.trial.report(worst, max(end["step"], (running.last or (0, 0.0))[0] + 1))
-        self._tell(running, TrialState.PRUNED, end["outcome"], worst, end["message"])
+        running.trial.report(worst, max(step, (running.last or (0, 0.0))[0] + 1))
+        self._tell(running, TrialState.PRUNED, outcome, worst, reason)
+
+    def _retry_smaller(self, running: Running, end: Event) -> None:
+        """Once with half the micro-batch, which is the same training in less memory."""
+        smaller = None if running.halved else with_half_the_micro_batch(running.config)
+        if smaller is None:
+            self._tell_worst(running, "oom", end["step"], end["message"])
+            return
+        write_config(running.run_dir, smaller)
+        running.trial.set_user_attr("micro_batch", smaller.batch_size)
+        running.config, running.halved = smaller, True
+        self.listener.message(
+            f"trial {running.trial.number} ran out of memory; it goes on with batch_size "
+            f"{smaller.batch_size} and twice the gradient accumulation"
+        )
+        self._start_again(running)
 
     def _retry_or_fail(self, running: Running, end: Event) -> None:
         """A crash is the machine's fault at first, the trial's when it returns at the same step."""
-        reason = end.get("message") or running.process.exit_reason()
+        reason = running.hung or end.get("message") or running.process.exit_reason()
         running.crashes.append(running.last[0] if running.last else 0)
-        if running.crashes.count(running.crashes[-1]) >= MAX_CRASHES:
+        if running.crashes.count(running.crashes[-1]) < MAX_CRASHES:
+            self.listener.message(f"trial {running.trial.number} {reason}; it is started again")
+            self._start_again(running)
+        elif running.hung:
+            self._tell_worst(running, "timeout", 0, f"{reason}, {MAX_CRASHES} times")
+        else:
             self._tell(running, TrialState.FAIL, "failed", None, reason)
-            return
-        self.listener.message(f"trial {running.trial.number} {reason}; it is started again")
-        running.process = TrialProcess.start(running.run_dir, running.slot)
-        self.running.append(running)
 
     def _tell(
         self,
@@ -292,7 +383,7 @@ class Driver:
     def _give_up_if_everything_fails(self) -> None:
         """A full disk or a missing library fails every trial: better stop than use them all up."""
         if len(self.failures) >= MAX_FAILURES:
-            raise InputError(
+            raise SweepFailed(
                 f"trials must not fail one after another, but the last {MAX_FAILURES} did: "
                 f"{self.failures[-1]} (see log.txt in {self.runs / self.spec.name}); "
                 f"mend it and run the same command again."
@@ -309,15 +400,18 @@ class Driver:
     # --- signals and figures -----------------------------------------------------------------
 
     def _obey_signals(self) -> None:
+        """Whatever stops the sweep stops its trials at a checkpoint; a second signal, at once."""
+        wanted = max(len(self.signals), int(self.stopping))
         for running in self.running:
-            if running.told < 2 <= len(self.signals):
+            if running.told < 2 <= wanted:
                 running.process.kill()
-            elif running.told < 1 <= len(self.signals):
-                running.process.stop()
-            running.told = len(self.signals)
-        if self.signals and not self.announced:
+            elif running.told < 1 <= wanted:
+                running.stop()
+            running.told = wanted
+        if self.stopping and not self.announced:
             self.announced = True
-            self.listener.message("stopping at a checkpoint; once more to stop at once")
+            why = f"{self.disk} " if self.disk else "time is up; " if not self.signals else ""
+            self.listener.message(f"{why}stopping at a checkpoint; once more to stop at once")
 
     def _show_counts(self, total: int) -> None:
         finished = len(self.study.get_trials(deepcopy=False)) - len(self._unfinished())

@@ -200,19 +200,19 @@ def continue_run(run_dir: Path, max_steps: int) -> int | None:
         KeyboardInterrupt: Ctrl-C came twice.
         Ended: the loss is not finite any more, or the memory does not suffice.
     """
-    from torch import OutOfMemoryError
-
-    from gpt.train import Diverged, train_directory
+    from gpt.train import Diverged, is_out_of_memory, train_directory
 
     show = _show_bar if is_terminal() else _show_lines
     signals: list[int] = []
     try:
         with (
             noted(signals, twice_interrupts=True),
-            closing(train_directory(run_dir, lambda: bool(signals))) as evaluations,
+            closing(train_directory(run_dir, lambda: bool(signals), print)) as evaluations,
         ):
             show(evaluations, max_steps)
-    except (Diverged, OutOfMemoryError) as error:
+    except (Diverged, RuntimeError, MemoryError) as error:
+        if not (isinstance(error, Diverged) or is_out_of_memory(error)):
+            raise
         raise Ended(str(error).splitlines()[0]) from None
     return None if is_done(run_dir) else signals[0]
 

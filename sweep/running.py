@@ -1,11 +1,13 @@
 """A trial in its slot: what the driver knows of it, and the run directory that it trains in."""
 
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from optuna.trial import Trial
 
 from gpt.config import DataConfig, TrainConfig, read_config
+from gpt.disk import write_text
 from gpt.events import Event
 from sweep.executors import Slot, TrialProcess
 from sweep.spec import StudySpec
@@ -27,6 +29,25 @@ class Running:
     pruned: bool = False
     crashes: list[int] = field(default_factory=list)  # the last step known at each crash
     told: int = 0  # signals that have been passed on
+    started: float = field(default_factory=time.monotonic)
+    heard: float = field(default_factory=time.monotonic)  # when the last event was read
+    asked: float | None = None  # when it was asked to stop
+    overdue: str | None = None  # which limit of a trial it is over
+    hung: str | None = None  # how long it had said nothing when it was killed
+    halved: bool = False  # its micro-batch, after it ran out of memory
+
+    def stop(self) -> None:
+        """Ask its process for a checkpoint and an end."""
+        if self.asked is None:
+            self.asked = time.monotonic()
+        self.process.stop()
+
+    def start_again(self) -> None:
+        """A new process for it, in place of one that has ended."""
+        self.end = self.asked = self.hung = None
+        self.told = 0
+        self.heard = time.monotonic()
+        self.process = TrialProcess.start(self.run_dir, self.slot)
 
 
 def configure(
@@ -50,9 +71,22 @@ def configure(
 
 def write_config(run_dir: Path, config: TrainConfig) -> None:
     """Replace config.json, whole or not at all."""
-    temporary = run_dir / "config.json.partial"
-    temporary.write_text(config.model_dump_json(indent=1))
-    temporary.replace(run_dir / "config.json")
+    write_text(run_dir / "config.json", config.model_dump_json(indent=1))
+
+
+def with_half_the_micro_batch(config: TrainConfig) -> TrainConfig | None:
+    """The same run in half the memory: twice as many forward passes in a step, each half as large.
+
+    The effective batch is the same. None where the micro-batch cannot be halved.
+    """
+    if config.batch_size % 2:
+        return None
+    return config.model_copy(
+        update={
+            "batch_size": config.batch_size // 2,
+            "gradient_accumulation_steps": 2 * config.gradient_accumulation_steps,
+        }
+    )
 
 
 def _n_params(config: TrainConfig) -> int:

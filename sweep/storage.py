@@ -222,7 +222,7 @@ def _refuse_other_spec(study: optuna.Study, spec: StudySpec) -> None:
     differing = _differing(study.user_attrs["spec"], spec.model_dump(mode="json"))
     raise InputError(
         f"study {spec.name!r} was made from another spec ({', '.join(differing)} differs); "
-        f"rename the study, or pass another --storage and --runs."
+        f"start a new study with --as NEW_NAME, or pass another --storage and --runs."
     )
 
 
@@ -233,7 +233,7 @@ def _refuse_other_data(study: optuna.Study, data: dict[str, Any]) -> None:
     raise InputError(
         f"study {study.study_name!r} is pinned to its text, {stored['name']} "
         f"({stored['fingerprint'][:8]}), but now it is {data['name']} ({data['fingerprint'][:8]}); "
-        f"pass the same --data, rename the study, or pass another --storage and --runs."
+        f"pass the same --data, or start a new study with --as NEW_NAME."
     )
 
 
@@ -242,7 +242,7 @@ def _refuse_other_device(study: optuna.Study, device: str) -> None:
     if stored != device:
         raise InputError(
             f"study {study.study_name!r} must go on where it was started, on {stored}, but got "
-            f"{device}; pass --device {stored}, rename the study or pass another --storage."
+            f"{device}; pass --device {stored}, or start a new study with --as NEW_NAME."
         )
 
 

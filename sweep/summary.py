@@ -20,16 +20,22 @@ class Summary:
     best: dict[str, tuple[int, float]]  # arm -> (trial number, perplexity)
     already_complete: bool
     signal: int | None  # that ended the call early
+    late: bool  # the call's own time limit ended it early
     seconds: float
 
     @property
     def interrupted(self) -> bool:
-        """Whether a signal ended the call before the total was reached."""
-        return self.signal is not None
+        """Whether a signal or its time limit ended the call before the total was reached."""
+        return self.signal is not None or self.late
 
 
 def summary_of(
-    study: optuna.Study, total: int, seconds: float, already_complete: bool, signals: list[int]
+    study: optuna.Study,
+    total: int,
+    seconds: float,
+    already_complete: bool,
+    signals: list[int],
+    late: bool,
 ) -> Summary:
     """The summary of a call that has ended.
 
@@ -39,10 +45,11 @@ def summary_of(
         seconds: That the call took.
         already_complete: Whether there was nothing to do.
         signals: Received by the call, in their order.
+        late: Whether its time was up.
     """
     trials = study.get_trials(deepcopy=False)
     outcomes = [t.user_attrs["outcome"] for t in trials if t.state.is_finished()]
-    interrupted = bool(signals) and len(outcomes) < total
+    short = len(outcomes) < total
     return Summary(
         study=study.study_name,
         finished=len(outcomes),
@@ -50,7 +57,8 @@ def summary_of(
         outcomes={outcome: outcomes.count(outcome) for outcome in sorted(set(outcomes))},
         best=results.best_by_arm(study),
         already_complete=already_complete,
-        signal=signals[0] if interrupted else None,
+        signal=signals[0] if signals and short else None,
+        late=late and short,
         seconds=seconds,
     )
 
