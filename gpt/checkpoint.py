@@ -110,6 +110,17 @@ def load(run_dir: Path) -> Checkpoint | None:
     return None
 
 
+def damaged(run_dir: Path) -> list[tuple[Path, str]]:
+    """The checkpoints of a run that are not whole, each with the reason."""
+    found = []
+    for path in _checkpoints(run_dir / "checkpoints"):
+        try:
+            _read(path, ())
+        except (*UNREADABLE, SafetensorError) as error:
+            found.append((path, str(error)))
+    return found
+
+
 def discard(run_dir: Path) -> None:
     """Remove every checkpoint of a run."""
     shutil.rmtree(run_dir / "checkpoints", ignore_errors=True)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from gpt.errors import BusyError, DiskError, InputError
+from gpt.errors import BusyError, DataError, DiskError, InputError
 
 if TYPE_CHECKING:
     import optuna
@@ -171,14 +171,21 @@ def report(
 def dashboard(
     *,
     storage: Storage = DEFAULT_STORAGE,
-    port: Annotated[int, typer.Option(help="On 127.0.0.1; the dashboard has no password.")] = 8080,
+    port: Annotated[int, typer.Option(help="The dashboard has no password.")] = 8080,
+    host: Annotated[
+        str, typer.Option(help="Address to listen at; another one needs --no-password as well.")
+    ] = "127.0.0.1",
+    no_password: Annotated[
+        bool,
+        typer.Option("--no-password", help="Let everyone who reaches --host see and delete all."),
+    ] = False,
 ) -> None:
-    """Serve Optuna Dashboard on the database until Ctrl-C."""
+    """Serve Optuna Dashboard on the database until Ctrl-C, for this machine alone."""
     from sweep.dashboard import serve
 
     if not 1 <= port <= 65535:
         raise InputError(f"--port must be from 1 to 65535, but got {port}.")
-    serve(storage, host="127.0.0.1", port=port)
+    serve(storage, host=host, port=port, anyone=no_password)
 
 
 @app.command(epilog="Example: squen-sweep export --study tinystories -o best.toml --arm squentropy")
@@ -285,6 +292,24 @@ def sample(
         link=link,
     )
     typer.echo("\n---\n".join(stories))
+
+
+@app.command(epilog="Example: squen-sweep doctor --fix")
+def doctor(
+    *,
+    storage: Storage = DEFAULT_STORAGE,
+    runs: Annotated[Path, typer.Option(help="Where run directories are.")] = Path("runs"),
+    fix: Annotated[
+        bool, typer.Option("--fix", help="Mend what can be, after a backup of the database.")
+    ] = False,
+) -> None:
+    """Check a storage and its run directories; exit code 65 while something is wrong."""
+    from sweep.doctor import examine
+
+    if remaining := examine(storage, runs, typer.echo, fix=fix):
+        typer.echo(f"{remaining} findings remain")
+        raise typer.Exit(DataError.exit_code)
+    typer.echo("all is well")
 
 
 def main() -> None:

@@ -8,9 +8,13 @@ from optuna.trial import Trial
 
 from gpt.config import DataConfig, TrainConfig, read_config
 from gpt.disk import write_text
+from gpt.errors import DataError
 from gpt.events import Event
 from sweep.executors import Slot, TrialProcess
 from sweep.spec import StudySpec
+
+# Of a trial that was started: where its text lies, and the micro-batch that memory sufficed for.
+MAY_DIFFER = ("data", "device", "threads", "batch_size", "gradient_accumulation_steps")
 
 
 @dataclass
@@ -57,6 +61,7 @@ def configure(
     path = run_dir / "config.json"
     if path.exists():
         config = read_config(path)
+        _refuse_another_trials(config, trial, run_dir, spec, data)
         if config.device == slot.device:
             return config
         config = config.model_copy(update={"device": slot.device})  # of the same kind
@@ -67,6 +72,23 @@ def configure(
         trial.set_user_attr("n_params", _n_params(config))
     write_config(run_dir, config)
     return config
+
+
+def _refuse_another_trials(
+    config: TrainConfig, trial: Trial, run_dir: Path, spec: StudySpec, data: DataConfig
+) -> None:
+    """A database that was put back from a copy must not take over the runs of later trials."""
+    expected = spec.train_config(trial.params, data, config.device, config.threads)
+    differing = [
+        name
+        for name in TrainConfig.model_fields
+        if name not in MAY_DIFFER and getattr(config, name) != getattr(expected, name)
+    ]
+    if differing:
+        raise DataError(
+            f"{run_dir} must be the run of trial {trial.number}, but {', '.join(differing)} "
+            f"differs; move that folder away and run the same command again."
+        )
 
 
 def write_config(run_dir: Path, config: TrainConfig) -> None:

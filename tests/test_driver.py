@@ -2,9 +2,6 @@
 
 import math
 import signal
-import sqlite3
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -12,9 +9,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import optuna
-import psutil
 import pytest
-from optuna.trial import FrozenTrial, TrialState
+from invariants import (
+    assert_sound,
+    assert_undisturbed,
+    curve,
+    evaluated,
+    start_command,
+    stored_trials,
+    study_of,
+    trial_processes,
+    wait_until,
+)
+from optuna.trial import TrialState
 from tiny_runs import write_stories
 from tiny_studies import run_tiny, tiny_study
 
@@ -23,8 +30,6 @@ from gpt.errors import InputError
 from gpt.events import read_events
 from gpt.train import train
 from sweep.storage import open_storage, open_study
-
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -40,23 +45,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("SQUEN_SWEEP_CACHE", str(folder / "cache"))
         run_tiny(tiny_study(folder, write_stories(folder / "text")), folder, trials=2)
         yield folder
-
-
-def study_of(folder: Path) -> optuna.Study:
-    return optuna.load_study(study_name="tiny", storage=open_storage(str(folder / "sweep.db")))
-
-
-def stored_trials(folder: Path) -> list[FrozenTrial]:
-    return study_of(folder).trials
-
-
-def curve(folder: Path, number: int) -> list[tuple[int, float]]:
-    """What the evaluations table holds of one trial."""
-    connection = sqlite3.connect(folder / "sweep.db")
-    query = "SELECT step, cross_entropy FROM evaluations WHERE trial_number = ? ORDER BY step"
-    rows = connection.execute(query, (number,)).fetchall()
-    connection.close()
-    return rows
 
 
 def test_trials_have_the_value_of_the_studys_metric(text: Path, tmp_path: Path):
@@ -113,66 +101,9 @@ def test_a_diverged_trial_is_pruned_with_the_worst_perplexity_and_its_reason(
     assert "learning rate" in trial.user_attrs["reason"]
 
 
-def start_command(folder: Path, trials: int) -> subprocess.Popen[str]:
-    """`squen-sweep run` as a user starts it."""
-    command = [sys.executable, "-m", "sweep.cli", "run", "--study", str(folder / "tiny.toml")]
-    options = ["--trials", str(trials), "--workers", "2", "--device", "cpu"]
-    places = ["--storage", str(folder / "sweep.db"), "--runs", str(folder / "runs")]
-    return subprocess.Popen(
-        [*command, *options, *places],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def wait_until(condition: object, seconds: float = 90) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def evaluated(folder: Path) -> int:
-    """Evaluations that trial processes have written."""
-    logs = (read_events(run_dir)[0] for run_dir in (folder / "runs" / "tiny").glob("[0-9]*"))
-    return sum(event["event"] == "evaluation" for events in logs for event in events)
-
-
-def trial_processes(folder: Path) -> list[psutil.Process]:
-    """Those that train in a run directory of `folder`."""
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        line = " ".join(process.info["cmdline"] or [])
-        if "gpt.train" in line and str(folder) in line:
-            found.append(process)
-    return found
-
-
-def assert_sound(folder: Path, trials: int) -> None:
-    """What must hold after any fault and a run of the same command."""
-    stored = stored_trials(folder)
-    assert [t.number for t in stored] == list(range(trials))
-    assert all(t.state.is_finished() for t in stored)
-    for trial in stored:
-        steps = [step for step, _ in curve(folder, trial.number)]
-        assert steps == sorted(trial.intermediate_values)
-    connection = sqlite3.connect(folder / "sweep.db")
-    assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    connection.close()
-    assert not trial_processes(folder)
-
-
-def assert_undisturbed(folder: Path) -> None:
-    """Every complete trial has, bit for bit, the figures of a run without interrupt."""
-    for trial in stored_trials(folder):
-        config = read_config(Path(trial.user_attrs["run_dir"]) / "config.json")
-        expected = [(e.step, e.cross_entropy) for e in train(config)]
-        assert curve(folder, trial.number) == expected
-
-
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_a_signal_stops_at_checkpoints_and_the_same_command_goes_on(
     text: Path, tmp_path: Path, signum: signal.Signals, code: int
 ):
