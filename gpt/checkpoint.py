@@ -188,7 +188,16 @@ def _checkpoints(folder: Path) -> list[Path]:
 def _forget_old(folder: Path, keep: int) -> None:
     for path in _checkpoints(folder)[:-keep]:
         shutil.rmtree(path)
-    for path in folder.glob(".step-*"):  # left by a process that was killed while it wrote
+    _forget_unfinished(folder)
+
+
+def tidy(run_dir: Path) -> None:
+    """Remove what a process left that was killed while it wrote; nobody may train just now."""
+    _forget_unfinished(run_dir / "checkpoints")
+
+
+def _forget_unfinished(folder: Path) -> None:
+    for path in folder.glob(".step-*"):
         shutil.rmtree(path, ignore_errors=True)
 
 

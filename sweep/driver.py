@@ -15,6 +15,7 @@ import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
+from gpt import checkpoint
 from gpt.config import DataConfig
 from gpt.data import prepare
 from gpt.disk import disk_error
@@ -369,6 +370,7 @@ class Driver:
         reason: str | None,
     ) -> None:
         trial = running.trial
+        checkpoint.tidy(running.run_dir)
         trial.set_user_attr("outcome", outcome)  # attributes first: a told trial takes none
         if reason:
             trial.set_user_attr("reason", reason)

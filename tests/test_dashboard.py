@@ -37,9 +37,11 @@ def get(server: WSGIServer, path: str, host: str | None = None) -> HTTPResponse:
     return ask(server, "GET", path, {"Host": host} if host else {})
 
 
-def ask(server: WSGIServer, method: str, path: str, headers: dict[str, str]) -> HTTPResponse:
+def ask(
+    server: WSGIServer, method: str, path: str, headers: dict[str, str], body: str | None = None
+) -> HTTPResponse:
     connection = HTTPConnection("127.0.0.1", server.server_port, timeout=20)
-    connection.request(method, path, headers=headers)
+    connection.request(method, path, body, headers)
     response = connection.getresponse()
     response.body = response.read()
     connection.close()
@@ -97,8 +99,9 @@ def test_dashboard_takes_no_changes_from_pages_of_other_sites(stored, server, me
 def test_dashboard_takes_changes_from_its_own_page(stored, server):
     host = f"127.0.0.1:{server.server_port}"
     path = f"/api/studies/{stored.study._study_id}/note"
-    headers = {"Host": host, "Origin": f"http://{host}", "Sec-Fetch-Site": "same-origin"}
-    assert ask(server, "PUT", path, headers).status == 400  # the dashboard's own: without a note
+    headers = {"Host": host, "Origin": f"http://{host}", "Content-Type": "application/json"}
+    note = json.dumps({"body": "a note", "version": 1})
+    assert ask(server, "PUT", path, headers, note).status == 204
 
 
 def test_dashboard_at_another_address_still_refuses_names_that_are_not_its_own(stored):
@@ -117,7 +120,7 @@ def test_dashboard_at_another_address_says_what_that_means_and_what_is_safer(sto
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     line = process.stdout.readline()
-    process.send_signal(signal.SIGINT)
+    process.terminate()
     process.communicate(timeout=60)
     assert "WARNING: everyone who reaches 0.0.0.0 can see and delete every study" in line
     assert "ssh -L " in line

@@ -52,6 +52,8 @@ def make_ill(folder: Path) -> None:
     storage = open_storage(str(folder / "sweep.db"), create=True)
     study = optuna.load_study(study_name="tiny", storage=storage)
     study.add_trial(optuna.trial.create_trial(state=TrialState.RUNNING, user_attrs={"arm": "x"}))
+    storage.remove_session()
+    storage.engine.dispose()  # nothing of it is left in the log that SQLite keeps beside it
     runs = folder / "runs" / "tiny"
     shutil.copytree(runs / "1", runs / "7")
     (weights,) = (runs / "0").glob("checkpoints/*/model.safetensors")

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from sweep.driver import run
-from sweep.progress import QuietProgress
+from sweep.progress import PlainProgress, QuietProgress
 from sweep.spec import StudySpec, load_study
 from sweep.summary import Summary
 from sweep.watchdog import Limits
@@ -89,16 +89,18 @@ def run_tiny(
     workers: int = 2,
     runs: Path | None = None,
     limits: Limits | None = None,
+    wait: bool = False,
 ) -> Summary:
     """Run the study with its storage, and unless told otherwise its runs, in `folder`."""
     return run(
         spec,
         spec.data,
         trials=trials,
-        listener=QuietProgress(),
+        listener=PlainProgress() if wait else QuietProgress(),
         storage=str(folder / "sweep.db"),
         runs=runs or folder / "runs",
         device="cpu",
         workers=workers,
         limits=limits,
+        wait=wait,
     )
