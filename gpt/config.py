@@ -108,8 +108,10 @@ def read_config(path: Path) -> TrainConfig:
     """Read a run directory's config.json.
 
     Raises:
-        InputError: the file is missing, no JSON, or no configuration.
+        InputError: the file is missing, a link, no JSON, or no configuration.
     """
+    if path.is_symlink():  # a stranger's may lead out of the directory
+        raise InputError(f"{path} must be a file, but it is a link.")
     try:
         return TrainConfig.model_validate_json(path.read_bytes())
     except OSError as error:

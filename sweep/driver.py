@@ -186,11 +186,13 @@ class Driver:
         return bool(self.signals) or self.watchdog.time_is_up or self.disk is not None
 
     def _leave_nobody_behind(self) -> None:
-        """After an error: trials stop at a checkpoint, and are waited for."""
+        """After an error: trials stop at a checkpoint, and are waited for; a signal ends that."""
         while self.running:
             for running in self.running:
                 if running.asked is None:
                     running.stop()
+                if self.signals:
+                    running.process.kill()
                 self.watchdog.watch(running)
             self.running = [running for running in self.running if running.process.alive]
             time.sleep(POLL_SECONDS)

@@ -14,15 +14,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stored_studies import StoredStudy
 from tiny_runs import tiny_config, write_run, write_stories
 
 from gpt import checkpoint
-from gpt.config import TrainConfig, train_config
+from gpt.config import TrainConfig, read_config, train_config
 from gpt.disk import write_text
 from gpt.errors import InputError
 from gpt.sample import sample
 from gpt.train import train_directory
 from sweep.cli import main
+from sweep.report import write_report
 from sweep.spec import StudySpec, load_study, renamed, shipped_studies
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -113,6 +115,23 @@ def test_a_file_is_written_in_place_of_a_link_not_through_it(tmp_path: Path):
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["best.toml"]
 
 
+def test_a_report_is_written_in_place_of_a_link_not_through_it(tmp_path: Path):
+    stored = StoredStudy(tmp_path)
+    stored.add("cross_entropy", [60.0, 50.0])
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / "report.html").symlink_to(tmp_path / "precious")
+    write_report(stored.storage, stored.study, tmp_path / "report.html")
+    assert (tmp_path / "precious").read_text() == "precious"
+    assert not (tmp_path / "report.html").is_symlink()
+
+
+def test_a_configuration_that_is_a_link_is_not_read(trained: Path, tmp_path: Path):
+    (trained / "config.json").rename(tmp_path / "elsewhere.json")
+    (trained / "config.json").symlink_to(tmp_path / "elsewhere.json")
+    with pytest.raises(InputError, match=r"config\.json must be a file, but it is a link"):
+        read_config(trained / "config.json")
+
+
 # --- random names, files and parameters ------------------------------------------------------
 
 
@@ -187,6 +206,15 @@ def test_nothing_of_ours_loads_a_pickle():
     )
     for path in [*(root / "gpt").rglob("*.py"), *(root / "sweep").rglob("*.py")]:
         assert not loading.search(path.read_text()), path
+
+
+def test_nothing_is_decided_by_a_clock_that_can_be_set():
+    root = Path(__file__).parents[1]
+    telling = {"gpt/events.py", "sweep/doctor.py", "sweep/report.py"}  # a time for people to read
+    telling |= {"gpt/text_files.py"}  # a file that changed has another time, whichever
+    for path in [*(root / "gpt").rglob("*.py"), *(root / "sweep").rglob("*.py")]:
+        reads = re.search(r"time\.time\(|datetime\.now\(|st_mtime", path.read_text())
+        assert not reads or str(path.relative_to(root)) in telling, path
 
 
 def test_shipped_studies_have_names_that_are_plain():
