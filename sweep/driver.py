@@ -7,15 +7,17 @@ that still train and continues the others from their checkpoints, under the same
 
 import math
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import optuna
+import sqlalchemy
+from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from gpt import checkpoint
 from gpt.config import DataConfig
 from gpt.data import prepare
 from gpt.disk import disk_error
@@ -42,17 +44,11 @@ from sweep.storage import (
 from sweep.storage_errors import in_one_line
 from sweep.study_data import data_facts, pinned
 from sweep.summary import Summary, header, summary_of
+from sweep.telling import Teller
 from sweep.watchdog import Limits, Watchdog
 
 POLL_SECONDS = 0.1  # between two looks at the events; a look costs well under a millisecond
 MAX_CRASHES = 2  # at the same step, until a trial counts as failed
-MAX_FAILURES = 3  # trials that fail one after another, until the sweep gives up
-
-
-class SweepFailed(InputError):
-    """Trials fail one after another, for a reason that the next one would meet as well."""
-
-    exit_code = 1
 
 
 def run(
@@ -90,6 +86,23 @@ def run(
     """
     if trials < 1:
         raise InputError(f"trials must be at least 1, but got {trials}.")
+    with driving(spec, data, listener, storage, runs, device, workers, limits, wait) as driver:
+        return driver.run(trials)
+
+
+@contextmanager
+def driving(
+    spec: StudySpec,
+    data: DataConfig,
+    listener: Listener,
+    storage: str = DEFAULT_STORAGE,
+    runs: Path = Path("runs"),
+    device: str = "auto",
+    workers: int | None = None,
+    limits: Limits | None = None,
+    wait: bool = False,
+) -> Iterator["Driver"]:
+    """The only driver of a study that is open and checked; see `run` for arguments and errors."""
     if workers is not None and workers < 1:
         raise InputError(f"workers must be at least 1, but got {workers}.")
     slots = plan_slots(resolve_device(device), workers, cuda_devices())
@@ -102,13 +115,12 @@ def run(
         patience = listener.message if wait else None
         stack.enter_context(only_driver(runs / spec.name, spec.name, patience))
         study = _claimed(opened, spec, data_facts(tokens, spec), slots[0], runs / spec.name)
-        study.set_user_attr("n_trials", max(trials, study.user_attrs.get("n_trials", 0)))
         source = pinned(data, tokens)
         driver = Driver(study, opened, spec, source, slots, runs, listener, limits)
         listener.header(header(spec.name, tokens, slots, storage))
         if tokens.meta.notice:
             listener.notice(tokens.meta.notice)
-        return driver.run(trials)
+        yield driver
 
 
 def _claimed(
@@ -150,22 +162,24 @@ class Driver:
         self.running: list[Running] = []
         self.signals: list[int] = []  # received so far
         self.announced = False  # that the sweep is stopping
-        self.failures: list[str] = []  # in a row, until now
+        self.teller = Teller(study, listener)
         self.watchdog = Watchdog(limits or Limits())
         self.disk: DiskError | None = None  # why no trial can be written
 
     def run(self, total: int) -> Summary:
         """Launch, follow and tell until `total` trials are finished or a signal says stop."""
         started = time.monotonic()
+        self.study.set_user_attr("n_trials", max(total, self.study.user_attrs.get("n_trials", 0)))
         pending = self._unfinished()
         complete = not pending and len(self.study.get_trials(deepcopy=False)) >= total
         self._show_counts(total)
+        self._stop_the_surplus(pending)
         with noted(self.signals):
             try:
                 while not complete:
                     self._obey_signals()
                     self._follow_all(total)
-                    self._give_up_if_everything_fails()
+                    self.teller.give_up_if_everything_fails(self.runs / self.spec.name)
                     if not self.stopping:
                         self._fill_slots(pending, total)
                     if not self.running:
@@ -173,6 +187,7 @@ class Driver:
                     time.sleep(POLL_SECONDS)
             finally:
                 self._leave_nobody_behind()
+                self._put_back()
         seconds = time.monotonic() - started
         if self.disk is not None:
             raise self.disk
@@ -196,6 +211,21 @@ class Driver:
                 self.watchdog.watch(running)
             self.running = [running for running in self.running if running.process.alive]
             time.sleep(POLL_SECONDS)
+
+    def _put_back(self) -> None:
+        """After an error: trials wait for the next call, unless the database is what failed."""
+        with suppress(sqlalchemy.exc.SQLAlchemyError, StorageInternalError):
+            for frozen in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+                self.storage.set_trial_state_values(frozen._trial_id, TrialState.WAITING)
+
+    def _stop_the_surplus(self, pending: list[FrozenTrial]) -> None:
+        """Processes that a killed driver left, more than there are slots: they go on in turn."""
+        for frozen in pending[len(self.slots) :]:
+            if process := TrialProcess.find(self._run_dir(frozen)):
+                process.stop()
+
+    def _run_dir(self, frozen: FrozenTrial) -> Path:
+        return self.runs / self.spec.name / str(frozen.number)
 
     # --- launching ---------------------------------------------------------------------------
 
@@ -229,7 +259,7 @@ class Driver:
         """Train a trial in a slot: new, to be continued, or its process still trains."""
         self.storage.set_trial_state_values(frozen._trial_id, TrialState.RUNNING)
         trial = Trial(self.study, frozen._trial_id)
-        run_dir = self.runs / self.spec.name / str(frozen.number)
+        run_dir = self._run_dir(frozen)
         config = configure(trial, run_dir, slot, self.spec, self.data)
         adopted = TrialProcess.find(run_dir)
         process = adopted or TrialProcess.start(run_dir, slot)
@@ -285,7 +315,7 @@ class Driver:
         value = getattr(evaluation, self.spec.metric)
         running.last = evaluation.step, value
         record_evaluation(self.storage, self.study.study_name, number, evaluation)
-        running.trial.report(self._capped(value), evaluation.step)
+        running.trial.report(self.teller.capped(value), evaluation.step)
         self.listener.evaluation(number, evaluation)
         if evaluation.step < running.config.max_steps and should_prune(
             self.study, self.spec, number
@@ -301,17 +331,17 @@ class Driver:
         if running.pruned:
             step, value = running.last or (0, float(running.config.vocab_size))
             reason = f"above the median of its arm at step {step}"
-            self._tell(running, TrialState.PRUNED, "pruned", value, reason)
+            self.teller.tell(running, TrialState.PRUNED, "pruned", value, reason)
         elif end.get("event") == "done" and running.last:
             value = running.last[1]
-            final = value if math.isfinite(value) else self._capped(value)
-            self._tell(running, TrialState.COMPLETE, "complete", final, None)
+            final = value if math.isfinite(value) else self.teller.capped(value)
+            self.teller.tell(running, TrialState.COMPLETE, "complete", final, None)
         elif end.get("outcome") == "diverged":
-            self._tell_worst(running, "diverged", end["step"], end["message"])
+            self.teller.tell_worst(running, "diverged", end["step"], end["message"])
         elif end.get("outcome") == "oom":
             self._retry_smaller(running, end)
         elif running.overdue:
-            self._tell_worst(running, "timeout", 0, running.overdue)
+            self.teller.tell_worst(running, "timeout", 0, running.overdue)
         elif end.get("outcome") == "disk" or running.process.exit_code == DiskError.exit_code:
             self.disk = disk_error(running.run_dir, end.get("message"))
             self._start_again(running)  # by the next call
@@ -330,17 +360,11 @@ class Driver:
         running.start_again()
         self.running.append(running)
 
-    def _tell_worst(self, running: Running, outcome: str, step: int, reason: str) -> None:
-        """As PRUNED with the worst perplexity there is: samplers learn from it, never from FAIL."""
-        worst = float(running.config.vocab_size)
-        running.trial.report(worst, max(step, (running.last or (0, 0.0))[0] + 1))
-        self._tell(running, TrialState.PRUNED, outcome, worst, reason)
-
     def _retry_smaller(self, running: Running, end: Event) -> None:
         """Once with half the micro-batch, which is the same training in less memory."""
         smaller = None if running.halved else with_half_the_micro_batch(running.config)
         if smaller is None:
-            self._tell_worst(running, "oom", end["step"], end["message"])
+            self.teller.tell_worst(running, "oom", end["step"], end["message"])
             return
         write_config(running.run_dir, smaller)
         running.trial.set_user_attr("micro_batch", smaller.batch_size)
@@ -359,47 +383,9 @@ class Driver:
             self.listener.message(f"trial {running.trial.number} {reason}; it is started again")
             self._start_again(running)
         elif running.hung:
-            self._tell_worst(running, "timeout", 0, f"{reason}, {MAX_CRASHES} times")
+            self.teller.tell_worst(running, "timeout", 0, f"{reason}, {MAX_CRASHES} times")
         else:
-            self._tell(running, TrialState.FAIL, "failed", None, reason)
-
-    def _tell(
-        self,
-        running: Running,
-        state: TrialState,
-        outcome: str,
-        value: float | None,
-        reason: str | None,
-    ) -> None:
-        trial = running.trial
-        checkpoint.tidy(running.run_dir)
-        trial.set_user_attr("outcome", outcome)  # attributes first: a told trial takes none
-        if reason:
-            trial.set_user_attr("reason", reason)
-        if outcome == "failed":
-            self.failures.append(f"trial {trial.number} {reason}")
-        else:
-            self.failures.clear()
-        complete = state == TrialState.COMPLETE
-        self.study.tell(trial, value if complete else None, state=state)
-        self.listener.trial_finished(trial.number, running.arm, outcome, value, reason)
-
-    def _give_up_if_everything_fails(self) -> None:
-        """A full disk or a missing library fails every trial: better stop than use them all up."""
-        if len(self.failures) >= MAX_FAILURES:
-            raise SweepFailed(
-                f"trials must not fail one after another, but the last {MAX_FAILURES} did: "
-                f"{self.failures[-1]} (see log.txt in {self.runs / self.spec.name}); "
-                f"mend it and run the same command again."
-            )
-
-    def _capped(self, perplexity: float) -> float:
-        """Guessing uniformly has perplexity V: anything above, infinity too, counts as that."""
-        return min(perplexity, float(self._vocab_size))
-
-    @property
-    def _vocab_size(self) -> int:
-        return int(self.study.user_attrs["data"]["vocab_size"])
+            self.teller.tell(running, TrialState.FAIL, "failed", None, reason)
 
     # --- signals and figures -----------------------------------------------------------------
 
@@ -414,7 +400,7 @@ class Driver:
             running.told = wanted
         if self.stopping and not self.announced:
             self.announced = True
-            why = f"{self.disk} " if self.disk else "time is up; " if not self.signals else ""
+            why = "the disk is full; " if self.disk else "" if self.signals else "time is up; "
             self.listener.message(f"{why}stopping at a checkpoint; once more to stop at once")
 
     def _show_counts(self, total: int) -> None:
