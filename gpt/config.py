@@ -131,4 +131,5 @@ def explain(error: ValidationError) -> str:
         got = repr(first["input"])
         got = got if len(got) <= 80 else f"{got[:77]}..."
         message = f"{message[0].lower()}{message[1:]}, but got {got}"
-    return f"{key}: {message}." if key else f"{message}."
+    text = f"{key}: {message}." if key else f"{message}."
+    return "\\n".join(text.splitlines())  # a key may hold line breaks

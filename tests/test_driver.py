@@ -2,8 +2,6 @@
 
 import math
 import signal
-import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +28,7 @@ from gpt.errors import InputError
 from gpt.events import read_events
 from gpt.train import train
 from sweep.storage import open_storage, open_study
+from sweep.telling import SweepFailed
 
 
 @pytest.fixture
@@ -163,45 +162,6 @@ def test_trials_outlive_a_killed_driver_and_the_next_one_takes_them_over(
     assert {event["pid"] for event in starts} >= alive
 
 
-def kill_trials_when(folder: Path, evaluations: int, times: int) -> threading.Thread:
-    """A thread that kills every trial process after so many evaluations, again for each restart."""
-
-    def kill() -> None:
-        wait_until(lambda: evaluated(folder) >= evaluations)
-        for _ in range(times):
-            wait_until(lambda: bool(trial_processes(folder)))
-            for process in trial_processes(folder):
-                process.kill()
-            time.sleep(0.3)
-
-    thread = threading.Thread(target=kill)
-    thread.start()
-    return thread
-
-
-def test_a_killed_trial_is_continued_under_its_number_with_the_same_figures(
-    text: Path, tmp_path: Path
-):
-    spec = tiny_study(tmp_path, text, max_steps=400, eval_interval=40)
-    killer = kill_trials_when(tmp_path, evaluations=2, times=1)
-    summary = run_tiny(spec, tmp_path, trials=2)
-    killer.join()
-    assert summary.outcomes == {"complete": 2}
-    assert_sound(tmp_path, trials=2)
-    assert_undisturbed(tmp_path)
-
-
-def test_a_trial_that_dies_twice_at_the_same_step_fails_with_the_reason(text: Path, tmp_path: Path):
-    spec = tiny_study(tmp_path, text, max_steps=20_000, eval_interval=10_000)
-    killer = kill_trials_when(tmp_path, evaluations=0, times=2)
-    summary = run_tiny(spec, tmp_path, trials=1, workers=1)
-    killer.join()
-    assert summary.outcomes == {"failed": 1}
-    (trial,) = stored_trials(tmp_path)
-    assert trial.state == TrialState.FAIL
-    assert "killed by signal 9" in trial.user_attrs["reason"]
-
-
 def test_a_second_driver_of_one_study_is_refused_with_the_firsts_pid(text: Path, tmp_path: Path):
     spec = tiny_study(tmp_path, text, max_steps=2000, eval_interval=50)
     process = start_command(tmp_path, trials=1)
@@ -280,14 +240,17 @@ def test_a_driver_killed_before_its_trials_have_said_anything_loses_none(
     assert_sound(tmp_path, trials=2)
 
 
-def test_a_sweep_whose_trials_all_fail_stops_and_says_why(text: Path, tmp_path: Path):
-    spec = tiny_study(tmp_path, text, max_steps=20_000, eval_interval=10_000)
-    killer = kill_trials_when(tmp_path, evaluations=0, times=6)
-    with pytest.raises(InputError, match="the last 3 did: trial 2 was killed by signal 9"):
-        run_tiny(spec, tmp_path, trials=10, workers=1)
-    killer.join()
-    assert len(stored_trials(tmp_path)) < 10
-    wait_until(lambda: not trial_processes(tmp_path))
+def test_a_sweep_whose_trials_all_fail_stops_and_says_why(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("SQUEN_FAULT", "kill@at=start,times=2")
+    with pytest.raises(SweepFailed, match=r"the last 3 did: trial \d was killed by signal 9"):
+        run_tiny(tiny_study(tmp_path, text), tmp_path, trials=10)
+    trials = stored_trials(tmp_path)
+    assert [t.state for t in trials].count(TrialState.FAIL) >= 3
+    assert {t.state for t in trials} <= {TrialState.FAIL, TrialState.WAITING}
+    assert len(trials) < 10
+    assert not trial_processes(tmp_path)
 
 
 def test_a_changed_text_is_refused(finished: Path, tmp_path: Path):

