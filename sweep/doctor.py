@@ -21,11 +21,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from gpt import checkpoint
 from gpt.disk import free_space
-from gpt.errors import BusyError, DataError
+from gpt.errors import BusyError
 from sweep import storage_file
 from sweep.executors import TrialProcess
 from sweep.lock import only_driver
 from sweep.storage import open_storage, sqlite_path, storage_url
+from sweep.storage_errors import unsound
 
 Show = Callable[[str], None]
 PACKAGES = ("squen-sweep", "torch", "optuna", "sqlalchemy", "optuna-dashboard")
@@ -90,13 +91,9 @@ def examine(storage: str, runs: Path, show: Show, *, fix: bool = False) -> int:
 
 
 def _open(storage: str, path: Path | None, show: Show) -> RDBStorage:
-    try:
-        opened = open_storage(storage)
-        wrong = _integrity(path) if path else []
-    except DataError as error:
-        raise DataError(f"{error} {_salvage(path)}" if path else str(error)) from None
-    if wrong:
-        raise DataError(f"storage {storage} is damaged: {wrong[0]}. {_salvage(path)}")
+    opened = open_storage(storage)
+    if path and (wrong := _integrity(path)):
+        raise unsound(path, wrong[0])
     size = f", {path.stat().st_size / 1e6:.1f} MB" if path else ""
     show(f"storage: {storage}{size}, sound")
     return opened
@@ -105,10 +102,6 @@ def _open(storage: str, path: Path | None, show: Show) -> RDBStorage:
 def _integrity(path: Path) -> list[str]:
     with closing(storage_file.read_only(path)) as connection:
         return storage_file.faults(connection, "integrity_check")
-
-
-def _salvage(path: Path | None) -> str:
-    return f'SQLite\'s own rescue: sqlite3 {path} ".recover" | sqlite3 rescued.db'
 
 
 def _treat(patient: Patient, show: Show, fix: bool, backup: Callable[[], None] | None) -> int:

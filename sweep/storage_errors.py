@@ -30,16 +30,21 @@ def explained(error: BaseException, storage: str, path: Path | None) -> InputErr
             f"too long; end that process and run the same command again."
         )
     if name.startswith(_DAMAGED):
-        return DataError(
-            f"storage {storage} must be a sound database, but: {reason}; see what can be saved "
-            f"with: squen-sweep doctor --storage {storage}"
-        )
+        return unsound(path, reason)
     if name.startswith(_DISK):
         return DiskError(
             f"storage {storage} must be writable, but: {reason} ({free_space(path)} free in "
             f"{path.parent}); make space or give write access and run the same command again."
         )
     return None
+
+
+def unsound(path: Path, reason: str) -> DataError:
+    """What to say of a damaged database."""
+    return DataError(
+        f"storage {path} must be a sound database, but: {reason}; it was not touched. What can be "
+        f'saved of it: sqlite3 {path} ".recover" | sqlite3 rescued.db'
+    )
 
 
 @contextmanager

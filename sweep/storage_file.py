@@ -6,7 +6,7 @@ from typing import NoReturn
 from urllib.parse import quote
 
 from gpt.errors import DataError, DiskError, InputError
-from sweep.storage_errors import explained
+from sweep.storage_errors import explained, unsound
 
 HEADER = b"SQLite format 3\x00"
 TIMEOUT = 60  # seconds to wait for another process's lock; SQLite's own 5 end in an error
@@ -104,10 +104,7 @@ def _check_content(path: Path, create: bool) -> None:
     finally:
         connection.close()
     if wrong:
-        raise DataError(
-            f"storage {path} must be a sound database, but: {wrong[0]}; see what can be saved "
-            f"with: squen-sweep doctor --storage {path}"
-        )
+        raise unsound(path, wrong[0])
     if rows and (fault := schema_fault(path, rows[0][0])):
         raise DataError(f"storage {path} must have the tables of this Optuna, but {fault}")
     if "studies" not in tables and not create:  # they would be put into somebody else's database
@@ -121,6 +118,4 @@ def _raise_explained(error: sqlite3.Error, path: Path) -> NoReturn:
             f"storage {path} must be in a folder that can be written, since SQLite keeps its log "
             f"beside it, but: {error}; copy it to such a folder and pass that --storage."
         ) from None
-    raise explained(error, str(path), path) or DataError(
-        f"storage {path} must be a sound database, but: {error}."
-    ) from None
+    raise explained(error, str(path), path) or unsound(path, str(error)) from None

@@ -63,7 +63,7 @@ def assert_refused(path: Path, error: type[InputError], message: str) -> None:
 def test_a_truncated_database_is_refused_and_not_touched(tmp_path: Path):
     path = stored(tmp_path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    assert_refused(path, DataError, "must be a sound database, but: .*squen-sweep doctor")
+    assert_refused(path, DataError, "must be a sound database, but: .*not touched.*recover")
 
 
 def test_a_database_with_a_damaged_page_is_refused_and_not_touched(tmp_path: Path):
