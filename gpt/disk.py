@@ -1,9 +1,12 @@
 """Files written whole or not at all, and what to say when the disk does not take them."""
 
 import errno
+import glob
 import os
 import shutil
 from pathlib import Path
+
+import psutil
 
 from gpt.errors import DiskError
 
@@ -26,9 +29,9 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         OSError: it cannot be written; the file is as before.
     """
+    _forget_dead_writers(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.unlink(missing_ok=True)
         with temporary.open("x", encoding="utf-8") as file:  # x: never through a planted link
             file.write(text)
             file.flush()
@@ -37,6 +40,15 @@ def write_text(path: Path, text: str) -> None:
         sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _forget_dead_writers(path: Path) -> None:
+    """Remove what processes left that were killed while they wrote the same file."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        writer = left.name.rpartition(".")[2]
+        dead = writer.isdecimal() and not psutil.pid_exists(int(writer))
+        if dead or writer == str(os.getpid()):
+            left.unlink(missing_ok=True)
 
 
 def is_disk_error(error: OSError) -> bool:

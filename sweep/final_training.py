@@ -4,7 +4,6 @@ It enters gpt.train where a sweep's trials do, so an exported trial trains again
 """
 
 import json
-import os
 import tomllib
 from collections.abc import Callable, Iterable
 from contextlib import closing
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpt.config import TrainConfig, read_config, train_config
+from gpt.disk import write_text
 from gpt.errors import InputError
 from sweep.signals import noted
 from sweep.terminal import duration, is_terminal, perplexity
@@ -164,9 +164,7 @@ def claim(run_dir: Path, config: TrainConfig) -> None:
         return
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        temporary = run_dir / f".{CONFIG}.{os.getpid()}"
-        temporary.write_text(config.model_dump_json(indent=2) + "\n")
-        temporary.rename(run_dir / CONFIG)
+        write_text(run_dir / CONFIG, config.model_dump_json(indent=2) + "\n")
     except OSError as error:
         raise InputError(
             f"{run_dir} must be writable, but: {error.strerror}; pass another --out."

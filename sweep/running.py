@@ -93,8 +93,6 @@ def _refuse_another_trials(
 
 def write_config(run_dir: Path, config: TrainConfig) -> None:
     """Replace config.json, whole or not at all."""
-    for left in run_dir.glob(".config.json.*"):  # by a driver that was killed while it wrote
-        left.unlink()
     write_text(run_dir / "config.json", config.model_dump_json(indent=1))
 
 

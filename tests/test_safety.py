@@ -1,8 +1,10 @@
 """What a stranger's file, name or folder must not be able to do."""
 
 import json
+import os
 import pickle
 import re
+import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
@@ -113,6 +115,16 @@ def test_a_file_is_written_in_place_of_a_link_not_through_it(tmp_path: Path):
     assert (tmp_path / "precious").read_text() == "precious"
     assert (link.read_text(), link.is_symlink()) == ("new", False)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["best.toml"]
+
+
+def test_a_file_is_written_whole_and_takes_away_what_a_killed_writer_left(tmp_path: Path):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    for writer in (gone.pid, os.getppid()):  # one that is dead, one that lives
+        (tmp_path / f".best.toml.{writer}").write_text("half a")
+    write_text(tmp_path / "best.toml", "new")
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"best.toml", f".best.toml.{os.getppid()}"}
 
 
 def test_a_report_is_written_in_place_of_a_link_not_through_it(tmp_path: Path):
