@@ -223,24 +223,28 @@ def main() -> None:
             os.environ["SQUEN_SWEEP_CACHE"] = str(Path(name) / "cache")
             results.append(run_seed(Path(name), seed, options.seconds))
         print(json.dumps(results[-1]), flush=True)
+    command = f"python tests/chaos.py --seeds {options.seeds} --seconds {options.seconds:g}"
+    if options.output:
+        options.output.write_text(json.dumps(summary(results, command), indent=1) + "\n")
+
+
+def summary(results: list[dict[str, Any]], command: str) -> dict[str, Any]:
+    """The sums over all seeds, and every seed's own figures."""
     faults: Counter[str] = Counter()
+    outcomes: Counter[str] = Counter()
     for result in results:
         faults.update(result["faults"])
-    command = f"python tests/chaos.py --seeds {options.seeds} --seconds {options.seconds:g}"
-    summary = {
+        outcomes.update(result["outcomes"])
+    keys = [key for key in results[0] if key.startswith(("processes", "steps_", "trials_"))]
+    return {
         "command": command,
         "study": f"{TRIALS} trials of {MAX_STEPS} steps on 2 slots, evaluated each {EVAL_INTERVAL}",
         "faults": dict(sorted(faults.items())),
         "faults_in_all": faults.total(),
-        **{
-            key: sum(result[key] for result in results)
-            for key in results[0]
-            if key.startswith(("steps_", "trials_"))
-        },
+        "outcomes": dict(sorted(outcomes.items())),
+        **{key: sum(result[key] for result in results) for key in keys},
         "seeds": results,
     }
-    if options.output:
-        options.output.write_text(json.dumps(summary, indent=1) + "\n")
 
 
 if __name__ == "__main__":
