@@ -34,7 +34,7 @@ from gpt.config import read_config
 from gpt.events import read_events
 
 TRIALS = 12
-MAX_STEPS = 600
+MAX_STEPS = 800
 EVAL_INTERVAL = 20
 
 
@@ -50,16 +50,26 @@ class Chaos:
             folder, write_stories(folder / "text"), max_steps=MAX_STEPS, eval_interval=EVAL_INTERVAL
         )
 
-    def disturb(self, seconds: float) -> None:
-        """Do something bad every second or so, and run the command again whenever it has ended."""
+    def disturb(self, seconds: float, faults: int) -> None:
+        """Do something bad again and again, so long and so often at least.
+
+        The command is run again whenever it has ended, and faults wait for trials that train.
+        """
         until = time.monotonic() + seconds
-        while time.monotonic() < until:
+        while time.monotonic() < until or self.fired.total() < faults:
             if self.driver is None or self.driver.poll() is not None:
                 self.driver = start_command(self.folder, TRIALS, "--quiet")
+            self._wait_for_a_trial()
             time.sleep(self.rng.uniform(0.3, 2.5))
-            name = self.rng.choice(list(FAULTS))
-            if FAULTS[name](self):
+            kind = self.rng.choice([OF_A_TRIAL, OF_A_TRIAL, OF_THE_DRIVER])
+            name = self.rng.choice(list(kind))
+            if kind[name](self):
                 self.fired[name] += 1
+
+    def _wait_for_a_trial(self, seconds: float = 30) -> None:
+        until = time.monotonic() + seconds
+        while not trial_processes(self.folder) and time.monotonic() < until:
+            time.sleep(0.1)
 
     def settle(self) -> None:
         """Run the command until it says that the study is complete."""
@@ -177,10 +187,14 @@ def _send(process: psutil.Process, number: int) -> bool:
     return True
 
 
-FAULTS: dict[str, Callable[[Chaos], bool]] = {
+Fault = Callable[[Chaos], bool]
+OF_A_TRIAL: dict[str, Fault] = {
     "SIGKILL of a trial": lambda chaos: chaos.signal_trial(signal.SIGKILL),
     "SIGTERM of a trial": lambda chaos: chaos.signal_trial(signal.SIGTERM),
     "SIGSTOP of a trial for 1 s": Chaos.stop_trial,
+    "a flipped bit in a checkpoint": Chaos.flip_a_bit,
+}
+OF_THE_DRIVER: dict[str, Fault] = {
     "SIGKILL of the driver": lambda chaos: chaos.signal_driver(signal.SIGKILL),
     "SIGINT of the driver": lambda chaos: chaos.signal_driver(signal.SIGINT),
     "SIGTERM of the driver": lambda chaos: chaos.signal_driver(signal.SIGTERM),
@@ -188,16 +202,15 @@ FAULTS: dict[str, Callable[[Chaos], bool]] = {
     "SIGINT of the driver twice": Chaos.interrupt_twice,
     "SIGSTOP of the driver for 1 s": Chaos.stop_driver,
     "SIGKILL of everything": Chaos.kill_everything,
-    "a flipped bit in a checkpoint": Chaos.flip_a_bit,
 }
 
 
-def run_seed(folder: Path, seed: int, seconds: float) -> dict[str, Any]:
+def run_seed(folder: Path, seed: int, seconds: float, faults: int = 12) -> dict[str, Any]:
     """Chaos for so long, the rest in peace, then the checks; returns the figures."""
     chaos = Chaos(folder, seed)
     started = time.monotonic()
     try:
-        chaos.disturb(seconds)
+        chaos.disturb(seconds, faults)
         chaos.settle()
     finally:
         for process in trial_processes(folder):
