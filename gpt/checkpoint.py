@@ -4,7 +4,7 @@ In run_dir/checkpoints/step-000300/:
 
     model.safetensors      weights, named as nanoGPT's, without the tied lm_head
     optimizer.safetensors  AdamW's moments and the random state; absent once the run is done
-    state.json             counters, and the SHA-256 of the files above
+    state.json             counters, and the SHA-256 of the files above and of itself
 
 A checkpoint is written into a temporary folder, flushed to the disk, then renamed; two are kept.
 """
@@ -28,7 +28,13 @@ from gpt.disk import sync
 from gpt.errors import DataError
 
 FILES = ("model.safetensors", "optimizer.safetensors")
-UNREADABLE = (OSError, ValueError, KeyError, TypeError)  # state.json may be any JSON
+UNREADABLE = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+)  # state.json may be any JSON
 KEEP = 2  # the newest may turn out damaged; the one before it then serves
 
 
@@ -84,7 +90,8 @@ def save(
         for name, content in tensors.items():
             _save_tensors(content, temporary / name)
         hashes = {name: _sha256(temporary / name) for name in tensors}
-        text = json.dumps({"step": step, "sha256": hashes, "state": state}, indent=1)
+        manifest = {"step": step, "sha256": hashes, "state": state}
+        text = json.dumps({**manifest, "own_sha256": _own_sha256(manifest)}, indent=1)
         (temporary / "state.json").write_text(text)
         faults.reach("checkpoint", step)
         _publish(temporary, final)
@@ -148,6 +155,8 @@ def _verified(path: Path) -> dict[str, Any]:
         if place.is_symlink():  # a stranger's may lead anywhere
             raise ValueError(f"{place.name} must not be a link")
     manifest: dict[str, Any] = json.loads((path / "state.json").read_text())
+    if manifest.pop("own_sha256") != _own_sha256(manifest):
+        raise ValueError("state.json is damaged (its SHA-256 differs)")
     hashes = manifest["sha256"]
     if FILES[0] not in hashes or set(hashes) - set(FILES):
         raise ValueError(f"state.json must have the SHA-256 of {' and '.join(FILES)}")
@@ -199,6 +208,11 @@ def tidy(run_dir: Path) -> None:
 def _forget_unfinished(folder: Path) -> None:
     for path in folder.glob(".step-*"):
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _own_sha256(manifest: dict[str, Any]) -> str:
+    """Of what state.json says: a flipped digit is JSON as well."""
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def _sha256(path: Path) -> str:

@@ -1,5 +1,6 @@
 """What must hold after any fault and a run of the same command, and how to look at a sweep."""
 
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -48,7 +49,14 @@ def start_command(folder: Path, trials: int, *more: str) -> subprocess.Popen[str
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        preexec_fn=heed_signals,  # noqa: PLW1509 - it takes no lock
     )
+
+
+def heed_signals() -> None:
+    """Also where the tests were started in the background or with nohup, which ignores some."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 90) -> None:

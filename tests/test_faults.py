@@ -128,19 +128,19 @@ def test_a_loss_that_is_not_finite_is_found_at_its_step_and_never_tried_again(
 def test_out_of_memory_goes_on_with_half_the_micro_batch_then_is_told_to_the_sampler(
     text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    # logits of 4096 and 2048 rows are 73 and 37 MB: the allocator gives them back after a step
-    inject(monkeypatch, "memory@trial=0,bytes=1000000; memory@trial=1,bytes=1000000,times=2")
-    spec = tiny_study(tmp_path, text, max_steps=2, eval_interval=2, batch_size=4096)
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "1000000")  # larger blocks are not kept in reserve
+    inject(monkeypatch, "memory@trial=0,bytes=100000; memory@trial=1,bytes=100000,times=2")
+    spec = tiny_study(tmp_path, text, max_steps=2, eval_interval=2, batch_size=1024)
     summary = run_tiny(spec, tmp_path, trials=2)
     assert [action for action, _, _ in fired(tmp_path)] == ["memory"] * 3
     assert summary.outcomes == {"complete": 1, "oom": 1}
     runs = [
         read_config(tmp_path / "runs" / "tiny" / str(number) / "config.json") for number in "01"
     ]
-    assert [(c.batch_size, c.gradient_accumulation_steps) for c in runs] == [(2048, 2)] * 2
+    assert [(c.batch_size, c.gradient_accumulation_steps) for c in runs] == [(512, 2)] * 2
     trials = stored_trials(tmp_path)
     assert [attempts_of(tmp_path, number) for number in (0, 1)] == [[1, 2], [1, 2]]
-    assert trials[0].user_attrs["micro_batch"] == 2048
+    assert trials[0].user_attrs["micro_batch"] == 512
     assert (trials[1].value, trials[1].state) == (280, TrialState.PRUNED)
     assert "allocate memory" in trials[1].user_attrs["reason"]
     assert_sound(tmp_path, trials=2)

@@ -50,6 +50,13 @@ class Bomb:
         return Path.touch, (self.path,)
 
 
+def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    """As a stranger does who knows how."""
+    del manifest["own_sha256"]
+    manifest["own_sha256"] = checkpoint._own_sha256(manifest)
+    (folder / "state.json").write_text(json.dumps(manifest))
+
+
 # --- checkpoints of strangers ----------------------------------------------------------------
 
 
@@ -66,7 +73,7 @@ def test_a_checkpoint_from_a_stranger_cannot_run_code(
     if file != "state.json":  # its SHA-256 is no protection: the stranger writes it as well
         manifest = json.loads((folder / "state.json").read_text())
         manifest["sha256"][file] = checkpoint._sha256(folder / file)
-        (folder / "state.json").write_text(json.dumps(manifest))
+        write_manifest(folder, manifest)
     with pytest.raises(InputError, match="must hold a whole checkpoint"):
         sample(trained, "Tom", 4, 0.0, None, 0, 1)
     assert not exploded.exists()
@@ -90,7 +97,7 @@ def test_a_checkpoint_names_no_file_but_its_own(trained: Path, name: str):
     (folder,) = (trained / "checkpoints").iterdir()
     manifest = json.loads((folder / "state.json").read_text())
     manifest["sha256"][name] = ""
-    (folder / "state.json").write_text(json.dumps(manifest))
+    write_manifest(folder, manifest)
     with pytest.raises(InputError, match="must have the SHA-256 of"):
         checkpoint.load(trained)
 
