@@ -4,14 +4,16 @@ In run_dir/checkpoints/step-000300/:
 
     model.safetensors      weights, named as nanoGPT's, without the tied lm_head
     optimizer.safetensors  AdamW's moments and the random state; absent once the run is done
-    state.json             counters, and the SHA-256 of the files above
+    state.json             counters, and the SHA-256 of the files above and of itself
 
 A checkpoint is written into a temporary folder, flushed to the disk, then renamed; two are kept.
 """
 
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +23,34 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from gpt.errors import InputError
+from gpt import faults
+from gpt.disk import sync
+from gpt.errors import DataError
 
+FILES = ("model.safetensors", "optimizer.safetensors")
+UNREADABLE = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+)  # state.json may be any JSON
 KEEP = 2  # the newest may turn out damaged; the one before it then serves
+
+
+class Damaged(DataError):
+    """There are checkpoints, and none of them is whole.
+
+    Attributes:
+        reasons: One for each, the newest first.
+    """
+
+    def __init__(self, folder: Path, reasons: list[str]) -> None:
+        super().__init__(
+            f"{folder} must hold a whole checkpoint, but {'; '.join(reasons)}; "
+            f"train it again from the start in another directory."
+        )
+        self.reasons = reasons
 
 
 @dataclass(frozen=True)
@@ -61,10 +88,12 @@ def save(
         if optimizer is not None:
             tensors["optimizer.safetensors"] = optimizer
         for name, content in tensors.items():
-            save_file(content, temporary / name)
+            _save_tensors(content, temporary / name)
         hashes = {name: _sha256(temporary / name) for name in tensors}
-        text = json.dumps({"step": step, "sha256": hashes, "state": state}, indent=1)
+        manifest = {"step": step, "sha256": hashes, "state": state}
+        text = json.dumps({**manifest, "own_sha256": _own_sha256(manifest)}, indent=1)
         (temporary / "state.json").write_text(text)
+        faults.reach("checkpoint", step)
         _publish(temporary, final)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -75,20 +104,28 @@ def load(run_dir: Path) -> Checkpoint | None:
     """The newest checkpoint that is whole; None if there is none at all.
 
     Raises:
-        InputError: there are checkpoints, and every one is damaged.
+        Damaged: there are checkpoints, and every one is damaged.
     """
     skipped: list[str] = []
     for path in reversed(_checkpoints(run_dir / "checkpoints")):
         try:
             return _read(path, tuple(skipped))
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
+        except (*UNREADABLE, SafetensorError) as error:
             skipped.append(f"{path.name}: {error}")
     if skipped:
-        raise InputError(
-            f"{run_dir / 'checkpoints'} must hold a whole checkpoint, but {'; '.join(skipped)}; "
-            f"train it again from the start in another directory."
-        )
+        raise Damaged(run_dir / "checkpoints", skipped)
     return None
+
+
+def damaged(run_dir: Path) -> list[tuple[Path, str]]:
+    """The checkpoints of a run that are not whole, each with the reason."""
+    found = []
+    for path in _checkpoints(run_dir / "checkpoints"):
+        try:
+            _read(path, ())
+        except (*UNREADABLE, SafetensorError) as error:
+            found.append((path, str(error)))
+    return found
 
 
 def discard(run_dir: Path) -> None:
@@ -96,18 +133,34 @@ def discard(run_dir: Path) -> None:
     shutil.rmtree(run_dir / "checkpoints", ignore_errors=True)
 
 
+def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    try:
+        save_file(tensors, path)
+    except SafetensorError as error:  # which hides the number of the operating system's error
+        number = re.search(r"os error (\d+)", str(error))
+        raise OSError(int(number[1]) if number else errno.EIO, str(error), str(path)) from None
+
+
 def _is_whole(path: Path) -> bool:
     try:
         _verified(path)
-    except (OSError, ValueError, KeyError):
+    except UNREADABLE:
         return False
     return True
 
 
 def _verified(path: Path) -> dict[str, Any]:
-    """The manifest of a checkpoint whose files are what it says."""
+    """The manifest of a checkpoint whose files are what it says, in its own folder."""
+    for place in (path, *path.iterdir()):
+        if place.is_symlink():  # a stranger's may lead anywhere
+            raise ValueError(f"{place.name} must not be a link")
     manifest: dict[str, Any] = json.loads((path / "state.json").read_text())
-    for name, expected in manifest["sha256"].items():
+    if manifest.pop("own_sha256") != _own_sha256(manifest):
+        raise ValueError("state.json is damaged (its SHA-256 differs)")
+    hashes = manifest["sha256"]
+    if FILES[0] not in hashes or set(hashes) - set(FILES):
+        raise ValueError(f"state.json must have the SHA-256 of {' and '.join(FILES)}")
+    for name, expected in hashes.items():
         if _sha256(path / name) != expected:  # torch and safetensors load a flipped bit silently
             raise ValueError(f"{name} is damaged (its SHA-256 differs)")
     return manifest
@@ -128,31 +181,38 @@ def _read(path: Path, skipped: tuple[str, ...]) -> Checkpoint:
 def _publish(temporary: Path, final: Path) -> None:
     """Make the rename survive a power cut: files first, then their folder, then its parent."""
     for path in [*temporary.iterdir(), temporary]:
-        _fsync(path)
+        sync(path)
     if final.exists():  # damaged, and made again from an older one
         shutil.rmtree(final)
     temporary.rename(final)
-    _fsync(final.parent)
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(final.parent)
 
 
 def _checkpoints(folder: Path) -> list[Path]:
     """Finished checkpoints, oldest first."""
-    return sorted(folder.glob("step-*"), key=lambda path: int(path.name.removeprefix("step-")))
+    steps = {path: path.name.removeprefix("step-") for path in folder.glob("step-*")}
+    return sorted((p for p, step in steps.items() if step.isdecimal()), key=lambda p: int(steps[p]))
 
 
 def _forget_old(folder: Path, keep: int) -> None:
     for path in _checkpoints(folder)[:-keep]:
         shutil.rmtree(path)
-    for path in folder.glob(".step-*"):  # left by a process that was killed while it wrote
+    _forget_unfinished(folder)
+
+
+def tidy(run_dir: Path) -> None:
+    """Remove what a process left that was killed while it wrote; nobody may train just now."""
+    _forget_unfinished(run_dir / "checkpoints")
+
+
+def _forget_unfinished(folder: Path) -> None:
+    for path in folder.glob(".step-*"):
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _own_sha256(manifest: dict[str, Any]) -> str:
+    """Of what state.json says: a flipped digit is JSON as well."""
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def _sha256(path: Path) -> str:

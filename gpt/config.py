@@ -108,8 +108,10 @@ def read_config(path: Path) -> TrainConfig:
     """Read a run directory's config.json.
 
     Raises:
-        InputError: the file is missing, no JSON, or no configuration.
+        InputError: the file is missing, a link, no JSON, or no configuration.
     """
+    if path.is_symlink():  # a stranger's may lead out of the directory
+        raise InputError(f"{path} must be a file, but it is a link.")
     try:
         return TrainConfig.model_validate_json(path.read_bytes())
     except OSError as error:
@@ -129,4 +131,5 @@ def explain(error: ValidationError) -> str:
         got = repr(first["input"])
         got = got if len(got) <= 80 else f"{got[:77]}..."
         message = f"{message[0].lower()}{message[1:]}, but got {got}"
-    return f"{key}: {message}." if key else f"{message}."
+    text = f"{key}: {message}." if key else f"{message}."
+    return "\\n".join(text.splitlines())  # a key may hold line breaks

@@ -25,6 +25,7 @@ from torch import Tensor
 from gpt import corpus, token_files, tokenizer
 from gpt.config import DataConfig
 from gpt.corpus import Corpus, Progress
+from gpt.disk import sync
 from gpt.errors import InputError
 from gpt.hub import HubUnreachableError
 from gpt.token_files import Meta
@@ -296,6 +297,6 @@ def _whole_or_absent(place: Path) -> Iterator[Path]:
         yield temporary
         shutil.rmtree(place, ignore_errors=True)
         temporary.rename(place)
-        token_files.sync(place.parent)
+        sync(place.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -1,8 +1,28 @@
-"""The one exception that says "this is yours to mend": printed as one line, exit code 2."""
+"""Exceptions that are printed as one line: what must hold, what came instead, the way out.
+
+The exit codes are those of sysexits.h, so that a script or a cluster can tell them apart.
+"""
 
 
 class InputError(ValueError):
-    """Something that the user gave cannot work.
+    """Something that the user gave cannot work. The message is one line."""
 
-    The message is one line: what must hold, what came instead, the way out.
-    """
+    exit_code = 2
+
+
+class DataError(InputError):
+    """A file that was written earlier is damaged, or of another version."""
+
+    exit_code = 65
+
+
+class DiskError(InputError):
+    """Files cannot be written: no room, no permission, no such disk any more."""
+
+    exit_code = 74
+
+
+class BusyError(InputError):
+    """Another process is at it, or time is up: the same command works later."""
+
+    exit_code = 75

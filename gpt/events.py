@@ -1,12 +1,15 @@
 """The seam upwards: a run says what happens to it in events.jsonl, one JSON object a line.
 
-    {"event": "start", "pid": 4711, "time": 1700000000.0}
+    {"event": "start", "pid": 4711, "attempt": 1, "time": 1700000000.0}
     {"event": "evaluation", "step": 50, "perplexity": 81.2, ...}     every field of Evaluation
     {"event": "note", "message": "..."}
+    {"event": "alive"}                                  from time to time: the run is not stuck
     {"event": "stopped" | "done", "step": 300}
-    {"event": "error", "outcome": "diverged" | "oom" | "error", "step": 120, "message": "..."}
+    {"event": "error", "outcome": "diverged" | "oom" | "disk" | "error", "step": 9, "message": ""}
+    {"event": "fault", "action": "kill", "at": "step", "step": 7}       see gpt.faults
 
-A resumed run may write an evaluation a second time; a reader keeps the first of each step.
+A resumed run may write an evaluation a second time; a reader keeps the first of each step. Times
+are for people: nothing is decided by them, since a clock may be set.
 """
 
 import json
@@ -61,7 +64,13 @@ def evaluation_of(event: Event) -> Evaluation:
 
 
 def append_event(run_dir: Path, event: str, **fields: Any) -> None:
-    """Add one line, whole or (if the process dies in between) torn and ignored by the reader."""
+    """Add one line, whole or (if the process dies in between) torn and ignored by the reader.
+
+    It is on the disk when this returns: what a checkpoint does not repeat must not be lost.
+
+    Raises:
+        OSError: the disk does not take it.
+    """
     line = json.dumps({"event": event, **fields, "time": time.time()}).encode() + b"\n"
     with (run_dir / FILE).open("ab+") as file:
         if file.tell() > 0:
@@ -69,6 +78,13 @@ def append_event(run_dir: Path, event: str, **fields: Any) -> None:
             if file.read(1) != b"\n":  # an earlier process died in the middle of its line
                 line = b"\n" + line
         file.write(line)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def attempts(run_dir: Path) -> int:
+    """How many processes have started to train this run so far."""
+    return sum(event["event"] == "start" for event in read_events(run_dir)[0])
 
 
 def read_events(run_dir: Path, offset: int = 0) -> tuple[list[Event], int]:

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gpt import tokenizer
 from gpt.corpus import Corpus, Kind, Progress, throttled
+from gpt.disk import sync
 
 FORMAT_VERSION = 1  # of a folder; with another one, every text is prepared again
 STORIES_AT_ONCE = 8_192  # tokenised together: work for every core, little memory
@@ -115,15 +116,6 @@ def read_meta(folder: Path) -> Meta | None:
     except (OSError, ValidationError):
         return None
     return meta if whole and meta.format_version == FORMAT_VERSION else None
-
-
-def sync(path: Path) -> None:
-    """Wait until a file's bytes, or the names in a folder, are on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _write_tokens(

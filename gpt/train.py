@@ -3,8 +3,8 @@
     python -m gpt.train RUN_DIR
 
 trains what RUN_DIR/config.json says, writes events.jsonl and checkpoints there, and continues from
-the last checkpoint when it is started again. SIGTERM and SIGINT stop it at a checkpoint. Knows
-nothing of sweeps: final training, a sweep's trial and a run by hand all enter here.
+the last checkpoint when it is started again. SIGTERM, SIGINT and SIGHUP stop it at a checkpoint.
+Knows nothing of sweeps: final training, a sweep's trial and a run by hand all enter here.
 """
 
 import math
@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -23,16 +23,19 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from gpt import checkpoint
+from gpt import checkpoint, faults
 from gpt.config import TrainConfig, read_config
 from gpt.data import Batches, TokenData, prepare
-from gpt.errors import InputError
+from gpt.disk import disk_error, is_disk_error
+from gpt.errors import BusyError, InputError
 from gpt.evaluate import Scores, hidden_states, score, temperature_perplexity, yardsticks
-from gpt.events import Evaluation, append_event
+from gpt.events import Evaluation, append_event, attempts
 from gpt.head import linear_loss
 from gpt.model import GPT
 from gpt.optim import learning_rate_at, make_optimizer
 from gpt.story_scores import write_story_scores
+
+ALIVE_SECONDS = 10.0  # between two signs of life; a watchdog waits many times as long
 
 
 class Diverged(ArithmeticError):
@@ -92,7 +95,7 @@ class Run:
         counters.learning_rate = learning_rate_at(counters.step, config)
         for group in self.optimizer.param_groups:
             group["lr"] = counters.learning_rate
-        loss = self._backward()
+        loss = faults.reach("step", counters.step, self._backward())
         norm = torch.nn.utils.clip_grad_norm_(
             self.model.parameters(), config.grad_clip or math.inf
         ).item()
@@ -252,10 +255,8 @@ def train(
         shutil.copyfile(
             data.tokenizer_path, run_dir / "tokenizer.json"
         )  # to sample without the cache
-        saved = checkpoint.load(run_dir)
+        saved = _last_checkpoint(run_dir, note)
     if saved:
-        for damaged in saved.skipped:
-            note(f"passed over a damaged checkpoint: {damaged}")
         run.restore(saved)
         note(f"continues at step {saved.step}")
     while not run.done:
@@ -265,6 +266,7 @@ def train(
             return
         run.step()
         if run.at_evaluation:
+            faults.reach("evaluation", run.counters.step)
             evaluation = run.evaluate()
             if run_dir and run.done:
                 write_story_scores(run_dir, run.scores, run.validation)
@@ -275,39 +277,65 @@ def train(
                 run.save(run_dir)
 
 
+def _last_checkpoint(run_dir: Path, note: Callable[[str], None]) -> checkpoint.Checkpoint | None:
+    """What to continue from; None: from the start, also where every checkpoint is damaged."""
+    try:
+        saved = checkpoint.load(run_dir)
+    except checkpoint.Damaged as error:
+        note(f"starts again from step 0: no checkpoint is whole ({'; '.join(error.reasons)})")
+        checkpoint.discard(run_dir)
+        return None
+    for damaged in saved.skipped if saved else ():
+        note(f"passed over a damaged checkpoint: {damaged}")
+    return saved
+
+
 def train_directory(
-    run_dir: Path, stop: Callable[[], bool] = lambda: False
+    run_dir: Path,
+    stop: Callable[[], bool] = lambda: False,
+    show: Callable[[str], None] = lambda message: None,
 ) -> Generator[Evaluation, None, None]:
     """Train what run_dir/config.json says, and log it in run_dir/events.jsonl.
+
+    Args:
+        run_dir: With a config.json.
+        stop: See `train`.
+        show: Told each note of the log.
 
     Yields:
         The evaluations that this call makes; none if the run is done already.
 
     Raises:
-        InputError: see `train`; or another process trains in this directory.
+        InputError: see `train`.
+        BusyError: another process trains in this directory.
+        DiskError: the run cannot be written; its last checkpoint is as it was.
         Diverged: see `train`; it is in the log.
     """
     config = read_config(run_dir / "config.json")
     try:
         with FileLock(run_dir / ".lock", timeout=0):
-            yield from _train_logged(config, run_dir, stop)
+            yield from _train_logged(config, run_dir, stop, show)
     except Timeout:
-        raise InputError(
-            f"{run_dir} must have one trainer, but another process is at it."
-        ) from None
+        raise BusyError(f"{run_dir} must have one trainer, but another process is at it.") from None
+    except OSError as error:
+        if not is_disk_error(error):
+            raise
+        raise disk_error(run_dir, error.strerror) from error
 
 
 def _train_logged(
-    config: TrainConfig, run_dir: Path, stop: Callable[[], bool]
+    config: TrainConfig, run_dir: Path, stop: Callable[[], bool], show: Callable[[str], None]
 ) -> Generator[Evaluation, None, None]:
-    append_event(run_dir, "start", pid=os.getpid())
+    append_event(run_dir, "start", pid=os.getpid(), attempt=attempts(run_dir) + 1)
+    faults.reach("start")
     step = 0
 
     def note(message: str) -> None:
         append_event(run_dir, "note", message=message)
+        show(message)
 
     try:
-        with closing(train(config, run_dir, stop, note)) as evaluations:
+        with closing(train(config, run_dir, _alive(run_dir, stop), note)) as evaluations:
             for evaluation in evaluations:
                 step = evaluation.step
                 append_event(run_dir, "evaluation", **asdict(evaluation))
@@ -315,16 +343,44 @@ def _train_logged(
     except Diverged as error:
         append_event(run_dir, "error", outcome="diverged", step=error.step, message=str(error))
         raise
-    except torch.OutOfMemoryError as error:
-        append_event(run_dir, "error", outcome="oom", step=step, message=str(error))
-        raise
     except Exception as error:
         message = f"{type(error).__name__}: {error}"
-        append_event(run_dir, "error", outcome="error", step=step, message=message)
+        with suppress(OSError):  # a full disk takes no more events
+            append_event(run_dir, "error", outcome=_outcome(error), step=step, message=message)
         raise
     saved = checkpoint.load(run_dir)
     step = saved.step if saved else 0
     append_event(run_dir, "done" if step >= config.max_steps else "stopped", step=step)
+
+
+def _alive(run_dir: Path, stop: Callable[[], bool]) -> Callable[[], bool]:
+    """`stop`, which is asked before every step, and now and then a sign of life in the log."""
+    last = time.monotonic()
+
+    def asked() -> bool:
+        nonlocal last
+        if time.monotonic() - last > ALIVE_SECONDS:
+            append_event(run_dir, "alive")
+            last = time.monotonic()
+        return stop()
+
+    return asked
+
+
+def _outcome(error: Exception) -> str:
+    """How the log names the end of a run by this error."""
+    if is_out_of_memory(error):
+        return "oom"
+    return "disk" if isinstance(error, OSError) and is_disk_error(error) else "error"
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether memory was refused; of the CPU's, torch tells only in a RuntimeError's text."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(
+        words in str(error) for words in ("can't allocate memory", "out of memory")
+    )
 
 
 def check_device(device: str) -> None:
@@ -350,20 +406,37 @@ def _peak_memory(device: torch.device) -> int:
 
 
 def main() -> int:
-    """Exit code of `python -m gpt.train RUN_DIR`: 0 done or stopped, 2 bad input, 1 otherwise."""
+    """Exit code of `python -m gpt.train RUN_DIR`: 0 done or stopped, an InputError's, 1 otherwise.
+
+    74, a disk that takes nothing, tells the driver of a sweep to launch no other trial.
+    """
     asked: list[int] = []
-    for signum in (signal.SIGTERM, signal.SIGINT):
+    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(signum, lambda number, frame: asked.append(number))
     try:
-        for evaluation in train_directory(Path(sys.argv[1]), stop=lambda: bool(asked)):
-            print(f"step {evaluation.step}: perplexity {evaluation.perplexity:.3f}", flush=True)
+        _train_here(Path(sys.argv[1]), stop=lambda: bool(asked))
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        _say(f"error: {error}", 2)
+        return error.exit_code
     except Diverged as error:
-        print(f"diverged: {error}", file=sys.stderr)
+        _say(f"diverged: {error}", 2)
         return 1
     return 0
+
+
+def _train_here(run_dir: Path, stop: Callable[[], bool]) -> None:
+    faults.arm(run_dir)
+    for evaluation in train_directory(run_dir, stop, show=_say):
+        _say(f"step {evaluation.step}: perplexity {evaluation.perplexity:.3f}")
+
+
+def _say(line: str, descriptor: int = 1) -> None:
+    """Print, maybe into a log on a full disk: then what the events hold must do.
+
+    Without a buffer, which Python would write again at its end and turn the exit code into 120.
+    """
+    with suppress(OSError):
+        os.write(descriptor, f"{line}\n".encode())
 
 
 if __name__ == "__main__":

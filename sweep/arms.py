@@ -10,7 +10,7 @@ import optuna
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-BLOWN_UP = ("diverged", "oom")  # outcomes told as pruned with the worst perplexity
+BLOWN_UP = ("diverged", "oom", "timeout")  # outcomes told as pruned with the worst perplexity
 
 
 def arm_trials(study: optuna.Study, arm: str) -> list[FrozenTrial]:

@@ -9,25 +9,28 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from gpt.errors import InputError
+from gpt.errors import BusyError, DataError, DiskError, InputError
 
 if TYPE_CHECKING:
     import optuna
     from optuna.storages import RDBStorage
 
-    from sweep.driver import Summary
+    from sweep.summary import Summary
 
 USAGE_ERROR: Any = typer.BadParameter.__base__  # typer exports only this subclass of it
 
 app = typer.Typer(
     name="squen-sweep",
     help="Hyperparameter sweeps for GPT pre-training that answer which loss is better, fairly.",
-    epilog="Start with: squen-sweep run --study tinystories --trials 40",
+    epilog="Start with: squen-sweep run --study tinystories --trials 40\n\n"
+    "Exit codes: 0 done, 1 training failed, 2 usage, 65 damaged data, 74 disk, 75 try again later, "
+    "129 / 130 / 143 stopped by a signal (resumable).",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -70,6 +73,22 @@ def run(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     workers: Annotated[str, typer.Option(help="Trials at a time, or auto.")] = "auto",
+    new_name: Annotated[
+        str | None,
+        typer.Option("--as", help="Another name: a new study after a changed file or text."),
+    ] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait for another run of the study to end.")
+    ] = False,
+    timeout: Annotated[
+        str | None, typer.Option(help="Stop at checkpoints after 90s, 15m, 8h; resumable.")
+    ] = None,
+    trial_timeout: Annotated[
+        str | None, typer.Option(help="End a trial that takes longer, as pruned.")
+    ] = None,
+    hang_timeout: Annotated[
+        str, typer.Option(help="Restart a trial that says nothing for so long, or off.")
+    ] = "10m",
     quiet: Annotated[bool, typer.Option("--quiet", help="Show nothing but notices.")] = False,
 ) -> None:
     """Run a study to its total of trials, from where an earlier call left it; write its report."""
@@ -77,14 +96,22 @@ def run(
         from sweep import driver
         from sweep.executors import resolve_device
         from sweep.live import make_listener
-        from sweep.spec import load_study
+        from sweep.spec import load_study, renamed
         from sweep.status import closing_lines
+        from sweep.watchdog import Limits, seconds_of
 
         count = _workers(workers)
+        limits = Limits(
+            sweep=seconds_of("--timeout", timeout),
+            trial=seconds_of("--trial-timeout", trial_timeout),
+            silence=seconds_of("--hang-timeout", hang_timeout),
+        )
         if runs.exists() and not runs.is_dir():
             raise InputError(f"--runs must be a directory, but {runs} is a file.")
         kind = resolve_device(device).partition(":")[0]
         spec = load_study(study, kind)
+        if new_name is not None:
+            spec = renamed(spec, new_name)
         text = spec.data if data is None else spec.data.model_copy(update={"source": data})
         summary = driver.run(
             spec,
@@ -94,11 +121,13 @@ def run(
             runs=runs,
             device=device,
             workers=count,
+            limits=limits,
+            wait=wait,
             listener=make_listener(quiet),
         )
     if summary.interrupted:
         _say_how_to_go_on(f"stopped at {summary.finished} of {summary.total} trials")
-        raise typer.Exit(128 + (summary.signal or 0))
+        raise typer.Exit(128 + summary.signal if summary.signal else BusyError.exit_code)
     report = _report_of(summary, runs, storage, quiet)
     if not quiet:
         suffix = "" if storage == DEFAULT_STORAGE else f" --storage {shlex.quote(storage)}"
@@ -142,14 +171,21 @@ def report(
 def dashboard(
     *,
     storage: Storage = DEFAULT_STORAGE,
-    port: Annotated[int, typer.Option(help="On 127.0.0.1; the dashboard has no password.")] = 8080,
+    port: Annotated[int, typer.Option(help="The dashboard has no password.")] = 8080,
+    host: Annotated[
+        str, typer.Option(help="Address to listen at; another one needs --no-password as well.")
+    ] = "127.0.0.1",
+    no_password: Annotated[
+        bool,
+        typer.Option("--no-password", help="Let everyone who reaches --host see and delete all."),
+    ] = False,
 ) -> None:
-    """Serve Optuna Dashboard on the database until Ctrl-C."""
+    """Serve Optuna Dashboard on the database until Ctrl-C, for this machine alone."""
     from sweep.dashboard import serve
 
     if not 1 <= port <= 65535:
         raise InputError(f"--port must be from 1 to 65535, but got {port}.")
-    serve(storage, host="127.0.0.1", port=port)
+    serve(storage, host=host, port=port, anyone=no_password)
 
 
 @app.command(epilog="Example: squen-sweep export --study tinystories -o best.toml --arm squentropy")
@@ -258,12 +294,30 @@ def sample(
     typer.echo("\n---\n".join(stories))
 
 
+@app.command(epilog="Example: squen-sweep doctor --fix")
+def doctor(
+    *,
+    storage: Storage = DEFAULT_STORAGE,
+    runs: Annotated[Path, typer.Option(help="Where run directories are.")] = Path("runs"),
+    fix: Annotated[
+        bool, typer.Option("--fix", help="Mend what can be, after a backup of the database.")
+    ] = False,
+) -> None:
+    """Check a storage and its run directories; exit code 65 while something is wrong."""
+    from sweep.doctor import examine
+
+    if remaining := examine(storage, runs, typer.echo, fix=fix):
+        typer.echo(f"{remaining} findings remain")
+        raise typer.Exit(DataError.exit_code)
+    typer.echo("all is well")
+
+
 def main() -> None:
-    """Run the command line; what the user can mend is one line on stderr and exit code 2."""
+    """Run the command line; what the user can mend is one line on stderr and its exit code."""
     try:
         sys.exit(app(standalone_mode=False))
     except InputError as error:
-        _refuse(str(error))
+        _refuse(str(error), error.exit_code)
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(130)
     except USAGE_ERROR as error:
@@ -271,11 +325,26 @@ def main() -> None:
             error.show()
             sys.exit(2)
         _refuse(f"{error.format_message().rstrip('.')}; see {shlex.join(_command())} --help.")
+    except Exception as error:
+        if (explanation := _of_storage(error)) is None:
+            raise
+        _refuse(str(explanation), explanation.exit_code)
 
 
-def _refuse(message: str) -> NoReturn:
+def _refuse(message: str, code: int = 2) -> NoReturn:
     print(f"error: {message}", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(code)
+
+
+def _of_storage(error: Exception) -> InputError | None:
+    """What to say of a database that failed in the middle of a command; None of a bug."""
+    if "sqlalchemy" not in sys.modules:
+        return None
+    from sweep.storage import sqlite_path, storage_url
+    from sweep.storage_errors import explained
+
+    given = next((b for a, b in pairwise(sys.argv) if a == "--storage"), DEFAULT_STORAGE)
+    return explained(error, given, sqlite_path(storage_url(given)))
 
 
 def _command() -> list[str]:
@@ -342,10 +411,12 @@ def _check_output(path: Path) -> None:
 
 
 def _write(path: Path, text: str) -> None:
+    from gpt.disk import write_text
+
     try:
-        path.write_text(text, encoding="utf-8")
+        write_text(path, text)
     except OSError as error:
-        raise InputError(f"{path} must be writable, but: {error.strerror}.") from None
+        raise DiskError(f"{path} must be writable, but: {error.strerror}.") from None
 
 
 @contextmanager

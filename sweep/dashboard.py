@@ -1,80 +1,86 @@
 """Optuna Dashboard on a sweep's database, for this machine alone. Knows nothing of studies.
 
-The dashboard has no password and can delete studies. So it is bound to 127.0.0.1, and a page of
-another site whose name was made to resolve to 127.0.0.1 is turned away by its Host header.
+The dashboard has no password and can delete studies. So it is bound to 127.0.0.1 unless told
+otherwise, and pages of other sites are turned away (see sweep.guard).
 """
 
-from collections.abc import Iterable
 from socketserver import TCPServer, ThreadingMixIn
 from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from gpt.errors import InputError
+from sweep.guard import THIS_MACHINE, guarded
 from sweep.storage import open_storage
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
     from optuna.storages import BaseStorage
 
 HOST = "127.0.0.1"
 PORT = 8080
-THIS_MACHINE = ("127.0.0.1", "localhost")
 
 
-def serve(storage: str, host: str = HOST, port: int = PORT) -> None:
+def serve(storage: str, host: str = HOST, port: int = PORT, *, anyone: bool = False) -> None:
     """Serve Optuna Dashboard until Ctrl-C, and print where. A sweep may write meanwhile.
 
     Args:
         storage: URL or path of the database.
-        host: One of THIS_MACHINE.
+        host: The address to listen at.
         port: 0 takes a free one.
+        anyone: Whether `host` may be one that other machines reach.
 
     Raises:
         InputError: there is no such database, or the address cannot be used.
     """
-    with make_server(open_storage(storage, create=False), host, port) as server:
+    opened = open_storage(storage, create=False)
+    with make_server(opened, host, port, anyone=anyone) as server:
         try:
+            if host not in THIS_MACHINE:
+                print(_warning(host, server.server_port), flush=True)
             print(f"dashboard of {storage}: {address(server)} (Ctrl-C ends it)", flush=True)
             server.serve_forever()
         except KeyboardInterrupt:
             print()
 
 
-def make_server(storage: "BaseStorage", host: str = HOST, port: int = PORT) -> WSGIServer:
+def make_server(
+    storage: "BaseStorage", host: str = HOST, port: int = PORT, *, anyone: bool = False
+) -> WSGIServer:
     """A server that has its port, and serves when told to.
 
     Raises:
-        InputError: `host` is not this machine alone, or the port is taken or not allowed.
+        InputError: `host` is not this machine alone though it must be, or the port is taken or not
+            allowed.
     """
     from optuna_dashboard import wsgi
 
-    if host not in THIS_MACHINE:
+    if host not in THIS_MACHINE and not anyone:
         raise InputError(
             f"host must be {' or '.join(THIS_MACHINE)}, since the dashboard has no password, "
-            f"but got {host!r}; from elsewhere use: ssh -L {port}:127.0.0.1:{port} MACHINE"
+            f"but got {host!r}; from elsewhere use: {_tunnel(port)}; or add --no-password"
         )
     try:
         server = _ThreadingServer((host, port), _QuietHandler)
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"port {port} must be free, but {reason}; pass another --port.") from None
-    server.set_app(_refusing_other_hosts(wsgi(storage)))
+    server.set_app(guarded(wsgi(storage), host))
     return server
+
+
+def _tunnel(port: int) -> str:
+    return f"ssh -L {port}:127.0.0.1:{port} MACHINE"
+
+
+def _warning(host: str, port: int) -> str:
+    return (
+        f"WARNING: everyone who reaches {host} can see and delete every study, without a password. "
+        f"Safer: serve at {HOST}, and on your own machine use {_tunnel(port)}"
+    )
 
 
 def address(server: WSGIServer) -> str:
     """What to type into a browser."""
     return f"http://{server.server_name}:{server.server_port}/dashboard"
-
-
-def _refusing_other_hosts(app: "WSGIApplication") -> "WSGIApplication":
-    def guarded(environ: "WSGIEnvironment", start: "StartResponse") -> Iterable[bytes]:
-        if environ.get("HTTP_HOST", "").partition(":")[0] in THIS_MACHINE:
-            return app(environ, start)
-        start("403 Forbidden", [("Content-Type", "text/plain")])
-        return [b"The dashboard answers to 127.0.0.1 and localhost only.\n"]
-
-    return guarded
 
 
 class _ThreadingServer(ThreadingMixIn, WSGIServer):

@@ -6,28 +6,31 @@ that still train and continues the others from their checkpoints, under the same
 """
 
 import math
-import signal
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from types import FrameType
+from typing import Any
 
 import optuna
+import sqlalchemy
+from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from gpt.config import DataConfig, TrainConfig, read_config
-from gpt.data import TokenData, prepare
-from gpt.errors import InputError
+from gpt.config import DataConfig
+from gpt.data import prepare
+from gpt.disk import disk_error
+from gpt.errors import BusyError, DiskError, InputError
 from gpt.events import Event, evaluation_of, read_events
 from sweep import results
 from sweep.executors import Slot, TrialProcess, cuda_devices, plan_slots, resolve_device
 from sweep.lock import claim_runs, only_driver
 from sweep.progress import Listener
 from sweep.pruning import should_prune
+from sweep.running import Running, configure, with_half_the_micro_batch, write_config
 from sweep.sampling import next_arm, next_params
+from sweep.signals import noted
 from sweep.spec import StudySpec
 from sweep.storage import (
     DEFAULT_STORAGE,
@@ -35,49 +38,17 @@ from sweep.storage import (
     open_storage,
     open_study,
     record_evaluation,
+    sqlite_path,
+    storage_url,
 )
+from sweep.storage_errors import in_one_line
 from sweep.study_data import data_facts, pinned
+from sweep.summary import Summary, header, summary_of
+from sweep.telling import Teller
+from sweep.watchdog import Limits, Watchdog
 
 POLL_SECONDS = 0.1  # between two looks at the events; a look costs well under a millisecond
 MAX_CRASHES = 2  # at the same step, until a trial counts as failed
-MAX_FAILURES = 3  # trials that fail one after another, until the sweep gives up
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What a call of `run` leaves behind."""
-
-    study: str
-    finished: int
-    total: int
-    outcomes: dict[str, int]
-    best: dict[str, tuple[int, float]]  # arm -> (trial number, perplexity)
-    already_complete: bool
-    signal: int | None  # that ended the call early
-    seconds: float
-
-    @property
-    def interrupted(self) -> bool:
-        """Whether a signal ended the call before the total was reached."""
-        return self.signal is not None
-
-
-@dataclass
-class Running:
-    """A trial in its slot."""
-
-    trial: Trial
-    arm: str
-    run_dir: Path
-    config: TrainConfig
-    slot: Slot
-    process: TrialProcess
-    offset: int = 0  # bytes of events.jsonl that have been read
-    last: tuple[int, float] | None = None  # step and perplexity of the last evaluation
-    end: Event | None = None  # the event with which the process said goodbye
-    pruned: bool = False
-    crashes: list[int] = field(default_factory=list)  # the last step known at each crash
-    told: int = 0  # signals that have been passed on
 
 
 def run(
@@ -90,6 +61,8 @@ def run(
     runs: Path = Path("runs"),
     device: str = "auto",
     workers: int | None = None,
+    limits: Limits | None = None,
+    wait: bool = False,
 ) -> Summary:
     """Bring a study to `trials` trials in total, continuing whatever an earlier call left.
 
@@ -102,34 +75,67 @@ def run(
         runs: Run directories go to runs/<study>/<trial number>.
         device: "auto", "cpu", "cuda" or "cuda:N".
         workers: Trials at a time; None chooses.
+        limits: How long things may take.
+        wait: Wait for another process that runs this study, instead of being refused.
 
     Raises:
-        InputError: one of these cannot work, or another process runs this study.
+        InputError: one of these cannot work.
+        BusyError: another process runs this study, or holds its database.
+        DataError: the database is damaged, or of another version of Optuna.
+        DiskError: the runs or the database cannot be written; trials wait at their checkpoints.
     """
     if trials < 1:
         raise InputError(f"trials must be at least 1, but got {trials}.")
+    with driving(spec, data, listener, storage, runs, device, workers, limits, wait) as driver:
+        return driver.run(trials)
+
+
+@contextmanager
+def driving(
+    spec: StudySpec,
+    data: DataConfig,
+    listener: Listener,
+    storage: str = DEFAULT_STORAGE,
+    runs: Path = Path("runs"),
+    device: str = "auto",
+    workers: int | None = None,
+    limits: Limits | None = None,
+    wait: bool = False,
+) -> Iterator["Driver"]:
+    """The only driver of a study that is open and checked; see `run` for arguments and errors."""
     if workers is not None and workers < 1:
         raise InputError(f"workers must be at least 1, but got {workers}.")
     slots = plan_slots(resolve_device(device), workers, cuda_devices())
     check_storage(storage)
-    with listener, ExitStack() as stack:
+    path = sqlite_path(storage_url(storage))
+    with listener, in_one_line(storage, path, runs), ExitStack() as stack:
         tokens = prepare(data, listener.message)  # bad data is found before anything is written
         tokens.require(spec.block_size)
         opened = open_storage(storage, create=True)
-        stack.enter_context(only_driver(runs / spec.name, spec.name))
-        kind = slots[0].device.partition(":")[0]
-        new = spec.name not in optuna.get_all_study_names(opened)
-        study = open_study(opened, spec, data_facts(tokens, spec), kind)
-        try:
-            claim_runs(study, runs / spec.name)
-        except InputError:
-            if new:  # nothing of a refused command stays
-                optuna.delete_study(study_name=spec.name, storage=opened)
-            raise
-        study.set_user_attr("n_trials", max(trials, study.user_attrs.get("n_trials", 0)))
-        driver = Driver(study, opened, spec, pinned(data, tokens), slots, runs, listener)
-        _show_header(driver, storage, tokens)
-        return driver.run(trials)
+        patience = listener.message if wait else None
+        stack.enter_context(only_driver(runs / spec.name, spec.name, patience))
+        study = _claimed(opened, spec, data_facts(tokens, spec), slots[0], runs / spec.name)
+        source = pinned(data, tokens)
+        driver = Driver(study, opened, spec, source, slots, runs, listener, limits)
+        listener.header(header(spec.name, tokens, slots, storage))
+        if tokens.meta.notice:
+            listener.notice(tokens.meta.notice)
+        yield driver
+
+
+def _claimed(
+    storage: RDBStorage, spec: StudySpec, facts: dict[str, Any], slot: Slot, folder: Path
+) -> optuna.Study:
+    """The study, new or resumed, bound to the folder of its runs."""
+    new = spec.name not in optuna.get_all_study_names(storage)
+    study = open_study(storage, spec, facts, slot.device.partition(":")[0])
+    try:
+        claim_runs(study, folder)
+    except InputError:
+        if new:  # nothing of a refused command stays
+            optuna.delete_study(study_name=spec.name, storage=storage)
+        raise
+    return study
 
 
 class Driver:
@@ -144,6 +150,7 @@ class Driver:
         slots: list[Slot],
         runs: Path,
         listener: Listener,
+        limits: Limits | None = None,
     ) -> None:
         self.study = study
         self.storage = storage
@@ -155,31 +162,70 @@ class Driver:
         self.running: list[Running] = []
         self.signals: list[int] = []  # received so far
         self.announced = False  # that the sweep is stopping
-        self.failures: list[str] = []  # in a row, until now
+        self.teller = Teller(study, listener)
+        self.watchdog = Watchdog(limits or Limits())
+        self.disk: DiskError | None = None  # why no trial can be written
 
     def run(self, total: int) -> Summary:
         """Launch, follow and tell until `total` trials are finished or a signal says stop."""
         started = time.monotonic()
+        self.study.set_user_attr("n_trials", max(total, self.study.user_attrs.get("n_trials", 0)))
         pending = self._unfinished()
         complete = not pending and len(self.study.get_trials(deepcopy=False)) >= total
         self._show_counts(total)
-        with self._signals_noted():
+        self._stop_the_surplus(pending)
+        with noted(self.signals):
             try:
                 while not complete:
                     self._obey_signals()
                     self._follow_all(total)
-                    self._give_up_if_everything_fails()
-                    if not self.signals:
+                    self.teller.give_up_if_everything_fails(self.runs / self.spec.name)
+                    if not self.stopping:
                         self._fill_slots(pending, total)
                     if not self.running:
                         break
                     time.sleep(POLL_SECONDS)
             finally:
-                for running in self.running:  # only after an error: nobody is left behind
-                    running.process.stop()
+                self._leave_nobody_behind()
+                self._put_back()
         seconds = time.monotonic() - started
+        if self.disk is not None:
+            raise self.disk
         self._add_wall_seconds(seconds)
-        return self._summary(total, seconds, complete)
+        late = self.watchdog.time_is_up
+        return summary_of(self.study, total, seconds, complete, self.signals, late)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether no trial may be launched any more, and those that train shall stop."""
+        return bool(self.signals) or self.watchdog.time_is_up or self.disk is not None
+
+    def _leave_nobody_behind(self) -> None:
+        """After an error: trials stop at a checkpoint, and are waited for; a signal ends that."""
+        while self.running:
+            for running in self.running:
+                if running.asked is None:
+                    running.stop()
+                if self.signals:
+                    running.process.kill()
+                self.watchdog.watch(running)
+            self.running = [running for running in self.running if running.process.alive]
+            time.sleep(POLL_SECONDS)
+
+    def _put_back(self) -> None:
+        """After an error: trials wait for the next call, unless the database is what failed."""
+        with suppress(sqlalchemy.exc.SQLAlchemyError, StorageInternalError):
+            for frozen in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+                self.storage.set_trial_state_values(frozen._trial_id, TrialState.WAITING)
+
+    def _stop_the_surplus(self, pending: list[FrozenTrial]) -> None:
+        """Processes that a killed driver left, more than there are slots: they go on in turn."""
+        for frozen in pending[len(self.slots) :]:
+            if process := TrialProcess.find(self._run_dir(frozen)):
+                process.stop()
+
+    def _run_dir(self, frozen: FrozenTrial) -> Path:
+        return self.runs / self.spec.name / str(frozen.number)
 
     # --- launching ---------------------------------------------------------------------------
 
@@ -213,32 +259,19 @@ class Driver:
         """Train a trial in a slot: new, to be continued, or its process still trains."""
         self.storage.set_trial_state_values(frozen._trial_id, TrialState.RUNNING)
         trial = Trial(self.study, frozen._trial_id)
-        run_dir = self.runs / self.spec.name / str(frozen.number)
-        config = self._configure(trial, run_dir, slot)
-        process = TrialProcess.find(run_dir) or TrialProcess.start(run_dir, slot)
+        run_dir = self._run_dir(frozen)
+        config = configure(trial, run_dir, slot, self.spec, self.data)
+        adopted = TrialProcess.find(run_dir)
+        process = adopted or TrialProcess.start(run_dir, slot)
         running = Running(trial, frozen.user_attrs["arm"], run_dir, config, slot, process)
+        running.halved = "micro_batch" in frozen.user_attrs
         if frozen.intermediate_values:
             running.last = max(frozen.intermediate_values.items())
         self.running.append(running)
         self.listener.trial_started(frozen.number, running.arm, frozen.params, config.max_steps)
-
-    def _configure(self, trial: Trial, run_dir: Path, slot: Slot) -> TrainConfig:
-        """The trial's config.json: written once, then the truth however often it is continued."""
-        path = run_dir / "config.json"
-        if path.exists():
-            config = read_config(path)
-            if config.device == slot.device:
-                return config
-            config = config.model_copy(update={"device": slot.device})  # of the same kind
-        else:
-            run_dir.mkdir(parents=True, exist_ok=True)
-            config = self.spec.train_config(trial.params, self.data, slot.device, slot.threads)
-            trial.set_user_attr("run_dir", str(run_dir.resolve()))
-            trial.set_user_attr("n_params", _n_params(config))
-        temporary = path.with_suffix(".json.partial")
-        temporary.write_text(config.model_dump_json(indent=1))
-        temporary.replace(path)
-        return config
+        if adopted is None:
+            self._read_events(running)  # of earlier processes: this one has yet to import torch
+            running.end = None
 
     def _unfinished(self) -> list[FrozenTrial]:
         """Trials that an earlier call left, oldest first."""
@@ -251,13 +284,17 @@ class Driver:
         for running in list(self.running):
             alive = running.process.alive  # asked first: what it wrote last is then surely read
             self._read_events(running)
-            if not alive:
+            if alive:
+                self.watchdog.watch(running)
+            else:
                 self.running.remove(running)
                 self._conclude(running)
                 self._show_counts(total)
 
     def _read_events(self, running: Running) -> None:
         events, running.offset = read_events(running.run_dir, running.offset)
+        if events:
+            running.heard = time.monotonic()
         for event in events:
             kind = event["event"]
             if kind == "evaluation":
@@ -278,13 +315,13 @@ class Driver:
         value = getattr(evaluation, self.spec.metric)
         running.last = evaluation.step, value
         record_evaluation(self.storage, self.study.study_name, number, evaluation)
-        running.trial.report(self._capped(value), evaluation.step)
+        running.trial.report(self.teller.capped(value), evaluation.step)
         self.listener.evaluation(number, evaluation)
         if evaluation.step < running.config.max_steps and should_prune(
             self.study, self.spec, number
         ):
             running.pruned = True
-            running.process.stop()
+            running.stop()
 
     # --- telling -----------------------------------------------------------------------------
 
@@ -294,99 +331,77 @@ class Driver:
         if running.pruned:
             step, value = running.last or (0, float(running.config.vocab_size))
             reason = f"above the median of its arm at step {step}"
-            self._tell(running, TrialState.PRUNED, "pruned", value, reason)
+            self.teller.tell(running, TrialState.PRUNED, "pruned", value, reason)
         elif end.get("event") == "done" and running.last:
             value = running.last[1]
-            final = value if math.isfinite(value) else self._capped(value)
-            self._tell(running, TrialState.COMPLETE, "complete", final, None)
-        elif end.get("outcome") in ("diverged", "oom"):
-            self._tell_worst(running, end)
-        elif self.signals:  # to be continued by the next call
-            self.storage.set_trial_state_values(running.trial._trial_id, TrialState.WAITING)
+            final = value if math.isfinite(value) else self.teller.capped(value)
+            self.teller.tell(running, TrialState.COMPLETE, "complete", final, None)
+        elif end.get("outcome") == "diverged":
+            self.teller.tell_worst(running, "diverged", end["step"], end["message"])
+        elif end.get("outcome") == "oom":
+            self._retry_smaller(running, end)
+        elif running.overdue:
+            self.teller.tell_worst(running, "timeout", 0, running.overdue)
+        elif end.get("outcome") == "disk" or running.process.exit_code == DiskError.exit_code:
+            self.disk = disk_error(running.run_dir, end.get("message"))
+            self._start_again(running)  # by the next call
+        elif end.get("event") == "stopped" or running.process.exit_code == BusyError.exit_code:
+            self._start_again(running)  # no crash: somebody stopped it, or trains it elsewhere
+        elif self.stopping:
+            self._start_again(running)
         else:
             self._retry_or_fail(running, end)
 
-    def _tell_worst(self, running: Running, end: Event) -> None:
-        """As PRUNED with the worst perplexity there is: samplers learn from it, never from FAIL."""
-        worst = float(running.config.vocab_size)
-        running.trial.report(worst, max(end["step"], (running.last or (0, 0.0))[0] + 1))
-        self._tell(running, TrialState.PRUNED, end["outcome"], worst, end["message"])
+    def _start_again(self, running: Running) -> None:
+        """Continue a trial in its slot; when the sweep is stopping, the next call does."""
+        if self.stopping:
+            self.storage.set_trial_state_values(running.trial._trial_id, TrialState.WAITING)
+            return
+        running.start_again()
+        self.running.append(running)
+
+    def _retry_smaller(self, running: Running, end: Event) -> None:
+        """Once with half the micro-batch, which is the same training in less memory."""
+        smaller = None if running.halved else with_half_the_micro_batch(running.config)
+        if smaller is None:
+            self.teller.tell_worst(running, "oom", end["step"], end["message"])
+            return
+        write_config(running.run_dir, smaller)
+        running.trial.set_user_attr("micro_batch", smaller.batch_size)
+        running.config, running.halved = smaller, True
+        self.listener.message(
+            f"trial {running.trial.number} ran out of memory; it goes on with batch_size "
+            f"{smaller.batch_size} and twice the gradient accumulation"
+        )
+        self._start_again(running)
 
     def _retry_or_fail(self, running: Running, end: Event) -> None:
         """A crash is the machine's fault at first, the trial's when it returns at the same step."""
-        reason = end.get("message") or running.process.exit_reason()
+        reason = running.hung or end.get("message") or running.process.exit_reason()
         running.crashes.append(running.last[0] if running.last else 0)
-        if running.crashes.count(running.crashes[-1]) >= MAX_CRASHES:
-            self._tell(running, TrialState.FAIL, "failed", None, reason)
-            return
-        self.listener.message(f"trial {running.trial.number} {reason}; it is started again")
-        running.process = TrialProcess.start(running.run_dir, running.slot)
-        self.running.append(running)
-
-    def _tell(
-        self,
-        running: Running,
-        state: TrialState,
-        outcome: str,
-        value: float | None,
-        reason: str | None,
-    ) -> None:
-        trial = running.trial
-        trial.set_user_attr("outcome", outcome)  # attributes first: a told trial takes none
-        if reason:
-            trial.set_user_attr("reason", reason)
-        if outcome == "failed":
-            self.failures.append(f"trial {trial.number} {reason}")
+        if running.crashes.count(running.crashes[-1]) < MAX_CRASHES:
+            self.listener.message(f"trial {running.trial.number} {reason}; it is started again")
+            self._start_again(running)
+        elif running.hung:
+            self.teller.tell_worst(running, "timeout", 0, f"{reason}, {MAX_CRASHES} times")
         else:
-            self.failures.clear()
-        complete = state == TrialState.COMPLETE
-        self.study.tell(trial, value if complete else None, state=state)
-        self.listener.trial_finished(trial.number, running.arm, outcome, value, reason)
-
-    def _give_up_if_everything_fails(self) -> None:
-        """A full disk or a missing library fails every trial: better stop than use them all up."""
-        if len(self.failures) >= MAX_FAILURES:
-            raise InputError(
-                f"trials must not fail one after another, but the last {MAX_FAILURES} did: "
-                f"{self.failures[-1]} (see log.txt in {self.runs / self.spec.name}); "
-                f"mend it and run the same command again."
-            )
-
-    def _capped(self, perplexity: float) -> float:
-        """Guessing uniformly has perplexity V: anything above, infinity too, counts as that."""
-        return min(perplexity, float(self._vocab_size))
-
-    @property
-    def _vocab_size(self) -> int:
-        return int(self.study.user_attrs["data"]["vocab_size"])
+            self.teller.tell(running, TrialState.FAIL, "failed", None, reason)
 
     # --- signals and figures -----------------------------------------------------------------
 
-    @contextmanager
-    def _signals_noted(self) -> Iterator[None]:
-        """The first signal stops every trial at a checkpoint; a second one, at once."""
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        before = {number: signal.signal(number, self._note_signal) for number in numbers}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def _note_signal(self, number: int, frame: FrameType | None) -> None:
-        """Only notes it: the loop may be anywhere, also in the middle of a line of output."""
-        self.signals.append(number)
-
     def _obey_signals(self) -> None:
+        """Whatever stops the sweep stops its trials at a checkpoint; a second signal, at once."""
+        wanted = max(len(self.signals), int(self.stopping))
         for running in self.running:
-            if running.told < 2 <= len(self.signals):
+            if running.told < 2 <= wanted:
                 running.process.kill()
-            elif running.told < 1 <= len(self.signals):
-                running.process.stop()
-            running.told = len(self.signals)
-        if self.signals and not self.announced:
+            elif running.told < 1 <= wanted:
+                running.stop()
+            running.told = wanted
+        if self.stopping and not self.announced:
             self.announced = True
-            self.listener.message("stopping at a checkpoint; once more to stop at once")
+            why = "the disk is full; " if self.disk else "" if self.signals else "time is up; "
+            self.listener.message(f"{why}stopping at a checkpoint; once more to stop at once")
 
     def _show_counts(self, total: int) -> None:
         finished = len(self.study.get_trials(deepcopy=False)) - len(self._unfinished())
@@ -395,42 +410,3 @@ class Driver:
     def _add_wall_seconds(self, seconds: float) -> None:
         before = self.study.user_attrs.get("wall_seconds", 0.0)
         self.study.set_user_attr("wall_seconds", before + seconds)
-
-    def _summary(self, total: int, seconds: float, already_complete: bool) -> Summary:
-        trials = self.study.get_trials(deepcopy=False)
-        outcomes = [t.user_attrs["outcome"] for t in trials if t.state.is_finished()]
-        interrupted = bool(self.signals) and len(outcomes) < total
-        return Summary(
-            study=self.study.study_name,
-            finished=len(outcomes),
-            total=total,
-            outcomes={outcome: outcomes.count(outcome) for outcome in sorted(set(outcomes))},
-            best=results.best_by_arm(self.study),
-            already_complete=already_complete,
-            signal=self.signals[0] if interrupted else None,
-            seconds=seconds,
-        )
-
-
-def _n_params(config: TrainConfig) -> int:
-    import torch
-
-    from gpt.model import GPT
-
-    with torch.device("meta"):  # counts without memory
-        return GPT(config).num_params()
-
-
-def _show_header(driver: Driver, storage: str, tokens: TokenData) -> None:
-    meta, slots = tokens.meta, driver.slots
-    devices = ", ".join(sorted({slot.device for slot in slots}))
-    driver.listener.header(
-        {
-            "study": driver.study.study_name,
-            "data": f"{meta.name}, {meta.train_tokens:,} training tokens, {meta.tokenizer}",
-            "slots": f"{len(slots)} on {devices}, {slots[0].threads} CPU thread(s) each",
-            "storage": storage,
-        }
-    )
-    if meta.notice:
-        driver.listener.notice(meta.notice)

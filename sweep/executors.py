@@ -103,7 +103,8 @@ class TrialProcess:
         """The process that an earlier driver started on run_dir and that still lives, if any.
 
         Its command line tells it: a process that has only just been started has not said anything
-        yet, and the number of one that has ended may be another's by now.
+        yet, and the number of one that has ended may be another's by now. From here on psutil
+        knows it by its pid and its start time, counted from the machine's own start.
         """
         place = str(run_dir.resolve())
         for process in psutil.process_iter(["cmdline"]):
@@ -124,9 +125,14 @@ class TrialProcess:
         except psutil.NoSuchProcess:
             return False
 
+    @property
+    def exit_code(self) -> int | None:
+        """Of a process of ours that has ended, negative for a signal; None of another's."""
+        return self._process.poll() if isinstance(self._process, psutil.Popen) else None
+
     def exit_reason(self) -> str:
         """How a process of ours that has ended did so, in words."""
-        code = self._process.poll() if isinstance(self._process, psutil.Popen) else None
+        code = self.exit_code
         if code is None:
             return "ended without a word"
         return f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"

@@ -4,17 +4,16 @@ It enters gpt.train where a sweep's trials do, so an exported trial trains again
 """
 
 import json
-import os
-import signal
 import tomllib
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import closing
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from gpt.config import TrainConfig, read_config, train_config
+from gpt.disk import write_text
 from gpt.errors import InputError
+from sweep.signals import noted
 from sweep.terminal import duration, is_terminal, perplexity
 
 if TYPE_CHECKING:
@@ -165,9 +164,7 @@ def claim(run_dir: Path, config: TrainConfig) -> None:
         return
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        temporary = run_dir / f".{CONFIG}.{os.getpid()}"
-        temporary.write_text(config.model_dump_json(indent=2) + "\n")
-        temporary.rename(run_dir / CONFIG)
+        write_text(run_dir / CONFIG, config.model_dump_json(indent=2) + "\n")
     except OSError as error:
         raise InputError(
             f"{run_dir} must be writable, but: {error.strerror}; pass another --out."
@@ -191,7 +188,7 @@ def is_done(run_dir: Path) -> bool:
 def continue_run(run_dir: Path, max_steps: int) -> int | None:
     """Train `run_dir` from where it stands to the end, showing each evaluation.
 
-    Ctrl-C once, or SIGTERM, stops it at a checkpoint; Ctrl-C twice stops it now.
+    Ctrl-C once, SIGTERM or SIGHUP stops it at a checkpoint; Ctrl-C twice stops it now.
 
     Returns:
         The signal that stopped it early, or None at the end.
@@ -201,18 +198,19 @@ def continue_run(run_dir: Path, max_steps: int) -> int | None:
         KeyboardInterrupt: Ctrl-C came twice.
         Ended: the loss is not finite any more, or the memory does not suffice.
     """
-    from torch import OutOfMemoryError
-
-    from gpt.train import Diverged, train_directory
+    from gpt.train import Diverged, is_out_of_memory, train_directory
 
     show = _show_bar if is_terminal() else _show_lines
+    signals: list[int] = []
     try:
         with (
-            _noting_signals() as signals,
-            closing(train_directory(run_dir, lambda: bool(signals))) as evaluations,
+            noted(signals, twice_interrupts=True),
+            closing(train_directory(run_dir, lambda: bool(signals), print)) as evaluations,
         ):
             show(evaluations, max_steps)
-    except (Diverged, OutOfMemoryError) as error:
+    except (Diverged, RuntimeError, MemoryError) as error:
+        if not (isinstance(error, Diverged) or is_out_of_memory(error)):
+            raise
         raise Ended(str(error).splitlines()[0]) from None
     return None if is_done(run_dir) else signals[0]
 
@@ -229,24 +227,6 @@ def _refuse_other(run_dir: Path, old: TrainConfig, new: TrainConfig) -> None:
             f"{run_dir} must hold the same run, but {differing[0]}; "
             f"pass another --out for a new one."
         )
-
-
-@contextmanager
-def _noting_signals() -> Iterator[list[int]]:
-    """Yields the list of signals received so far; a second Ctrl-C raises KeyboardInterrupt."""
-    received: list[int] = []
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if received and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _show_lines(evaluations: "Iterable[Evaluation]", max_steps: int) -> None:

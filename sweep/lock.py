@@ -7,40 +7,62 @@ import json
 import os
 import socket
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import optuna
 from filelock import FileLock, Timeout
 
-from gpt.errors import InputError
+from gpt.errors import BusyError, DiskError, InputError
 
 MARKER = ".study"  # holds the identity of the study whose runs a folder has
 
 
 @contextmanager
-def only_driver(folder: Path, study: str) -> Iterator[None]:
-    """Hold the study's lock; the first driver's pid and host are in a file beside it."""
+def only_driver(
+    folder: Path, study: str, patience: Callable[[str], None] | None = None
+) -> Iterator[None]:
+    """Hold the study's lock; the first driver's pid and host are in a file beside it.
+
+    Args:
+        folder: Of the study's runs.
+        study: Its name.
+        patience: Told whom we wait for; None: do not wait.
+
+    Raises:
+        BusyError: another driver holds it.
+    """
     owner = folder / ".driver.json"
     lock = FileLock(folder / ".driver.lock")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
+        _acquire(lock, owner, study, patience)
     except OSError as error:
-        if not isinstance(error, Timeout):
-            raise InputError(f"runs must go to a folder, but {folder}: {error.strerror}.") from None
-        first = _read_owner(owner)
-        raise InputError(
-            f"study {study!r} must have one driver, but process {first.get('pid')} on "
-            f"{first.get('host')} runs it; wait for it, or stop it with Ctrl-C."
-        ) from None
+        raise DiskError(f"runs must go to a folder, but {folder}: {error.strerror}.") from None
     try:
         owner.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
         yield
     finally:
         owner.unlink(missing_ok=True)
         lock.release()
+
+
+def _acquire(
+    lock: FileLock, owner: Path, study: str, patience: Callable[[str], None] | None
+) -> None:
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        first = _read_owner(owner)
+        who = f"process {first.get('pid')} on {first.get('host')} runs it"
+        if patience is None:
+            raise BusyError(
+                f"study {study!r} must have one driver, but {who}; wait for it with --wait, or "
+                f"stop it with Ctrl-C."
+            ) from None
+        patience(f"waiting: {who}")
+        lock.acquire()
 
 
 def claim_runs(study: optuna.Study, folder: Path) -> None:

@@ -4,7 +4,6 @@ Gathers plain values and figures, and hands them to report.html.jinja, which alo
 Reads only. Add a figure by adding one to `figures`.
 """
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,7 +15,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from optuna.storages import RDBStorage
 from plotly.offline import get_plotlyjs
 
-from gpt.errors import InputError
+from gpt.disk import write_text
+from gpt.errors import DiskError, InputError
 from sweep import plots, results
 from sweep.importances import MIN_TRIALS, importances_table
 from sweep.plot_style import arm_colours
@@ -77,7 +77,7 @@ def write_report(
     try:
         _write_atomically(out, page)
     except OSError as error:
-        raise InputError(
+        raise DiskError(
             f"the report must go where a file can be written, but {out}: {error.strerror}; "
             f"pass another --output."
         ) from None
@@ -176,12 +176,4 @@ def _story(stored: Stored, arm: str, trial_number: int, prompt: str) -> Story:
 def _write_atomically(out: Path, text: str) -> None:
     """A reader of `out` sees the old file or the new one, never a part of it."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(out)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_text(out, text)

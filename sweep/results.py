@@ -24,7 +24,7 @@ from sweep.storage import evaluations
 if TYPE_CHECKING:
     import pandas as pd
 
-OUTCOMES = ("complete", "pruned", "diverged", "oom", "failed", "running", "waiting")
+OUTCOMES = ("complete", "pruned", "diverged", "oom", "timeout", "failed", "running", "waiting")
 UNFINISHED = ("running", "waiting")
 
 _OUTCOME_OF_STATE = {  # of trials without that attribute: unfinished ones, other people's studies

@@ -256,6 +256,18 @@ def load_study(study: str, device: str) -> StudySpec:
     return specs[device]
 
 
+def renamed(spec: StudySpec, name: str) -> StudySpec:
+    """The same study under another name.
+
+    Raises:
+        InputError: it is no name for a study.
+    """
+    try:
+        return spec.model_copy(update={"name": _word(name)})
+    except ValueError as error:
+        raise InputError(f"--as {error}.") from None
+
+
 def _resolve(tables: study_file.Table, budget: study_file.Table, device: str) -> StudySpec:
     """The study on one device. Raises ValueError: "key: what must hold, but got what"."""
     base = {key: value for key, value in tables.items() if key != "budget"}

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-    from sweep.driver import Summary
+    from sweep.summary import Summary
 
 
 def status(study: "optuna.Study", width: int) -> "list[RenderableType]":

@@ -19,11 +19,11 @@ from sqlalchemy.dialects import sqlite
 
 from gpt.errors import InputError
 from gpt.events import Evaluation
+from sweep import storage_file
 from sweep.spec import StudySpec
+from sweep.storage_errors import explained
 
 DEFAULT_STORAGE = "sqlite:///runs/sweep.db"
-BUSY_TIMEOUT = 60  # seconds to wait for another process's lock; SQLite's own 5 end in an error
-SQLITE_HEADER = b"SQLite format 3\x00"
 _COLUMN_TYPES: dict[object, sa.types.TypeEngine[Any]] = {
     int: sa.BigInteger(),
     float: sa.Float(53),
@@ -56,19 +56,22 @@ def open_storage(storage: str, *, create: bool = False) -> RDBStorage:
         create: Make the database and its tables when they are missing.
 
     Raises:
-        InputError: there is no database and `create` is false, or it cannot be used.
+        InputError: there is no database and `create` is false, or it cannot be used; a DataError
+            or a DiskError where the file or the disk is at fault.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # its INFO repeats what we show
     url = storage_url(storage)
     path = sqlite_path(url)
     if path:
-        _check_sqlite_file(path, create)
-    options = {"connect_args": {"timeout": BUSY_TIMEOUT}} if path else {}
+        storage_file.check(path, create)
+    options = {"connect_args": {"timeout": storage_file.TIMEOUT}} if path else {}
     try:
         opened = RDBStorage(url, engine_kwargs=options)
         if create:
             _set_up(opened.engine, wal=path is not None)
     except (sa.exc.SQLAlchemyError, RuntimeError, ImportError) as error:
+        if explanation := explained(error, storage, path):
+            raise explanation from None
         reason = str(getattr(error, "orig", None) or error).splitlines()[0].rstrip(".")
         raise InputError(f"storage {storage} must be a database to use, but {reason}.") from None
     return opened
@@ -89,55 +92,7 @@ def check_storage(storage: str) -> None:
     """Raise InputError if a SQLite storage is there and is no database; writes nothing."""
     path = sqlite_path(storage_url(storage))
     if path and path.exists():
-        _check_header(path)
-
-
-def _check_sqlite_file(path: Path, create: bool) -> None:
-    """Refuse what SQLite would silently create or misread."""
-    if not path.exists():
-        if not create:
-            raise InputError(
-                f"storage {path} must exist, but there is no such file; "
-                f"`squen-sweep run` makes it, --storage names another."
-            )
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(
-                f"storage {path} must be in a folder, but {error.strerror}: {error.filename}."
-            ) from None
-        return
-    _check_header(path)
-    if not create:
-        _check_tables(path)
-
-
-def _check_header(path: Path) -> None:
-    if path.is_dir():
-        raise InputError(f"storage {path} must be a file, but it is a folder.")
-    try:
-        with path.open("rb") as file:
-            header = file.read(len(SQLITE_HEADER))
-    except OSError as error:
-        raise InputError(f"storage {path} must be readable, but {error.strerror}.") from None
-    if header != SQLITE_HEADER:
-        raise InputError(
-            f"storage {path} must be a SQLite database, but it is another kind of file; "
-            f"it was not touched. Pass another --storage."
-        )
-
-
-def _check_tables(path: Path) -> None:
-    """A reading command must not put Optuna's tables into somebody else's database."""
-    engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_TIMEOUT})
-    try:
-        known = "studies" in sa.inspect(engine).get_table_names()
-    except sa.exc.DatabaseError as error:
-        raise InputError(f"storage {path} must be a sound database, but {error.orig}.") from None
-    finally:
-        engine.dispose()
-    if not known:
-        raise InputError(f"storage {path} must hold studies, but it has none of their tables.")
+        storage_file.check_header(path)
 
 
 def _set_up(engine: sa.Engine, wal: bool) -> None:
@@ -222,7 +177,7 @@ def _refuse_other_spec(study: optuna.Study, spec: StudySpec) -> None:
     differing = _differing(study.user_attrs["spec"], spec.model_dump(mode="json"))
     raise InputError(
         f"study {spec.name!r} was made from another spec ({', '.join(differing)} differs); "
-        f"rename the study, or pass another --storage and --runs."
+        f"start a new study with --as NEW_NAME, or pass another --storage and --runs."
     )
 
 
@@ -233,7 +188,7 @@ def _refuse_other_data(study: optuna.Study, data: dict[str, Any]) -> None:
     raise InputError(
         f"study {study.study_name!r} is pinned to its text, {stored['name']} "
         f"({stored['fingerprint'][:8]}), but now it is {data['name']} ({data['fingerprint'][:8]}); "
-        f"pass the same --data, rename the study, or pass another --storage and --runs."
+        f"pass the same --data, or start a new study with --as NEW_NAME."
     )
 
 
@@ -242,7 +197,7 @@ def _refuse_other_device(study: optuna.Study, device: str) -> None:
     if stored != device:
         raise InputError(
             f"study {study.study_name!r} must go on where it was started, on {stored}, but got "
-            f"{device}; pass --device {stored}, rename the study or pass another --storage."
+            f"{device}; pass --device {stored}, or start a new study with --as NEW_NAME."
         )
 
 

@@ -19,7 +19,10 @@ from gpt.events import read_events
 from sweep.cli import app, main
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("studies", "run", "status", "report", "dashboard", "export", "train", "sample")
+COMMANDS = (
+    *("studies", "run", "status", "report", "dashboard"),
+    *("export", "train", "sample", "doctor"),
+)
 SQUEN = [sys.executable, "-m", "sweep.cli"]
 
 
@@ -77,7 +80,7 @@ def write_study(folder: Path, max_steps: int = 12, eval_interval: int = 4) -> No
     write_stories(folder / "text")
     (folder / "empty.txt").write_text("")
     (folder / "binary.txt").write_bytes(bytes(range(256)) * 16)
-    knobs = {"lowest": 1e-3, "highest": 1e-2, "baseline": 5e-3, "pruner": "none"}
+    knobs = {"lowest": 1e-3, "highest": 1e-2, "baseline": 5e-3, "pruner": "none", "batch_size": 4}
     study = STUDY.format(text="text", max_steps=max_steps, eval_interval=eval_interval, **knobs)
     (folder / "tiny.toml").write_text(study)
 
@@ -181,6 +184,26 @@ def test_run_again_says_that_the_study_is_complete(swept):
     code, out, err = swept("run", "--study", "tiny.toml", "--trials", "2")
     assert (code, err) == (0, "")
     assert "tiny is already complete: 2/2 trials (2 complete)" in out
+
+
+def test_a_changed_study_goes_on_under_another_name(swept):
+    path = Path("tiny.toml")
+    before = path.read_text()
+    path.write_text(before.replace("max_steps = 12", "max_steps = 8"))
+    command = ("run", "--study", "tiny.toml", "--trials", "1", "--storage", "named.db")
+    try:
+        assert swept(*command, "--runs", "named").code == 0
+        path.write_text(before)
+        code, _, err = swept(*command, "--runs", "named")
+        assert code == 2
+        assert "train.max_steps differs); start a new study with --as NEW_NAME" in err
+        assert swept(*command, "--runs", "named", "--as", "tiny-12").code == 0
+    finally:
+        path.write_text(before)
+    code, out, _ = swept("status", "--study", "tiny-12", "--storage", "named.db")
+    assert code == 0
+    assert "1/1 trials finished, 1 complete" in out
+    assert swept("doctor", "--storage", "named.db", "--runs", "named").code == 0
 
 
 def test_quiet_run_shows_nothing(swept):
@@ -358,6 +381,10 @@ BAD_BEFORE_A_RUN = {
         ("run", "--study", "tiny.toml", "--runs", "tiny.toml", "--storage", "runs/new.db"),
         "--runs must be a directory, but tiny.toml is a file",
     ),
+    "odd time": (("run", "--study", "tiny.toml", "--timeout", "soon"), "--timeout .* got 'soon'"),
+    "no time": (("run", "--study", "tiny.toml", "--hang-timeout", "0"), "--hang-timeout .* '0'"),
+    "odd new name": (("run", "--study", "tiny.toml", "--as", "../x"), "--as must be .*'../x'"),
+    "doctor without storage": (("doctor",), "runs/sweep.db must exist"),
     "status without storage": (("status", *TINY), "runs/sweep.db must exist"),
     "report without storage": (("report", *TINY), "runs/sweep.db must exist"),
     "export without storage": (("export", *TINY), "runs/sweep.db must exist"),
@@ -431,10 +458,13 @@ BAD_AFTER_A_RUN = {
 }
 
 
-def assert_refused(home: Home, arguments: tuple[str, ...], message: str) -> None:
+EXIT_CODES = {"text as storage": 65, "read-only storage": 74}  # of others: 2, usage
+
+
+def assert_refused(home: Home, arguments: tuple[str, ...], message: str, expected: int = 2) -> None:
     before = home.files()
     code, _, err = home(*arguments)
-    assert code == 2
+    assert code == expected
     assert err.startswith("error: ")
     assert err.count("\n") == 1
     assert re.search(message, err)
@@ -443,7 +473,7 @@ def assert_refused(home: Home, arguments: tuple[str, ...], message: str) -> None
 
 @pytest.mark.parametrize("case", BAD_BEFORE_A_RUN)
 def test_bad_input_is_one_line_and_leaves_nothing(home, case):
-    assert_refused(home, *BAD_BEFORE_A_RUN[case])
+    assert_refused(home, *BAD_BEFORE_A_RUN[case], EXIT_CODES.get(case, 2))
 
 
 @pytest.mark.parametrize("case", BAD_STUDY_FILES)
@@ -458,7 +488,7 @@ def test_a_study_file_that_cannot_run_is_one_line_and_leaves_nothing(home, case)
 @pytest.mark.parametrize("case", BAD_AFTER_A_RUN)
 def test_bad_input_is_one_line_and_changes_nothing(swept, case):
     write_stories(swept.folder / "other", count=100)
-    assert_refused(swept, *BAD_AFTER_A_RUN[case])
+    assert_refused(swept, *BAD_AFTER_A_RUN[case], EXIT_CODES.get(case, 2))
 
 
 def test_a_study_without_a_finished_trial_is_neither_reported_nor_exported(home):
@@ -477,7 +507,7 @@ def test_a_truncated_checkpoint_is_refused_in_one_line(swept, tmp_path):
     shutil.copytree("runs/tiny/0", tmp_path / "run")
     for weights in (tmp_path / "run").rglob("model.safetensors"):
         weights.write_bytes(weights.read_bytes()[:-100])
-    assert_refused(swept, ("sample", str(tmp_path / "run")), "must hold a whole checkpoint")
+    assert_refused(swept, ("sample", str(tmp_path / "run")), "must hold a whole checkpoint", 65)
 
 
 def test_a_truncated_checkpoint_is_not_trained_on(swept, tmp_path):
@@ -487,7 +517,7 @@ def test_a_truncated_checkpoint_is_not_trained_on(swept, tmp_path):
     config = tmp_path / "again.json"
     shutil.copy("runs/tiny/0/config.json", config)
     arguments = ("train", str(config), "--out", str(tmp_path / "final"))
-    assert_refused(swept, arguments, "must hold a whole checkpoint")
+    assert_refused(swept, arguments, "must hold a whole checkpoint", 65)
 
 
 def test_a_final_training_that_diverges_ends_in_one_line(swept, tmp_path):

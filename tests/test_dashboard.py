@@ -34,8 +34,14 @@ def server(stored: StoredStudy) -> Iterator[WSGIServer]:
 
 
 def get(server: WSGIServer, path: str, host: str | None = None) -> HTTPResponse:
+    return ask(server, "GET", path, {"Host": host} if host else {})
+
+
+def ask(
+    server: WSGIServer, method: str, path: str, headers: dict[str, str], body: str | None = None
+) -> HTTPResponse:
     connection = HTTPConnection("127.0.0.1", server.server_port, timeout=20)
-    connection.request("GET", path, headers={"Host": host} if host else {})
+    connection.request(method, path, body, headers)
     response = connection.getresponse()
     response.body = response.read()
     connection.close()
@@ -72,6 +78,52 @@ def test_dashboard_is_bound_to_this_machine_alone(server):
 def test_dashboard_turns_away_the_names_of_other_sites(server):
     assert get(server, "/dashboard", host="evil.example").status == 403
     assert get(server, "/dashboard", host=f"localhost:{server.server_port}").status == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://127.0.0.1:1"},
+        {"Sec-Fetch-Site": "cross-site"},
+    ],
+)
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
+def test_dashboard_takes_no_changes_from_pages_of_other_sites(stored, server, method, headers):
+    path = f"/api/studies/{stored.study._study_id}"
+    assert ask(server, method, path, headers).status == 403
+    assert len(json.loads(get(server, "/api/studies").body)["study_summaries"]) == 1
+
+
+def test_dashboard_takes_changes_from_its_own_page(stored, server):
+    host = f"127.0.0.1:{server.server_port}"
+    path = f"/api/studies/{stored.study._study_id}/note"
+    headers = {"Host": host, "Origin": f"http://{host}", "Content-Type": "application/json"}
+    note = json.dumps({"body": "a note", "version": 1})
+    assert ask(server, "PUT", path, headers, note).status == 204
+
+
+def test_dashboard_at_another_address_still_refuses_names_that_are_not_its_own(stored):
+    with make_server(stored.storage, host="0.0.0.0", port=0, anyone=True) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        assert get(server, "/dashboard", host=f"192.0.2.7:{server.server_port}").status == 200
+        assert get(server, "/dashboard", host="evil.example").status == 403
+        server.shutdown()
+        thread.join()
+
+
+def test_dashboard_at_another_address_says_what_that_means_and_what_is_safer(stored):
+    code = (
+        f"from sweep.dashboard import serve\nserve({str(stored.path)!r}, '0.0.0.0', 0, anyone=True)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    line = process.stdout.readline()
+    process.terminate()
+    process.communicate(timeout=60)
+    assert "WARNING: everyone who reaches 0.0.0.0 can see and delete every study" in line
+    assert "ssh -L " in line
 
 
 def test_dashboard_refuses_to_listen_to_other_machines(stored):

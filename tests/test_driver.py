@@ -2,19 +2,24 @@
 
 import math
 import signal
-import sqlite3
-import subprocess
-import sys
-import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import optuna
-import psutil
 import pytest
-from optuna.trial import FrozenTrial, TrialState
+from invariants import (
+    assert_sound,
+    assert_undisturbed,
+    curve,
+    evaluated,
+    start_command,
+    stored_trials,
+    study_of,
+    trial_processes,
+    wait_until,
+)
+from optuna.trial import TrialState
 from tiny_runs import write_stories
 from tiny_studies import run_tiny, tiny_study
 
@@ -23,8 +28,7 @@ from gpt.errors import InputError
 from gpt.events import read_events
 from gpt.train import train
 from sweep.storage import open_storage, open_study
-
-ROOT = Path(__file__).parents[1]
+from sweep.telling import SweepFailed
 
 
 @pytest.fixture
@@ -40,23 +44,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("SQUEN_SWEEP_CACHE", str(folder / "cache"))
         run_tiny(tiny_study(folder, write_stories(folder / "text")), folder, trials=2)
         yield folder
-
-
-def study_of(folder: Path) -> optuna.Study:
-    return optuna.load_study(study_name="tiny", storage=open_storage(str(folder / "sweep.db")))
-
-
-def stored_trials(folder: Path) -> list[FrozenTrial]:
-    return study_of(folder).trials
-
-
-def curve(folder: Path, number: int) -> list[tuple[int, float]]:
-    """What the evaluations table holds of one trial."""
-    connection = sqlite3.connect(folder / "sweep.db")
-    query = "SELECT step, cross_entropy FROM evaluations WHERE trial_number = ? ORDER BY step"
-    rows = connection.execute(query, (number,)).fetchall()
-    connection.close()
-    return rows
 
 
 def test_trials_have_the_value_of_the_studys_metric(text: Path, tmp_path: Path):
@@ -113,66 +100,9 @@ def test_a_diverged_trial_is_pruned_with_the_worst_perplexity_and_its_reason(
     assert "learning rate" in trial.user_attrs["reason"]
 
 
-def start_command(folder: Path, trials: int) -> subprocess.Popen[str]:
-    """`squen-sweep run` as a user starts it."""
-    command = [sys.executable, "-m", "sweep.cli", "run", "--study", str(folder / "tiny.toml")]
-    options = ["--trials", str(trials), "--workers", "2", "--device", "cpu"]
-    places = ["--storage", str(folder / "sweep.db"), "--runs", str(folder / "runs")]
-    return subprocess.Popen(
-        [*command, *options, *places],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def wait_until(condition: object, seconds: float = 90) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def evaluated(folder: Path) -> int:
-    """Evaluations that trial processes have written."""
-    logs = (read_events(run_dir)[0] for run_dir in (folder / "runs" / "tiny").glob("[0-9]*"))
-    return sum(event["event"] == "evaluation" for events in logs for event in events)
-
-
-def trial_processes(folder: Path) -> list[psutil.Process]:
-    """Those that train in a run directory of `folder`."""
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        line = " ".join(process.info["cmdline"] or [])
-        if "gpt.train" in line and str(folder) in line:
-            found.append(process)
-    return found
-
-
-def assert_sound(folder: Path, trials: int) -> None:
-    """What must hold after any fault and a run of the same command."""
-    stored = stored_trials(folder)
-    assert [t.number for t in stored] == list(range(trials))
-    assert all(t.state.is_finished() for t in stored)
-    for trial in stored:
-        steps = [step for step, _ in curve(folder, trial.number)]
-        assert steps == sorted(trial.intermediate_values)
-    connection = sqlite3.connect(folder / "sweep.db")
-    assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    connection.close()
-    assert not trial_processes(folder)
-
-
-def assert_undisturbed(folder: Path) -> None:
-    """Every complete trial has, bit for bit, the figures of a run without interrupt."""
-    for trial in stored_trials(folder):
-        config = read_config(Path(trial.user_attrs["run_dir"]) / "config.json")
-        expected = [(e.step, e.cross_entropy) for e in train(config)]
-        assert curve(folder, trial.number) == expected
-
-
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_a_signal_stops_at_checkpoints_and_the_same_command_goes_on(
     text: Path, tmp_path: Path, signum: signal.Signals, code: int
 ):
@@ -230,45 +160,6 @@ def test_trials_outlive_a_killed_driver_and_the_next_one_takes_them_over(
         if event["event"] == "start"
     ]
     assert {event["pid"] for event in starts} >= alive
-
-
-def kill_trials_when(folder: Path, evaluations: int, times: int) -> threading.Thread:
-    """A thread that kills every trial process after so many evaluations, again for each restart."""
-
-    def kill() -> None:
-        wait_until(lambda: evaluated(folder) >= evaluations)
-        for _ in range(times):
-            wait_until(lambda: bool(trial_processes(folder)))
-            for process in trial_processes(folder):
-                process.kill()
-            time.sleep(0.3)
-
-    thread = threading.Thread(target=kill)
-    thread.start()
-    return thread
-
-
-def test_a_killed_trial_is_continued_under_its_number_with_the_same_figures(
-    text: Path, tmp_path: Path
-):
-    spec = tiny_study(tmp_path, text, max_steps=400, eval_interval=40)
-    killer = kill_trials_when(tmp_path, evaluations=2, times=1)
-    summary = run_tiny(spec, tmp_path, trials=2)
-    killer.join()
-    assert summary.outcomes == {"complete": 2}
-    assert_sound(tmp_path, trials=2)
-    assert_undisturbed(tmp_path)
-
-
-def test_a_trial_that_dies_twice_at_the_same_step_fails_with_the_reason(text: Path, tmp_path: Path):
-    spec = tiny_study(tmp_path, text, max_steps=20_000, eval_interval=10_000)
-    killer = kill_trials_when(tmp_path, evaluations=0, times=2)
-    summary = run_tiny(spec, tmp_path, trials=1, workers=1)
-    killer.join()
-    assert summary.outcomes == {"failed": 1}
-    (trial,) = stored_trials(tmp_path)
-    assert trial.state == TrialState.FAIL
-    assert "killed by signal 9" in trial.user_attrs["reason"]
 
 
 def test_a_second_driver_of_one_study_is_refused_with_the_firsts_pid(text: Path, tmp_path: Path):
@@ -349,14 +240,17 @@ def test_a_driver_killed_before_its_trials_have_said_anything_loses_none(
     assert_sound(tmp_path, trials=2)
 
 
-def test_a_sweep_whose_trials_all_fail_stops_and_says_why(text: Path, tmp_path: Path):
-    spec = tiny_study(tmp_path, text, max_steps=20_000, eval_interval=10_000)
-    killer = kill_trials_when(tmp_path, evaluations=0, times=6)
-    with pytest.raises(InputError, match="the last 3 did: trial 2 was killed by signal 9"):
-        run_tiny(spec, tmp_path, trials=10, workers=1)
-    killer.join()
-    assert len(stored_trials(tmp_path)) < 10
-    wait_until(lambda: not trial_processes(tmp_path))
+def test_a_sweep_whose_trials_all_fail_stops_and_says_why(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("SQUEN_FAULT", "kill@at=start,times=2")
+    with pytest.raises(SweepFailed, match=r"the last 3 did: trial \d was killed by signal 9"):
+        run_tiny(tiny_study(tmp_path, text), tmp_path, trials=10)
+    trials = stored_trials(tmp_path)
+    assert [t.state for t in trials].count(TrialState.FAIL) >= 3
+    assert {t.state for t in trials} <= {TrialState.FAIL, TrialState.WAITING}
+    assert len(trials) < 10
+    assert not trial_processes(tmp_path)
 
 
 def test_a_changed_text_is_refused(finished: Path, tmp_path: Path):

@@ -1,15 +1,20 @@
 """The database: what is refused and left as it is, and what is kept."""
 
 import math
+import os
 import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import optuna
 import pytest
 import sqlalchemy as sa
 import stored_studies
 
-from gpt.errors import InputError
+from gpt.errors import DataError, DiskError, InputError
 from gpt.events import Evaluation
 from sweep.storage import load_study, open_storage, record_evaluation, storage_url
 
@@ -28,6 +33,84 @@ def test_reading_never_creates_a_file(tmp_path: Path):
     with pytest.raises(InputError, match="there is no such file"):
         open_storage(str(tmp_path / "runs" / "sweep.db"))
     assert list(tmp_path.iterdir()) == []
+
+
+def stored(folder: Path) -> Path:
+    """A database with an empty study, closed."""
+    path = folder / "sweep.db"
+    storage = open_storage(str(path), create=True)
+    optuna.create_study(storage=storage, study_name="tiny")
+    storage.engine.dispose()
+    return path
+
+
+def change_schema(path: Path, version: str) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = ?", (version,))
+    connection.close()
+
+
+def assert_refused(path: Path, error: type[InputError], message: str) -> None:
+    """By every command in one line, and the file stays as it is."""
+    before = path.read_bytes()
+    for create in (False, True):
+        with pytest.raises(error, match=message) as caught:
+            open_storage(str(path), create=create)
+        assert "\n" not in str(caught.value)
+    assert path.read_bytes() == before
+
+
+def test_a_truncated_database_is_refused_and_not_touched(tmp_path: Path):
+    path = stored(tmp_path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert_refused(path, DataError, "must be a sound database, but: .*not touched.*recover")
+
+
+def test_a_database_with_a_damaged_page_is_refused_and_not_touched(tmp_path: Path):
+    path = stored(tmp_path)
+    content = bytearray(path.read_bytes())
+    content[4096:8192] = b"?" * 4096
+    path.write_bytes(content)
+    assert_refused(path, DataError, "must be a sound database, but: ")
+
+
+def test_a_database_of_an_older_optuna_is_refused_with_the_command_that_upgrades_it(
+    tmp_path: Path,
+):
+    path = stored(tmp_path)
+    change_schema(path, "v2.4.0.a")
+    assert_refused(path, DataError, f"optuna storage upgrade --storage sqlite:///{path}")
+
+
+def test_a_database_of_a_newer_optuna_is_refused_with_the_command_that_installs_it(
+    tmp_path: Path,
+):
+    path = stored(tmp_path)
+    change_schema(path, "v9.0.0.a")
+    assert_refused(path, DataError, "newer Optuna .*pip install -U optuna")
+
+
+@contextmanager
+def as_an_ordinary_user() -> Iterator[None]:
+    """Root may write anywhere."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+def test_a_database_in_a_folder_that_cannot_be_written_is_refused_with_the_way_out():
+    with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to others
+        path = stored(Path(name))
+        Path(name).chmod(0o555)
+        with as_an_ordinary_user():
+            assert_refused(path, DiskError, "SQLite keeps its log beside it.*copy it to such a")
+        assert [p.name for p in Path(name).iterdir()] == ["sweep.db"]
+        Path(name).chmod(0o755)
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"SQLite format 3\x00" + b"\xff" * 4096])

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -128,6 +129,52 @@ def test_a_run_without_checkpoint_at_the_break_repeats_from_the_last_evaluation(
     with closing(train(config, run_dir)) as evaluations:  # closed before the checkpoint of step 8
         assert [next(evaluations).step, next(evaluations).step] == [4, 8]
     assert list(map(figures, train(config, run_dir))) == undisturbed[1:]
+
+
+def zeroed(content: bytes) -> bytes:
+    return bytes(len(content))
+
+
+def truncated(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+def flipped(content: bytes) -> bytes:
+    return content[:-10] + bytes([content[-10] ^ 1]) + content[-9:]
+
+
+@pytest.mark.parametrize("damage", [zeroed, truncated, flipped])
+@pytest.mark.parametrize("file", ["model.safetensors", "optimizer.safetensors", "state.json"])
+def test_a_run_whose_checkpoints_are_all_damaged_starts_again_and_says_so(
+    text: Path, tmp_path: Path, damage: Callable[[bytes], bytes], file: str
+):
+    config = tiny_config(text)
+    undisturbed = list(map(figures, train(config)))
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    asked = itertools.count()
+    list(train(config, run_dir, stop=lambda: next(asked) == 9))
+    for path in run_dir.glob(f"checkpoints/*/{file}"):
+        path.write_bytes(damage(path.read_bytes()))
+    notes: list[str] = []
+    assert list(map(figures, train(config, run_dir, note=notes.append))) == undisturbed
+    assert notes[0].startswith("starts again from step 0: no checkpoint is whole (step-000009: ")
+    assert "step-000008: " in notes[0]
+
+
+def test_a_run_passes_over_a_damaged_checkpoint_and_says_so(text: Path, tmp_path: Path):
+    config = tiny_config(text)
+    undisturbed = list(map(figures, train(config)))
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    asked = itertools.count()
+    list(train(config, run_dir, stop=lambda: next(asked) == 9))
+    path = run_dir / "checkpoints" / "step-000009" / "model.safetensors"
+    path.write_bytes(flipped(path.read_bytes()))
+    notes: list[str] = []
+    assert list(map(figures, train(config, run_dir, note=notes.append))) == undisturbed[2:]
+    assert notes[0].startswith("passed over a damaged checkpoint: step-000009")
+    assert notes[1] == "continues at step 8"
 
 
 def test_a_finished_run_has_nothing_left_to_do_and_keeps_only_its_weights(

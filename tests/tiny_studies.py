@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
-from sweep.driver import Summary, run
-from sweep.progress import QuietProgress
+from sweep.driver import run
+from sweep.progress import PlainProgress, QuietProgress
 from sweep.spec import StudySpec, load_study
+from sweep.summary import Summary
+from sweep.watchdog import Limits
 
 STUDY = """
 name = "tiny"
@@ -21,7 +23,7 @@ bpe_vocab_size = 280
 block_size = 16
 n_head = 2
 n_embd = 16
-batch_size = 4
+batch_size = {batch_size}
 warmup_steps = 2
 max_steps = {max_steps}
 eval_interval = {eval_interval}
@@ -61,6 +63,7 @@ def tiny_study(
     highest: float = 1e-2,
     baseline: float = 5e-3,
     pruner: str = "none",
+    batch_size: int = 4,
 ) -> StudySpec:
     """The study above, read from a file in `folder`."""
     path = folder / "tiny.toml"
@@ -73,22 +76,31 @@ def tiny_study(
             highest=highest,
             baseline=baseline,
             pruner=pruner,
+            batch_size=batch_size,
         )
     )
     return load_study(str(path), "cpu")
 
 
 def run_tiny(
-    spec: StudySpec, folder: Path, trials: int, workers: int = 2, runs: Path | None = None
+    spec: StudySpec,
+    folder: Path,
+    trials: int,
+    workers: int = 2,
+    runs: Path | None = None,
+    limits: Limits | None = None,
+    wait: bool = False,
 ) -> Summary:
     """Run the study with its storage, and unless told otherwise its runs, in `folder`."""
     return run(
         spec,
         spec.data,
         trials=trials,
-        listener=QuietProgress(),
+        listener=PlainProgress() if wait else QuietProgress(),
         storage=str(folder / "sweep.db"),
         runs=runs or folder / "runs",
         device="cpu",
         workers=workers,
+        limits=limits,
+        wait=wait,
     )

@@ -1,0 +1,75 @@
+"""Files written whole or not at all, and what to say when the disk does not take them."""
+
+import errno
+import glob
+import os
+import shutil
+from pathlib import Path
+
+import psutil
+
+from gpt.errors import DiskError
+
+# No room, no room of one's quota, longer than a file may be, read-only, broken.
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file's bytes, or the names in a folder, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file, also after a kill or a power cut whole; a link is replaced, not followed.
+
+    Raises:
+        OSError: it cannot be written; the file is as before.
+    """
+    _forget_dead_writers(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("x", encoding="utf-8") as file:  # x: never through a planted link
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _forget_dead_writers(path: Path) -> None:
+    """Remove what processes left that were killed while they wrote the same file."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        writer = left.name.rpartition(".")[2]
+        dead = writer.isdecimal() and not psutil.pid_exists(int(writer))
+        if dead or writer == str(os.getpid()):
+            left.unlink(missing_ok=True)
+
+
+def is_disk_error(error: OSError) -> bool:
+    """Whether the disk is at fault, so that every other write would fail as well."""
+    return error.errno in DISK_ERRORS
+
+
+def disk_error(path: Path, reason: str | None) -> DiskError:
+    """What to raise when something below `path` could not be written."""
+    return DiskError(
+        f"{path} must be writable, but: {reason or 'the disk did not take it'} "
+        f"({free_space(path)} free there); make space and run the same command again."
+    )
+
+
+def free_space(path: Path) -> str:
+    """What is free on the disk of `path`, or of the nearest folder above that exists."""
+    there = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+    size = float(shutil.disk_usage(there).free)
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"

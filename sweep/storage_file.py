@@ -1,0 +1,121 @@
+"""A SQLite file as it lies there: what is refused before SQLite or Optuna could change it."""
+
+import sqlite3
+from pathlib import Path
+from typing import NoReturn
+from urllib.parse import quote
+
+from gpt.errors import DataError, DiskError, InputError
+from sweep.storage_errors import explained, unsound
+
+HEADER = b"SQLite format 3\x00"
+TIMEOUT = 60  # seconds to wait for another process's lock; SQLite's own 5 end in an error
+
+
+def check(path: Path, create: bool) -> None:
+    """Refuse what SQLite would silently create, or Optuna misread; writes nothing.
+
+    Args:
+        path: Of the database.
+        create: Whether it may be missing, or without Optuna's tables.
+
+    Raises:
+        InputError: there is no such file, and it may not be missing.
+        DataError: it is no database, damaged, or of another version of Optuna.
+        DiskError: it or its folder cannot be used.
+    """
+    if not path.exists():
+        if not create:
+            raise InputError(
+                f"storage {path} must exist, but there is no such file; "
+                f"`squen-sweep run` makes it, --storage names another."
+            )
+        _make_folder(path)
+        return
+    check_header(path)
+    _check_content(path, create)
+
+
+def check_header(path: Path) -> None:
+    """Refuse a file that is no SQLite database, whatever else is in it."""
+    if path.is_dir():
+        raise InputError(f"storage {path} must be a file, but it is a folder.")
+    try:
+        with path.open("rb") as file:
+            header = file.read(len(HEADER))
+    except OSError as error:
+        raise DiskError(f"storage {path} must be readable, but {error.strerror}.") from None
+    if header != HEADER:
+        kind = "another kind of file" if header else "empty"
+        raise DataError(
+            f"storage {path} must be a SQLite database, but it is {kind}; "
+            f"it was not touched. Pass another --storage."
+        )
+
+
+def read_only(path: Path) -> sqlite3.Connection:
+    """A connection that cannot write; in a folder that cannot be written it fails when used."""
+    return sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=TIMEOUT)
+
+
+def faults(connection: sqlite3.Connection, check: str = "quick_check") -> list[str]:
+    """What SQLite finds wrong with a database; empty: it is sound."""
+    rows = [str(row[0]) for row in connection.execute(f"PRAGMA {check}(5)")]
+    return [] if rows == ["ok"] else [row.replace("\n", " ") for row in rows]
+
+
+def schema_fault(path: Path, version: str) -> str | None:
+    """What to do about tables of another version of Optuna; None where they are of this one."""
+    from alembic.script import ScriptDirectory
+    from optuna.storages import _rdb
+
+    scripts = ScriptDirectory(str(Path(_rdb.__path__[0]) / "alembic"))
+    if version == scripts.get_current_head():
+        return None
+    if version in {script.revision for script in scripts.walk_revisions()}:
+        return (
+            f"they are of an older Optuna ({version}); copy the file, then: "
+            f"optuna storage upgrade --storage sqlite:///{path}"
+        )
+    return f"they are of a newer Optuna ({version}); then: pip install -U optuna"
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DiskError(
+            f"storage {path} must be in a folder, but {error.strerror}: {error.filename}."
+        ) from None
+
+
+def _check_content(path: Path, create: bool) -> None:
+    connection = read_only(path)
+    try:
+        wrong = faults(connection)
+        tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
+        rows = (
+            connection.execute("SELECT version_num FROM alembic_version").fetchall()
+            if "alembic_version" in tables
+            else []
+        )
+    except sqlite3.Error as error:
+        _raise_explained(error, path)
+    finally:
+        connection.close()
+    if wrong:
+        raise unsound(path, wrong[0])
+    if rows and (fault := schema_fault(path, rows[0][0])):
+        raise DataError(f"storage {path} must have the tables of this Optuna, but {fault}")
+    if "studies" not in tables and not create:  # they would be put into somebody else's database
+        raise DataError(f"storage {path} must hold studies, but it has none of their tables.")
+
+
+def _raise_explained(error: sqlite3.Error, path: Path) -> NoReturn:
+    name = getattr(error, "sqlite_errorname", "")
+    if name.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY")):
+        raise DiskError(
+            f"storage {path} must be in a folder that can be written, since SQLite keeps its log "
+            f"beside it, but: {error}; copy it to such a folder and pass that --storage."
+        ) from None
+    raise explained(error, str(path), path) or unsound(path, str(error)) from None

@@ -1,0 +1,264 @@
+"""Chaos: a sweep of short trials while a seeded script kills, stops, interrupts and damages.
+
+    python tests/chaos.py --seeds 10 --output tests/benchmarks/chaos.json
+
+runs many seeds and writes what was done and what it cost; tests/test_chaos.py runs one.
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+from invariants import (
+    assert_sound,
+    assert_undisturbed,
+    events_of,
+    start_command,
+    stored_trials,
+    trial_processes,
+)
+from tiny_runs import write_stories
+from tiny_studies import tiny_study
+
+from gpt.config import read_config
+from gpt.events import read_events
+
+TRIALS = 12
+MAX_STEPS = 800
+EVAL_INTERVAL = 20
+
+
+class Chaos:
+    """A sweep in a folder, and what can be done to it."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.folder = folder
+        self.rng = random.Random(seed)
+        self.fired: Counter[str] = Counter()
+        self.driver: subprocess.Popen[str] | None = None
+        tiny_study(
+            folder, write_stories(folder / "text"), max_steps=MAX_STEPS, eval_interval=EVAL_INTERVAL
+        )
+
+    def disturb(self, seconds: float, faults: int) -> None:
+        """Do something bad again and again, so long and so often at least.
+
+        The command is run again whenever it has ended, and faults wait for trials that train.
+        """
+        until = time.monotonic() + seconds
+        while time.monotonic() < until or self.fired.total() < faults:
+            if self.driver is None or self.driver.poll() is not None:
+                self.driver = start_command(self.folder, TRIALS, "--quiet")
+            self._wait_for_a_trial()
+            time.sleep(self.rng.uniform(0.3, 2.5))
+            kind = self.rng.choice([OF_A_TRIAL, OF_A_TRIAL, OF_THE_DRIVER])
+            name = self.rng.choice(list(kind))
+            if kind[name](self):
+                self.fired[name] += 1
+
+    def _wait_for_a_trial(self, seconds: float = 30) -> None:
+        until = time.monotonic() + seconds
+        while not trial_processes(self.folder) and time.monotonic() < until:
+            time.sleep(0.1)
+
+    def settle(self) -> None:
+        """Run the command until it says that the study is complete."""
+        for _ in range(3):
+            if self.driver is None or self.driver.poll() is not None:
+                self.driver = start_command(self.folder, TRIALS, "--quiet")
+            output, _ = self.driver.communicate(timeout=280)
+            if self.driver.returncode == 0:
+                return
+        raise AssertionError(f"the sweep does not end: {output}")
+
+    # --- faults; each says whether it could be done ------------------------------------------
+
+    def signal_trial(self, number: int) -> bool:
+        """To one of the processes that train."""
+        processes = trial_processes(self.folder)
+        return bool(processes) and _send(self.rng.choice(processes), number)
+
+    def signal_driver(self, number: int) -> bool:
+        """To the one that asks and tells."""
+        if self.driver is None or self.driver.poll() is not None:
+            return False
+        return _send(psutil.Process(self.driver.pid), number)
+
+    def stop_trial(self) -> bool:
+        """Make a trial stand still for a second."""
+        processes = trial_processes(self.folder)
+        if not processes or not _send(processes[0], signal.SIGSTOP):
+            return False
+        time.sleep(1)
+        return _send(processes[0], signal.SIGCONT)
+
+    def stop_driver(self) -> bool:
+        """Make the driver stand still for a second."""
+        if not self.signal_driver(signal.SIGSTOP):
+            return False
+        time.sleep(1)
+        return self.signal_driver(signal.SIGCONT)
+
+    def kill_everything(self) -> bool:
+        """As if the machine had gone."""
+        if not self.signal_driver(signal.SIGKILL):
+            return False
+        for process in trial_processes(self.folder):
+            _send(process, signal.SIGKILL)
+        return True
+
+    def interrupt_twice(self) -> bool:
+        """An impatient user."""
+        return self.signal_driver(signal.SIGINT) and self.signal_driver(signal.SIGINT)
+
+    def flip_a_bit(self) -> bool:
+        """In the newest checkpoint of a trial that goes on: it has moments."""
+        found = sorted(self.folder.glob("runs/tiny/*/checkpoints/step-*/optimizer.safetensors"))
+        if not found:
+            return False
+        path = self.rng.choice(found)
+        try:
+            content = bytearray(path.read_bytes())
+            content[-1 - self.rng.randrange(100)] ^= 1 << self.rng.randrange(8)
+            path.write_bytes(content)
+        except OSError:  # it was just replaced
+            return False
+        return True
+
+    # --- what it came to ---------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Nothing lost, nothing doubled, nothing changed."""
+        assert_sound(self.folder, TRIALS)
+        assert_undisturbed(self.folder)
+        run_dirs = [p.name for p in (self.folder / "runs" / "tiny").iterdir() if p.is_dir()]
+        assert sorted(run_dirs, key=int) == [str(number) for number in range(TRIALS)]
+        for trial in stored_trials(self.folder):
+            run_dir = self.folder / "runs" / "tiny" / str(trial.number)
+            config = read_config(run_dir / "config.json")
+            assert config.learning_rate == trial.params["learning_rate"]
+            assert (config.n_layer, config.loss) == (trial.params["n_layer"], trial.params["loss"])
+            assert_one_writer_at_a_time(run_dir)
+
+    def figures(self) -> dict[str, Any]:
+        """What was done, and what it cost."""
+        outcomes = Counter(t.user_attrs["outcome"] for t in stored_trials(self.folder))
+        evaluations = len(events_of(self.folder, "evaluation"))
+        kept = sum(len(trial.intermediate_values) for trial in stored_trials(self.folder))
+        broken_off = len(events_of(self.folder, "start")) - len(events_of(self.folder, "done"))
+        return {
+            "faults": dict(sorted(self.fired.items())),
+            "outcomes": dict(sorted(outcomes.items())),
+            "processes": len(events_of(self.folder, "start")),
+            "steps_kept": kept * EVAL_INTERVAL,
+            "steps_evaluated_twice": (evaluations - kept) * EVAL_INTERVAL,
+            "steps_repeated_at_most": (evaluations - kept + broken_off) * EVAL_INTERVAL,
+            "trials_lost_or_doubled": 0,  # or check() had failed
+        }
+
+
+def assert_one_writer_at_a_time(run_dir: Path) -> None:
+    """Attempts count up, and within one the steps do."""
+    attempt = step = 0
+    for event in read_events(run_dir)[0]:
+        if event["event"] == "start":
+            assert event["attempt"] == attempt + 1
+            attempt, step = attempt + 1, 0
+        elif event["event"] == "evaluation":
+            assert event["step"] > step
+            step = event["step"]
+
+
+def _send(process: psutil.Process, number: int) -> bool:
+    try:
+        process.send_signal(number)
+    except psutil.NoSuchProcess:
+        return False
+    return True
+
+
+Fault = Callable[[Chaos], bool]
+OF_A_TRIAL: dict[str, Fault] = {
+    "SIGKILL of a trial": lambda chaos: chaos.signal_trial(signal.SIGKILL),
+    "SIGTERM of a trial": lambda chaos: chaos.signal_trial(signal.SIGTERM),
+    "SIGSTOP of a trial for 1 s": Chaos.stop_trial,
+    "a flipped bit in a checkpoint": Chaos.flip_a_bit,
+}
+OF_THE_DRIVER: dict[str, Fault] = {
+    "SIGKILL of the driver": lambda chaos: chaos.signal_driver(signal.SIGKILL),
+    "SIGINT of the driver": lambda chaos: chaos.signal_driver(signal.SIGINT),
+    "SIGTERM of the driver": lambda chaos: chaos.signal_driver(signal.SIGTERM),
+    "SIGHUP of the driver": lambda chaos: chaos.signal_driver(signal.SIGHUP),
+    "SIGINT of the driver twice": Chaos.interrupt_twice,
+    "SIGSTOP of the driver for 1 s": Chaos.stop_driver,
+    "SIGKILL of everything": Chaos.kill_everything,
+}
+
+
+def run_seed(folder: Path, seed: int, seconds: float, faults: int = 12) -> dict[str, Any]:
+    """Chaos for so long, the rest in peace, then the checks; returns the figures."""
+    chaos = Chaos(folder, seed)
+    started = time.monotonic()
+    try:
+        chaos.disturb(seconds, faults)
+        chaos.settle()
+    finally:
+        for process in trial_processes(folder):
+            process.kill()
+        if chaos.driver is not None:
+            chaos.driver.kill()
+    took = time.monotonic() - started
+    chaos.check()
+    return {"seed": seed, "seconds": round(took, 1), **chaos.figures()}
+
+
+def main() -> None:
+    """Run the seeds and write their figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=10, help="0 to SEEDS - 1")
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=30.0, help="of chaos for each")
+    parser.add_argument("--output", type=Path)
+    options = parser.parse_args()
+    results = []
+    for seed in range(options.first, options.first + options.seeds):
+        with tempfile.TemporaryDirectory() as name:
+            os.environ["SQUEN_SWEEP_CACHE"] = str(Path(name) / "cache")
+            results.append(run_seed(Path(name), seed, options.seconds))
+        print(json.dumps(results[-1]), flush=True)
+    command = f"python tests/chaos.py --seeds {options.seeds} --seconds {options.seconds:g}"
+    if options.output:
+        options.output.write_text(json.dumps(summary(results, command), indent=1) + "\n")
+
+
+def summary(results: list[dict[str, Any]], command: str) -> dict[str, Any]:
+    """The sums over all seeds, and every seed's own figures."""
+    faults: Counter[str] = Counter()
+    outcomes: Counter[str] = Counter()
+    for result in results:
+        faults.update(result["faults"])
+        outcomes.update(result["outcomes"])
+    keys = [key for key in results[0] if key.startswith(("processes", "steps_", "trials_"))]
+    return {
+        "command": command,
+        "study": f"{TRIALS} trials of {MAX_STEPS} steps on 2 slots, evaluated each {EVAL_INTERVAL}",
+        "faults": dict(sorted(faults.items())),
+        "faults_in_all": faults.total(),
+        "outcomes": dict(sorted(outcomes.items())),
+        **{key: sum(result[key] for result in results) for key in keys},
+        "seeds": results,
+    }
+
+
+if __name__ == "__main__":
+    main()

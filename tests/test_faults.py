@@ -1,0 +1,296 @@
+"""Faults that are really injected: each fires, costs no trial, and leaves the study sound."""
+
+import os
+import resource
+import signal
+import sqlite3
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from invariants import (
+    assert_sound,
+    assert_undisturbed,
+    evaluated,
+    events_of,
+    start_command,
+    stored_trials,
+    trial_processes,
+    wait_until,
+)
+from optuna.trial import TrialState
+from tiny_runs import tiny_config, write_run, write_stories
+from tiny_studies import run_tiny, tiny_study
+
+from gpt import checkpoint
+from gpt.config import read_config
+from gpt.errors import BusyError, DiskError, InputError
+from gpt.events import read_events
+from gpt.faults import Fault, parse
+from gpt.train import train_directory
+from sweep.executors import Slot, TrialProcess
+from sweep.watchdog import Limits
+
+
+@pytest.fixture
+def text(tmp_path: Path, cache: Path) -> Path:
+    return write_stories(tmp_path / "text")
+
+
+def inject(monkeypatch: pytest.MonkeyPatch, faults: str) -> None:
+    """In every process of a trial that is started from now on."""
+    monkeypatch.setenv("SQUEN_FAULT", faults)
+
+
+def fired(folder: Path) -> list[tuple[str, str, int]]:
+    return [(e["action"], e["at"], e["step"]) for e in events_of(folder, "fault")]
+
+
+def attempts_of(folder: Path, number: int) -> list[int]:
+    events, _ = read_events(folder / "runs" / "tiny" / str(number))
+    return [event["attempt"] for event in events if event["event"] == "start"]
+
+
+# --- how faults are written ------------------------------------------------------------------
+
+
+def test_faults_are_parsed_with_their_defaults():
+    assert parse("kill@trial=2,step=7; hang") == [
+        Fault(action="kill", trial="2", step=7),
+        Fault(action="hang"),
+    ]
+    assert parse("") == []
+
+
+@pytest.mark.parametrize(
+    "text", ["explode", "kill@step", "kill@step=x", "kill@at=home", "kill@when=7", "kill@step=7,"]
+)
+def test_a_fault_that_is_not_known_is_refused(text: str):
+    with pytest.raises(InputError, match="SQUEN_FAULT must be like kill@trial=2"):
+        parse(text)
+
+
+# --- trials that die -------------------------------------------------------------------------
+
+
+def test_a_trial_that_is_killed_in_any_phase_resumes_under_its_number(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    inject(
+        monkeypatch,
+        "kill@trial=0,at=start; kill@trial=1,step=7; kill@trial=2,at=evaluation,step=8; "
+        "kill@trial=3,at=checkpoint,step=8",
+    )
+    summary = run_tiny(tiny_study(tmp_path, text), tmp_path, trials=4)
+    assert fired(tmp_path) == [
+        ("kill", "start", 0),
+        ("kill", "step", 7),
+        ("kill", "evaluation", 8),
+        ("kill", "checkpoint", 8),
+    ]
+    assert summary.outcomes == {"complete": 4}
+    assert [attempts_of(tmp_path, number) for number in range(4)] == [[1, 2]] * 4
+    assert_sound(tmp_path, trials=4)
+    assert_undisturbed(tmp_path)
+
+
+def test_a_trial_that_dies_twice_at_a_step_fails_and_the_sweep_goes_on(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    inject(monkeypatch, "kill@trial=0,step=7,times=2")
+    summary = run_tiny(tiny_study(tmp_path, text), tmp_path, trials=2)
+    assert fired(tmp_path) == [("kill", "step", 7)] * 2
+    assert summary.outcomes == {"complete": 1, "failed": 1}
+    assert stored_trials(tmp_path)[0].user_attrs["reason"] == "was killed by signal 9"
+    assert_sound(tmp_path, trials=2)
+
+
+def test_a_loss_that_is_not_finite_is_found_at_its_step_and_never_tried_again(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    inject(monkeypatch, "nan@trial=0,step=5; inf@trial=1,step=6; -inf@trial=2,step=7")
+    summary = run_tiny(tiny_study(tmp_path, text), tmp_path, trials=3)
+    assert len(fired(tmp_path)) == 3
+    assert summary.outcomes == {"diverged": 3}
+    assert summary.best == {}
+    expected = [(5, "nan"), (6, "inf"), (7, "-inf")]
+    for trial, (step, loss) in zip(stored_trials(tmp_path), expected, strict=True):
+        reason = trial.user_attrs["reason"]
+        assert f"training loss {loss}, gradient norm" in reason
+        assert f"after step {step} at learning rate" in reason
+        assert (trial.state, trial.value) == (TrialState.PRUNED, 280)
+        assert attempts_of(tmp_path, trial.number) == [1]
+    assert_sound(tmp_path, trials=3)
+
+
+def test_out_of_memory_goes_on_with_half_the_micro_batch_then_is_told_to_the_sampler(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "1000000")  # larger blocks are not kept in reserve
+    inject(monkeypatch, "memory@trial=0,bytes=100000; memory@trial=1,bytes=100000,times=2")
+    spec = tiny_study(tmp_path, text, max_steps=2, eval_interval=2, batch_size=1024)
+    summary = run_tiny(spec, tmp_path, trials=2)
+    assert [action for action, _, _ in fired(tmp_path)] == ["memory"] * 3
+    assert summary.outcomes == {"complete": 1, "oom": 1}
+    runs = [
+        read_config(tmp_path / "runs" / "tiny" / str(number) / "config.json") for number in "01"
+    ]
+    assert [(c.batch_size, c.gradient_accumulation_steps) for c in runs] == [(512, 2)] * 2
+    trials = stored_trials(tmp_path)
+    assert [attempts_of(tmp_path, number) for number in (0, 1)] == [[1, 2], [1, 2]]
+    assert trials[0].user_attrs["micro_batch"] == 512
+    assert (trials[1].value, trials[1].state) == (280, TrialState.PRUNED)
+    assert "allocate memory" in trials[1].user_attrs["reason"]
+    assert_sound(tmp_path, trials=2)
+    assert_undisturbed(tmp_path)
+
+
+# --- a disk that is full ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("room", [0, 20_000])  # bytes: not even for an event; not for weights
+def test_a_full_disk_stops_the_sweep_and_after_space_is_made_it_goes_on(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int
+):
+    inject(monkeypatch, f"full@trial=0,step=6,bytes={room}")
+    spec = tiny_study(tmp_path, text)
+    with pytest.raises(DiskError, match=r"tiny/0 must be writable, but.* free there\); make sp"):
+        run_tiny(spec, tmp_path, trials=1)
+    assert fired(tmp_path) == [("full", "step", 6)]
+    assert not trial_processes(tmp_path)
+    assert [t.state for t in stored_trials(tmp_path)] == [TrialState.WAITING]
+    saved = checkpoint.load(tmp_path / "runs" / "tiny" / "0")
+    assert saved is not None
+    assert saved.step == 4
+    monkeypatch.delenv("SQUEN_FAULT")
+    assert run_tiny(spec, tmp_path, trials=1).outcomes == {"complete": 1}
+    assert_sound(tmp_path, trials=1)
+    assert_undisturbed(tmp_path)
+
+
+def test_a_database_on_a_full_disk_ends_the_sweep_with_74_and_loses_nothing(
+    text: Path, tmp_path: Path
+):
+    tiny_study(tmp_path, text, max_steps=240, eval_interval=20)
+    process = start_command(tmp_path, 2)
+    wait_until(lambda: evaluated(tmp_path) >= 1)
+    psutil.Process(process.pid).rlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # of the driver alone
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 74, output
+    last = output.splitlines()[-1]
+    assert last.startswith(f"error: storage {tmp_path / 'sweep.db'} must be writable, but: ")
+    assert " free in " in last
+    assert not trial_processes(tmp_path)
+    output, _ = start_command(tmp_path, 2).communicate(timeout=120)
+    assert {t.user_attrs["outcome"] for t in stored_trials(tmp_path)} == {"complete"}, output
+    assert_sound(tmp_path, trials=2)
+    assert_undisturbed(tmp_path)
+
+
+# --- what takes too long ---------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_trials_that_hang_or_stand_still_are_started_again_once(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    inject(
+        monkeypatch,
+        "hang@trial=0,step=6; stop@trial=1,step=6; hang@trial=2,step=6,times=2",
+    )
+    limits = Limits(silence=12)  # a process takes seconds to import torch
+    summary = run_tiny(tiny_study(tmp_path, text), tmp_path, 3, workers=3, limits=limits)
+    assert sorted(fired(tmp_path)) == [("hang", "step", 6)] * 3 + [("stop", "step", 6)]
+    assert summary.outcomes == {"complete": 2, "timeout": 1}
+    hung = stored_trials(tmp_path)[2]
+    assert hung.user_attrs["reason"] == "said nothing for 0:12, 2 times"
+    assert (hung.state, hung.value) == (TrialState.PRUNED, 280)
+    assert_sound(tmp_path, trials=3)
+    assert_undisturbed(tmp_path)
+
+
+def test_a_trial_over_its_time_is_told_as_timeout_and_its_checkpoint_stays(
+    text: Path, tmp_path: Path
+):
+    spec = tiny_study(tmp_path, text, max_steps=1_000_000, eval_interval=100)
+    summary = run_tiny(spec, tmp_path, trials=1, limits=Limits(trial=8))
+    assert summary.outcomes == {"timeout": 1}
+    (trial,) = stored_trials(tmp_path)
+    assert trial.user_attrs["reason"] == "took longer than 0:08"
+    assert checkpoint.load(tmp_path / "runs" / "tiny" / "0") is not None
+    assert_sound(tmp_path, trials=1)
+
+
+def test_the_time_of_a_sweep_ends_it_at_checkpoints_with_75_and_it_goes_on(
+    text: Path, tmp_path: Path
+):
+    tiny_study(tmp_path, text, max_steps=3000, eval_interval=500)
+    process = start_command(tmp_path, 2, "--timeout", "3s")
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 75, output
+    assert "run the same command again to continue" in output
+    assert {t.state for t in stored_trials(tmp_path)} == {TrialState.WAITING}
+    start_command(tmp_path, 2).communicate(timeout=120)
+    assert_sound(tmp_path, trials=2)
+
+
+def test_a_stopped_trainer_keeps_others_out_of_its_directory_and_reports_once(
+    text: Path, tmp_path: Path
+):
+    run_dir = write_run(tmp_path / "run", tiny_config(text, max_steps=600, eval_interval=20))
+    process = TrialProcess.start(run_dir, Slot(0, "cpu", 1))
+    wait_until(lambda: any(e["event"] == "evaluation" for e in read_events(run_dir)[0]))
+    (trainer,) = trial_processes(run_dir)
+    os.kill(trainer.pid, signal.SIGSTOP)
+    with pytest.raises(BusyError, match="must have one trainer"):
+        next(train_directory(run_dir))
+    second = TrialProcess.start(run_dir, Slot(0, "cpu", 1))
+    wait_until(lambda: not second.alive)
+    assert second.exit_code == 75
+    os.kill(trainer.pid, signal.SIGCONT)
+    wait_until(lambda: not process.alive)
+    events, _ = read_events(run_dir)
+    assert [e["attempt"] for e in events if e["event"] == "start"] == [1]
+    steps = [e["step"] for e in events if e["event"] == "evaluation"]
+    assert steps == list(range(20, 601, 20))
+
+
+# --- other processes at the database ---------------------------------------------------------
+
+
+def test_a_locked_database_makes_the_sweep_wait_but_no_trial(text: Path, tmp_path: Path):
+    spec = tiny_study(tmp_path, text, max_steps=400, eval_interval=20)
+    grown: list[int] = []
+
+    def hold() -> None:
+        wait_until(lambda: evaluated(tmp_path) >= 2)
+        connection = sqlite3.connect(tmp_path / "sweep.db", timeout=60)
+        connection.execute("BEGIN IMMEDIATE")
+        before = evaluated(tmp_path)
+        time.sleep(7)  # longer than SQLite's own patience of 5 s
+        grown.append(evaluated(tmp_path) - before)
+        connection.rollback()
+        connection.close()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    summary = run_tiny(spec, tmp_path, trials=2)
+    thread.join()
+    assert grown[0] > 0
+    assert summary.outcomes == {"complete": 2}
+    assert_sound(tmp_path, trials=2)
+
+
+def test_a_second_run_waits_for_the_first_when_asked_to(
+    text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    spec = tiny_study(tmp_path, text, max_steps=400, eval_interval=50)
+    first = start_command(tmp_path, 1)
+    wait_until(lambda: evaluated(tmp_path) >= 1)
+    second = run_tiny(spec, tmp_path, trials=1, wait=True)
+    first.communicate(timeout=120)
+    assert f"waiting: process {first.pid} on" in capsys.readouterr().out
+    assert second.already_complete
+    assert_sound(tmp_path, trials=1)
