@@ -120,7 +120,7 @@ class _LinearLoss(torch.autograd.Function):
                 with torch.enable_grad():
                     cost = (loss.per_token(moments, **options) * shares[rows][part]).sum()
                 total += cost.detach()
-                f[part].copy_(moments.gradient(cost))  # f is dL/df from here on
+                block.put(moments.gradient(cost), f[part])  # f is dL/df from here on
             torch.mm(f, W, out=d_h[rows])
             _add_product(d_W, f.T, h[rows])
         ctx.save_for_backward(d_h, d_W)
@@ -148,6 +148,11 @@ class _Block:
         """These logits, where they may be overwritten, and room for their softmax."""
         n = len(f)
         return (f if self._f is None else self._f[:n].copy_(f)), self._p[:n]
+
+    def put(self, gradient: Tensor, f: Tensor) -> None:
+        """Leave the gradient where the logits were, unless it is there already."""
+        if self._f is not None:
+            f.copy_(gradient)
 
 
 def _slices(n: int, size: int) -> list[slice]:

@@ -95,8 +95,8 @@ class ChunkMoments(Moments):
     """Moments of a chunk that is overwritten by its gradient: two buffers, no other (n, V) is kept.
 
     Args:
-        logits: f, shape (n, V), float32 or float64; the scores of true classes are overwritten.
-        softmax: A buffer (n, V) for p, which `gradient` overwrites.
+        logits: f, shape (n, V), float32 or float64; overwritten.
+        softmax: A buffer (n, V) for p.
         targets: True token ids y, shape (n,), each in [0, V).
     """
 
@@ -113,17 +113,37 @@ class ChunkMoments(Moments):
         self._others: list[_Leaf] = []  # the moments that were asked for, but cross-entropy
 
     def gradient(self, loss: Tensor) -> Tensor:
-        """The derivative (n, V) of `loss`, a scalar made of this chunk's moments, by its logits."""
+        """The derivative (n, V) of `loss`, a scalar made of this chunk's moments, by its logits.
+
+        It is where the logits were.
+        """
         vectors = [self.cross_entropy, *(leaf.vector for leaf in self._others)]
-        first, *rest = torch.autograd.grad(loss, vectors, allow_unused=True, materialize_grads=True)
-        slopes = [leaf.slopes() if leaf.slopes else None for leaf in self._others]
-        total = self._p.mul_(first.unsqueeze(1))  # p is gone; slopes were made before
-        at_true = first * (self._p_true - 1)
-        for leaf, slope, factor in zip(self._others, slopes, rest, strict=True):
-            at_true += leaf.times * factor * leaf.true_slope
-            if slope is not None:
-                total.addcmul_(slope, factor.unsqueeze(1), value=leaf.times)
-        return total.scatter_(1, self._column, at_true.unsqueeze(1))
+        of_nats, *rest = torch.autograd.grad(
+            loss, vectors, allow_unused=True, materialize_grads=True
+        )
+        factors = [leaf.times * factor for leaf, factor in zip(self._others, rest, strict=True)]
+        at_true = of_nats * (self._p_true - 1)
+        for leaf, factor in zip(self._others, factors, strict=True):
+            at_true += factor * leaf.true_slope
+        self._add_up(of_nats.unsqueeze(1), factors)
+        return self._logits.scatter_(1, self._column, at_true.unsqueeze(1))
+
+    def _add_up(self, of_nats: Tensor, factors: list[Tensor]) -> None:
+        """Turn logits into the sum of slopes times factors, right where j != y."""
+        total = self._logits
+        terms = [  # all slopes before the logits are overwritten
+            (leaf.slopes(), factor.unsqueeze(1))
+            for leaf, factor in zip(self._others, factors, strict=True)
+            if leaf.slopes
+        ]
+        of_logits = [factor for slope, factor in terms if slope is total]
+        if of_logits:
+            total.mul_(sum(of_logits)).addcmul_(self._p, of_nats)
+        else:
+            torch.mul(self._p, of_nats, out=total)
+        for slope, factor in terms:
+            if slope is not total:
+                total.addcmul_(slope, factor)
 
     def _ask(
         self,
