@@ -117,9 +117,12 @@ def open_study(
         device: "cpu" or "cuda"; trials of one study train on one kind.
 
     Raises:
-        InputError: the stored study was made from another spec, other text, or on another device.
+        InputError: the stored study was made by another program, from another spec, from other
+            text, or on another device.
     """
     names = {summary.study_name for summary in optuna.get_all_study_summaries(storage)}
+    if spec.name in names:
+        _refuse_study_of_others(optuna.load_study(study_name=spec.name, storage=storage))
     study = optuna.create_study(
         storage=storage, study_name=spec.name, direction="minimize", load_if_exists=True
     )
@@ -169,6 +172,15 @@ def record_evaluation(
         known = sa.select(evaluations.c.step).where(*(column == row[column.name] for column in key))
         if connection.execute(known).first() is None:
             connection.execute(evaluations.insert().values(row))
+
+
+def _refuse_study_of_others(study: optuna.Study) -> None:
+    """Trials without a spec are somebody else's: they would count, and cannot be continued."""
+    if "spec" not in study.user_attrs and study.get_trials(deepcopy=False):
+        raise InputError(
+            f"study {study.study_name!r} must be one of squen-sweep, but it has trials of another "
+            f"program; rename the study, or pass another --storage."
+        )
 
 
 def _refuse_other_spec(study: optuna.Study, spec: StudySpec) -> None:

@@ -193,6 +193,17 @@ def test_a_study_goes_on_only_where_its_runs_are(finished: Path, tmp_path: Path)
     assert len(stored_trials(finished)) == 2
 
 
+def test_a_study_of_another_program_is_refused_and_left_as_it_is(text: Path, tmp_path: Path):
+    url = f"sqlite:///{tmp_path / 'sweep.db'}"
+    theirs = optuna.create_study(storage=url, study_name="tiny")
+    theirs.optimize(lambda trial: trial.suggest_float("x", 0.0, 1.0), n_trials=2)
+    with pytest.raises(InputError, match="it has trials of another program"):
+        run_tiny(tiny_study(tmp_path, text), tmp_path, trials=2)
+    after = optuna.load_study(storage=url, study_name="tiny")
+    assert after.user_attrs == {}
+    assert len(after.trials) == 2
+
+
 def test_another_kind_of_device_is_refused(finished: Path, tmp_path: Path):
     spec = tiny_study(tmp_path, finished / "text")
     storage = open_storage(str(finished / "sweep.db"), create=True)
