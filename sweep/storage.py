@@ -85,7 +85,14 @@ def sqlite_path(url: str) -> Path | None:
         raise InputError(
             f"storage must be a path or a URL like sqlite:///runs/sweep.db, but got {url!r}."
         ) from None
-    return Path(parsed.database) if parsed.drivername == "sqlite" and parsed.database else None
+    if parsed.get_backend_name() != "sqlite":
+        return None
+    if not parsed.database or ":memory:" in parsed.database:  # trials would end with the command
+        raise InputError(
+            f"storage must be a file that stays, such as runs/sweep.db, but got {url!r}, "
+            f"which is only in memory."
+        )
+    return Path(parsed.database)
 
 
 def check_storage(storage: str) -> None:

@@ -29,6 +29,12 @@ def test_a_path_is_a_sqlite_file_and_a_url_stays_a_url():
     assert storage_url("postgresql://host/db") == "postgresql://host/db"
 
 
+@pytest.mark.parametrize("storage", ["", "sqlite://", "sqlite:///:memory:", "sqlite+pysqlite://"])
+def test_a_storage_that_would_end_with_the_command_is_refused(storage: str):
+    with pytest.raises(InputError, match="must be a file that stays"):
+        open_storage(storage, create=True)
+
+
 def test_reading_never_creates_a_file(tmp_path: Path):
     with pytest.raises(InputError, match="there is no such file"):
         open_storage(str(tmp_path / "runs" / "sweep.db"))
