@@ -70,6 +70,9 @@ class HubDataset:
             try:
                 for line in reader.stdout:
                     patience.cancel()
+                    if not line.endswith(b"\n"):  # the reader was killed in the middle of it
+                        said = {"unreachable": "the reading broke off"}
+                        break
                     said = json.loads(line)
                     if not isinstance(said, str):
                         break

@@ -136,6 +136,17 @@ def test_a_hub_that_answers_but_sends_no_story_is_given_up(monkeypatch):
         list(HubDataset("someone/Stuck").stories("train"))
 
 
+def test_a_reader_that_is_killed_in_the_middle_of_a_story_is_told_in_one_line(
+    at_hub, tmp_path, monkeypatch
+):
+    reader = tmp_path / "python"
+    reader.write_text("""#!/bin/sh\necho '"A story."'\nprintf '"Half a st'\nkill -9 $$\n""")
+    reader.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(reader))
+    with pytest.raises(HubUnreachableError, match="the reading broke off"):
+        list(HubDataset("someone/Stories").stories("train"))
+
+
 def given_up(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> tuple[str, float]:
     """Why and after how many seconds the hub at an address was given up."""
     monkeypatch.setenv("HF_ENDPOINT", endpoint)
