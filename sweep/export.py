@@ -50,15 +50,10 @@ def export(
     Raises:
         InputError: no such arm or trial, no complete trial yet, or its run directory is gone.
     """
-    from sweep.results import best_trial
+    from sweep.results import best_trial, run_dir
 
     trial = best_trial(study, arm) if number is None else _finished_trial(study, number)
-    if "run_dir" not in trial.user_attrs:
-        raise InputError(
-            f"trial {trial.number} of study {study.study_name!r} must have a run directory, but it "
-            f"has none; only what `squen-sweep run` trained can be exported."
-        )
-    config = read_config(Path(trial.user_attrs["run_dir"]) / "config.json")
+    config = read_config(run_dir(study, trial) / "config.json")
     origin = Origin(
         study=study.study_name,
         trial=trial.number,
