@@ -72,9 +72,13 @@ def open_storage(storage: str, *, create: bool = False) -> RDBStorage:
     except (sa.exc.SQLAlchemyError, RuntimeError, ImportError) as error:
         if explanation := explained(error, storage, path):
             raise explanation from None
-        reason = str(getattr(error, "orig", None) or error).splitlines()[0].rstrip(".")
-        raise InputError(f"storage {storage} must be a database to use, but {reason}.") from None
+        raise _unusable(storage, error) from None
     return opened
+
+
+def _unusable(storage: str, error: Exception) -> InputError:
+    reason = str(getattr(error, "orig", None) or error).splitlines()[0].rstrip(".")
+    return InputError(f"storage {storage} must be a database to use, but {reason}.")
 
 
 def sqlite_path(url: str) -> Path | None:
@@ -92,14 +96,22 @@ def sqlite_path(url: str) -> Path | None:
             f"storage must be a file that stays, such as runs/sweep.db, but got {url!r}, "
             f"which is only in memory."
         )
-    return Path(parsed.database)
+    is_uri = "uri" in parsed.query  # sqlite:///file:runs/sweep.db?mode=ro&uri=true
+    return Path(parsed.database.removeprefix("file:") if is_uri else parsed.database)
 
 
 def check_storage(storage: str) -> None:
-    """Raise InputError if a SQLite storage is there and is no database; writes nothing."""
+    """Refuse a file that is no SQLite database, and a kind of database that cannot be used here.
+
+    Writes nothing and connects to nothing.
+    """
     path = sqlite_path(storage_url(storage))
     if path and path.exists():
         storage_file.check_header(path)
+    try:
+        sa.create_engine(storage_url(storage)).dispose()
+    except (sa.exc.SQLAlchemyError, ImportError) as error:
+        raise _unusable(storage, error) from None
 
 
 def _set_up(engine: sa.Engine, wal: bool) -> None:
@@ -127,17 +139,14 @@ def open_study(
         InputError: the stored study was made by another program, from another spec, from other
             text, or on another device.
     """
-    names = {summary.study_name for summary in optuna.get_all_study_summaries(storage)}
-    if spec.name in names:
-        _refuse_study_of_others(optuna.load_study(study_name=spec.name, storage=storage))
+    stored = _study_in(storage, spec.name)
+    if stored is not None:
+        check_study(stored, spec, data, device)
+        if "spec" in stored.user_attrs:
+            return stored
     study = optuna.create_study(
         storage=storage, study_name=spec.name, direction="minimize", load_if_exists=True
     )
-    if spec.name in names and "spec" in study.user_attrs:
-        _refuse_other_spec(study, spec)
-        _refuse_other_data(study, data)
-        _refuse_other_device(study, device)
-        return study
     _forget_evaluations(storage, spec.name)  # of a study of this name that was deleted
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
@@ -147,6 +156,39 @@ def open_study(
     study.set_user_attr("spec_digest", spec.digest)
     study.set_user_attr("spec", spec.model_dump(mode="json"))
     return study
+
+
+def check_study(study: optuna.Study, spec: StudySpec, data: dict[str, Any], device: str) -> None:
+    """Raise InputError unless `open_study` could resume a stored study; writes nothing."""
+    if "spec" in study.user_attrs:
+        _refuse_other_spec(study, spec)
+        _refuse_other_data(study, data)
+        _refuse_other_device(study, device)
+    else:
+        _refuse_study_of_others(study)
+
+
+def find_study(storage: str, name: str) -> optuna.Study | None:
+    """A study that may be there; makes neither the database nor its tables."""
+    url = storage_url(storage)
+    path = sqlite_path(url)
+    if path and not path.exists():
+        return None
+    engine = sa.create_engine(url)
+    try:
+        if not sa.inspect(engine).has_table("studies"):
+            return None
+    except sa.exc.SQLAlchemyError:
+        return None  # whoever opens it to write says what is wrong
+    finally:
+        engine.dispose()
+    return _study_in(open_storage(storage), name)
+
+
+def _study_in(storage: RDBStorage, name: str) -> optuna.Study | None:
+    if name not in optuna.get_all_study_names(storage):
+        return None
+    return optuna.load_study(study_name=name, storage=storage)
 
 
 def load_study(storage: RDBStorage, name: str) -> optuna.Study:
@@ -183,7 +225,7 @@ def record_evaluation(
 
 def _refuse_study_of_others(study: optuna.Study) -> None:
     """Trials without a spec are somebody else's: they would count, and cannot be continued."""
-    if "spec" not in study.user_attrs and study.get_trials(deepcopy=False):
+    if study.get_trials(deepcopy=False):
         raise InputError(
             f"study {study.study_name!r} must be one of squen-sweep, but it has trials of another "
             f"program; rename the study, or pass another --storage."

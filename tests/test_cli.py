@@ -65,14 +65,17 @@ class Home:
         )
 
     def files(self) -> dict[str, str]:
-        """Every file's hash, without those of SQLite's log, locks and the token cache."""
+        """Every file's hash and every folder, without SQLite's log and the token cache."""
         return {
-            str(path.relative_to(self.folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+            str(path.relative_to(self.folder)): _hash(path) if path.is_file() else "folder"
             for path in sorted(self.folder.rglob("*"))
-            if path.is_file()
-            and not path.name.endswith(("-wal", "-shm", ".lock"))
+            if not path.name.endswith(("-wal", "-shm"))
             and "cache" not in path.relative_to(self.folder).parts
         }
+
+
+def _hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def write_study(folder: Path, max_steps: int = 12, eval_interval: int = 4) -> None:
@@ -377,6 +380,10 @@ BAD_BEFORE_A_RUN = {
         ("run", "--study", "tiny.toml", "--storage", "tiny.toml", "--runs", "new"),
         "tiny.toml must be a SQLite database",
     ),
+    "unknown kind of database": (
+        ("run", "--study", "tiny.toml", "--data", "no.txt", "--storage", "oracel://host/db"),
+        "storage oracel://host/db must be a database to use, .*oracel",
+    ),
     "file as runs": (
         ("run", "--study", "tiny.toml", "--runs", "tiny.toml", "--storage", "runs/new.db"),
         "--runs must be a directory, but tiny.toml is a file",
@@ -424,6 +431,18 @@ BAD_AFTER_A_RUN = {
     "other text": (
         ("run", "--study", "tiny.toml", "--data", "other"),
         "study 'tiny' is pinned to its text",
+    ),
+    "other text and runs": (
+        ("run", "--study", "tiny.toml", "--data", "other", "--runs", "elsewhere"),
+        "study 'tiny' is pinned to its text",
+    ),
+    "other storage": (
+        ("run", "--study", "tiny.toml", "--storage", "other/other.db"),
+        "runs/tiny must hold runs of this study, but they are of another storage",
+    ),
+    "other runs": (
+        ("run", "--study", "tiny.toml", "--trials", "3", "--runs", "elsewhere"),
+        "elsewhere/tiny has none of them; pass the --runs that it was started with",
     ),
     "read-only storage": (
         ("run", "--study", "tiny.toml", "--storage", READ_ONLY, "--trials", "3"),
