@@ -56,7 +56,7 @@ def read_corpus(data: DataConfig, progress: Progress) -> Corpus:
         return _built_in(data.max_stories, progress)
     if data.source == "hub":
         return _hub(data.hub_name, data.max_stories, progress)
-    return _files(Path(data.source).expanduser(), data.max_stories, progress)
+    return _files(_path(data.source), data.max_stories, progress)
 
 
 def identity(data: DataConfig) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def identity(data: DataConfig) -> dict[str, Any]:
     elif data.source == "hub":
         source = data.hub_name
     else:
-        files = text_files.find(Path(data.source).expanduser())
+        files = text_files.find(_path(data.source))
         source = [[text_files.stamp(file) for file in split] for split in files]
     kind = data.source if data.source in ("built-in", "hub") else "files"
     return {"kind": kind, "source": source, "max_stories": data.max_stories}
@@ -112,6 +112,15 @@ def throttled(progress: Progress, seconds: float = 2.0) -> Progress:
             due = time.monotonic() + seconds
 
     return tell
+
+
+def _path(source: str) -> Path:
+    if not source.strip():  # Path("") is the current folder
+        raise InputError(
+            f"--data must be auto, hub, built-in, or a file or folder that exists, "
+            f"but got {source!r}."
+        )
+    return Path(source).expanduser()
 
 
 def _built_in(max_stories: int | None, progress: Progress) -> Corpus:

@@ -374,6 +374,10 @@ BAD_BEFORE_A_RUN = {
     "no such GPU": (("run", "--study", "tiny.toml", "--device", "cuda:77"), "cuda:77 is not"),
     "odd device": (("run", "--study", "tiny.toml", "--device", "gpu"), "device .* got 'gpu'"),
     "missing text": (("run", "--study", "tiny.toml", "--data", "no.txt", *NEW), "no.txt"),
+    "text without a name": (
+        ("run", "--study", "tiny.toml", "--data", "", *NEW),
+        "--data must be auto, hub, built-in, or a file or folder that exists, but got ''",
+    ),
     "empty text": (("run", "--study", "tiny.toml", "--data", "empty.txt", *NEW), "empty.txt"),
     "binary text": (("run", "--study", "tiny.toml", "--data", "binary.txt", *NEW), "UTF-8"),
     "text as storage": (
