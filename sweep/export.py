@@ -69,12 +69,17 @@ def format_of(path: Path | None, name: str | None) -> str:
     """The name of a format: the one asked for, else what the suffix of the path means, else TOML.
 
     Raises:
-        InputError: no format has this name or suffix.
+        InputError: no format has this name or suffix, or the suffix is another format's.
     """
     known = ", ".join(FORMATS)
     if name is not None:
         if name not in FORMATS:
             raise InputError(f"--format must be one of {known}, but got {name!r}.")
+        if path is not None and SUFFIXES.get(path.suffix, name) != name:
+            raise InputError(
+                f"{path} must end as --format {name} does, in {suffix_of(name)}, since "
+                f"{path.suffix} means {SUFFIXES[path.suffix]}; leave one of the two out."
+            )
         return name
     if path is None:
         return "toml"
