@@ -5,6 +5,7 @@ is. One more table, `evaluations`, holds every Evaluation that a trial reported.
 only writer.
 """
 
+import shlex
 import warnings
 from collections.abc import Iterable
 from dataclasses import asdict, fields
@@ -246,11 +247,19 @@ def _refuse_other_data(study: optuna.Study, data: dict[str, Any]) -> None:
     stored = study.user_attrs["data"]
     if stored["fingerprint"] == data["fingerprint"]:
         return
+    changed = stored["name"] == data["name"]
+    way = "bring that text back" if changed else f"pass --data {_source_of(stored)}"
     raise InputError(
         f"study {study.study_name!r} is pinned to its text, {stored['name']} "
         f"({stored['fingerprint'][:8]}), but now it is {data['name']} ({data['fingerprint'][:8]}); "
-        f"pass the same --data, or start a new study with --as NEW_NAME."
+        f"{way}, or start a new study with --as NEW_NAME."
     )
+
+
+def _source_of(data: dict[str, Any]) -> str:
+    """The --data that finds a study's text again."""
+    source = data["name"] if data["kind"] == "files" else data["kind"]
+    return shlex.quote(source)
 
 
 def _refuse_other_device(study: optuna.Study, device: str) -> None:

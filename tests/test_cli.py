@@ -434,7 +434,7 @@ BAD_STUDY_FILES = {  # what stands in the study file: what is written instead, w
 BAD_AFTER_A_RUN = {
     "other text": (
         ("run", "--study", "tiny.toml", "--data", "other"),
-        "study 'tiny' is pinned to its text",
+        "study 'tiny' is pinned to its text, .*; pass --data .*text, or start a new study",
     ),
     "other text and runs": (
         ("run", "--study", "tiny.toml", "--data", "other", "--runs", "elsewhere"),
