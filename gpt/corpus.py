@@ -13,10 +13,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from gpt import text_files
+from gpt import hub, text_files
 from gpt.config import DataConfig
 from gpt.errors import InputError
-from gpt.hub import HubDataset
 from gpt.tokenizer import END_OF_TEXT
 
 Progress = Callable[[str], None]
@@ -144,8 +143,8 @@ def _built_in(max_stories: int | None, progress: Progress) -> Corpus:
 
 
 def _hub(name: str, max_stories: int | None, progress: Progress) -> Corpus:
-    progress(f"asking the Hugging Face hub for {name}")
-    data_set = HubDataset(name)
+    progress(f"asking the Hugging Face hub for {name}; its first story has {hub.START_SECONDS:g} s")
+    data_set = hub.HubDataset(name)
     if data_set.reason:
         progress(f"reading the copy of {name} that `datasets` keeps, because {data_set.reason}")
     limit = max_stories and HUB_VALIDATION_STORIES
