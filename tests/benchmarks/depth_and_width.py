@@ -35,6 +35,7 @@ PROCESSES = 2
 BATCH = 7  # runs of one process
 
 Run = dict[str, Any]
+NAMES = ("text", "steps", "learning_rate", "n_layer", "n_embd", "seed")  # of what a run is
 
 
 def runs() -> list[Run]:
@@ -52,12 +53,11 @@ def runs() -> list[Run]:
         for rate in rates
         for depth, width in chosen
     ]
-    names = ("text", "steps", "learning_rate", "n_layer", "n_embd", "seed")
-    return [dict(zip(names, values, strict=True)) for values in grid]
+    return [dict(zip(NAMES, values, strict=True)) for values in grid]
 
 
 def train_one(run: Run, stories: str) -> Run:
-    """The run with its perplexity, the text's floor (of the built-in one) and its seconds."""
+    """The run with its perplexity, and its seconds of training and evaluation."""
     spec = load_study("tinystories", "cpu")
     source = "built-in" if run["text"] == "built-in" else stories
     data = spec.data.model_copy(update={"source": source})
@@ -71,7 +71,7 @@ def train_one(run: Run, stories: str) -> Run:
         "warmup_steps": run["steps"] // 10,
         "eval_interval": run["steps"],
         "eval_tokens": EVAL_TOKENS,
-    } | run.get("changed", {})
+    }
     (end,) = train(config.model_copy(update=changed))
     return run | {
         "perplexity": round(end.perplexity, 3),
@@ -82,7 +82,7 @@ def train_one(run: Run, stories: str) -> Run:
 def measure(todo: list[Run], place: Path, stories: str, launcher: str) -> list[Run]:
     """Train what is missing, in processes of one thread; each trains a few runs."""
     done: list[Run] = json.loads(place.read_text())["runs"] if place.exists() else []
-    known = [{key: run[key] for key in todo[0]} for run in done]
+    known = [{name: run[name] for name in NAMES} for run in done]
     missing = [run for run in todo if run not in known]
     lock = Lock()
 
@@ -110,10 +110,11 @@ def measure(todo: list[Run], place: Path, stories: str, launcher: str) -> list[R
 def write(place: Path, done: list[Run]) -> None:
     """The results, with all that says what they are."""
     result = {
-        "command": f"python tests/benchmarks/depth_and_width.py {place} STORIES",
+        "command": "python tests/benchmarks/depth_and_width.py "
+        "tests/benchmarks/depth_and_width.json STORIES",
         "torch": torch.__version__,
         "eval_tokens": EVAL_TOKENS,
-        "runs": done,
+        "runs": sorted(done, key=lambda run: [run[name] for name in NAMES]),
     }
     place.write_text(json.dumps(result, indent=1) + "\n")
 
