@@ -73,7 +73,7 @@ class TrainConfig(GPTConfig):
     eval_interval: int = Field(default=50, ge=1)  # steps; one grid, so that pruners can compare
     eval_tokens: int = Field(default=8192, ge=1)  # validation targets, rounded up to whole stories
 
-    seed: int = Field(default=1337, ge=0)  # initialisation, dropout and the order of the data
+    seed: int = Field(default=1337, ge=0, lt=2**63)  # weights, dropout and the order of the data
     device: Device = "cpu"
     dtype: Literal["float32", "bfloat16"] = "float32"  # of matrix products; weights stay float32
     compile: bool = False

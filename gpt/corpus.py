@@ -13,10 +13,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from gpt import text_files
+from gpt import hub, text_files
 from gpt.config import DataConfig
 from gpt.errors import InputError
-from gpt.hub import HubDataset
 from gpt.tokenizer import END_OF_TEXT
 
 Progress = Callable[[str], None]
@@ -56,7 +55,7 @@ def read_corpus(data: DataConfig, progress: Progress) -> Corpus:
         return _built_in(data.max_stories, progress)
     if data.source == "hub":
         return _hub(data.hub_name, data.max_stories, progress)
-    return _files(Path(data.source).expanduser(), data.max_stories, progress)
+    return _files(_path(data.source), data.max_stories, progress)
 
 
 def identity(data: DataConfig) -> dict[str, Any]:
@@ -72,7 +71,7 @@ def identity(data: DataConfig) -> dict[str, Any]:
     elif data.source == "hub":
         source = data.hub_name
     else:
-        files = text_files.find(Path(data.source).expanduser())
+        files = text_files.find(_path(data.source))
         source = [[text_files.stamp(file) for file in split] for split in files]
     kind = data.source if data.source in ("built-in", "hub") else "files"
     return {"kind": kind, "source": source, "max_stories": data.max_stories}
@@ -114,6 +113,15 @@ def throttled(progress: Progress, seconds: float = 2.0) -> Progress:
     return tell
 
 
+def _path(source: str) -> Path:
+    if not source.strip():  # Path("") is the current folder
+        raise InputError(
+            f"--data must be auto, hub, built-in, or a file or folder that exists, "
+            f"but got {source!r}."
+        )
+    return Path(source).expanduser()
+
+
 def _built_in(max_stories: int | None, progress: Progress) -> Corpus:
     from gpt import grammar
 
@@ -135,8 +143,8 @@ def _built_in(max_stories: int | None, progress: Progress) -> Corpus:
 
 
 def _hub(name: str, max_stories: int | None, progress: Progress) -> Corpus:
-    progress(f"asking the Hugging Face hub for {name}")
-    data_set = HubDataset(name)
+    progress(f"asking the Hugging Face hub for {name}; its first story has {hub.START_SECONDS:g} s")
+    data_set = hub.HubDataset(name)
     if data_set.reason:
         progress(f"reading the copy of {name} that `datasets` keeps, because {data_set.reason}")
     limit = max_stories and HUB_VALIDATION_STORIES

@@ -19,8 +19,9 @@ from gpt.network import unanswered
 from gpt.tables import first_line, texts
 
 # The hub may answer while its files do not come: `datasets` takes minutes to say so. This is enough
-# for its first request of a parquet file, 32 MB, at 0.6 MB/s.
-START_SECONDS = 60.0
+# for its first request of a parquet file, 32 MB, at 2.2 MB/s. Counted from where the reader asks:
+# importing `datasets` takes 3 s, and much longer on a busy machine.
+START_SECONDS = 15.0
 _OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
 _TRUE = ("1", "ON", "YES", "TRUE")  # as huggingface_hub reads its variables
 
@@ -65,11 +66,15 @@ class HubDataset:
             env=os.environ | offline,
         ) as reader:
             assert reader.stdout
+            reader.stdout.readline()  # it has imported `datasets`
             patience = Timer(START_SECONDS, reader.kill)
             patience.start()
             try:
                 for line in reader.stdout:
                     patience.cancel()
+                    if not line.endswith(b"\n"):  # the reader was killed in the middle of it
+                        said = {"unreachable": "the reading broke off"}
+                        break
                     said = json.loads(line)
                     if not isinstance(said, str):
                         break
@@ -110,10 +115,11 @@ def _kept(name: str) -> bool:
     return any(folder.glob(f"{owner}___*" if owner else "*"))
 
 
-def _read(name: str, split: str) -> Iterator[str | dict[str, str]]:
-    """The stories of a split, then {} or why there are no more."""
+def _read(name: str, split: str) -> Iterator[str | dict[str, str] | None]:
+    """None when it begins, the stories of a split, then {} or why there are no more."""
     from datasets.exceptions import DatasetNotFoundError
 
+    yield None
     try:
         yield from texts(name, name, split=split)
         yield {}
@@ -129,4 +135,4 @@ def _read(name: str, split: str) -> Iterator[str | dict[str, str]]:
 
 if __name__ == "__main__":
     for said in _read(*sys.argv[1:]):
-        print(json.dumps(said))
+        print(json.dumps(said), flush=said is None)

@@ -278,7 +278,8 @@ def sample(
     _at_least("--max-new-tokens", max_new_tokens, 1)
     _at_least("--temperature", temperature, 0)
     _at_least("--top-k", top_k, 0)
-    _at_least("--seed", seed, 0)
+    if not 0 <= seed < 2**63:  # torch's generators take no more
+        raise InputError(f"--seed must be at least 0 and below 2**63, but got {seed}.")
     from gpt.sample import sample as tell
 
     stories = tell(

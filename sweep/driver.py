@@ -25,7 +25,7 @@ from gpt.errors import BusyError, DiskError, InputError
 from gpt.events import Event, evaluation_of, read_events
 from sweep import results
 from sweep.executors import Slot, TrialProcess, cuda_devices, plan_slots, resolve_device
-from sweep.lock import claim_runs, only_driver
+from sweep.lock import check_runs, claim_runs, only_driver
 from sweep.progress import Listener
 from sweep.pruning import should_prune
 from sweep.running import Running, configure, with_half_the_micro_batch, write_config
@@ -35,6 +35,8 @@ from sweep.spec import StudySpec
 from sweep.storage import (
     DEFAULT_STORAGE,
     check_storage,
+    check_study,
+    find_study,
     open_storage,
     open_study,
     record_evaluation,
@@ -111,10 +113,13 @@ def driving(
     with listener, in_one_line(storage, path, runs), ExitStack() as stack:
         tokens = prepare(data, listener.message)  # bad data is found before anything is written
         tokens.require(spec.block_size)
+        kind = slots[0].device.partition(":")[0]
+        facts = data_facts(tokens, spec)
+        _check_before_writing(storage, spec, facts, kind, runs / spec.name)
         opened = open_storage(storage, create=True)
         patience = listener.message if wait else None
         stack.enter_context(only_driver(runs / spec.name, spec.name, patience))
-        study = _claimed(opened, spec, data_facts(tokens, spec), slots[0], runs / spec.name)
+        study = _claimed(opened, spec, facts, kind, runs / spec.name)
         source = pinned(data, tokens)
         driver = Driver(study, opened, spec, source, slots, runs, listener, limits)
         listener.header(header(spec.name, tokens, slots, storage))
@@ -124,11 +129,11 @@ def driving(
 
 
 def _claimed(
-    storage: RDBStorage, spec: StudySpec, facts: dict[str, Any], slot: Slot, folder: Path
+    storage: RDBStorage, spec: StudySpec, facts: dict[str, Any], device: str, folder: Path
 ) -> optuna.Study:
     """The study, new or resumed, bound to the folder of its runs."""
     new = spec.name not in optuna.get_all_study_names(storage)
-    study = open_study(storage, spec, facts, slot.device.partition(":")[0])
+    study = open_study(storage, spec, facts, device)
     try:
         claim_runs(study, folder)
     except InputError:
@@ -136,6 +141,16 @@ def _claimed(
             optuna.delete_study(study_name=spec.name, storage=storage)
         raise
     return study
+
+
+def _check_before_writing(
+    storage: str, spec: StudySpec, facts: dict[str, Any], device: str, folder: Path
+) -> None:
+    """Refuse what will be refused under the lock, while there is no database and no lock yet."""
+    study = find_study(storage, spec.name)
+    if study is not None:
+        check_study(study, spec, facts, device)
+    check_runs(study, folder)
 
 
 class Driver:

@@ -50,15 +50,10 @@ def export(
     Raises:
         InputError: no such arm or trial, no complete trial yet, or its run directory is gone.
     """
-    from sweep.results import best_trial
+    from sweep.results import best_trial, run_dir
 
     trial = best_trial(study, arm) if number is None else _finished_trial(study, number)
-    if "run_dir" not in trial.user_attrs:
-        raise InputError(
-            f"trial {trial.number} of study {study.study_name!r} must have a run directory, but it "
-            f"has none; only what `squen-sweep run` trained can be exported."
-        )
-    config = read_config(Path(trial.user_attrs["run_dir"]) / "config.json")
+    config = read_config(run_dir(study, trial) / "config.json")
     origin = Origin(
         study=study.study_name,
         trial=trial.number,
@@ -74,12 +69,17 @@ def format_of(path: Path | None, name: str | None) -> str:
     """The name of a format: the one asked for, else what the suffix of the path means, else TOML.
 
     Raises:
-        InputError: no format has this name or suffix.
+        InputError: no format has this name or suffix, or the suffix is another format's.
     """
     known = ", ".join(FORMATS)
     if name is not None:
         if name not in FORMATS:
             raise InputError(f"--format must be one of {known}, but got {name!r}.")
+        if path is not None and SUFFIXES.get(path.suffix, name) != name:
+            raise InputError(
+                f"{path} must end as --format {name} does, in {suffix_of(name)}, since "
+                f"{path.suffix} means {SUFFIXES[path.suffix]}; leave one of the two out."
+            )
         return name
     if path is None:
         return "toml"

@@ -74,16 +74,18 @@ def claim_runs(study: optuna.Study, folder: Path) -> None:
     Raises:
         InputError: one of the two already belongs to another.
     """
-    identity = study.user_attrs.get("identity")
-    marker = folder / MARKER
-    found = marker.read_text() if marker.exists() else None
-    if found is None and any(path.is_dir() for path in folder.glob("[0-9]*")):
-        found = "unknown"
-    if identity is None and found is None:
-        identity = found = uuid.uuid4().hex
+    check_runs(study, folder)
+    if "identity" not in study.user_attrs:
+        identity = uuid.uuid4().hex
         study.set_user_attr("identity", identity)
-        marker.write_text(identity)
-    if identity is not None and found is None:
+        (folder / MARKER).write_text(identity)
+
+
+def check_runs(study: optuna.Study | None, folder: Path) -> None:
+    """As `claim_runs`, for a study that may not be there yet (None); writes nothing."""
+    identity = study.user_attrs.get("identity") if study else None
+    found = _owner_of_runs(folder)
+    if study and identity is not None and found is None:
         raise InputError(
             f"study {study.study_name!r} must go on where its runs are, but {folder} has none of "
             f"them; pass the --runs that it was started with."
@@ -93,6 +95,14 @@ def claim_runs(study: optuna.Study, folder: Path) -> None:
             f"{folder} must hold runs of this study, but they are of another storage or of a study "
             f"that was deleted; pass another --runs, or remove that folder."
         )
+
+
+def _owner_of_runs(folder: Path) -> str | None:
+    """The identity of the study whose runs a folder has; None where there are none."""
+    marker = folder / MARKER
+    if marker.exists():
+        return marker.read_text()
+    return "unknown" if any(path.is_dir() for path in folder.glob("[0-9]*")) else None
 
 
 def _read_owner(path: Path) -> dict[str, object]:

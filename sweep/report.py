@@ -70,9 +70,9 @@ def write_report(
         `out`.
 
     Raises:
-        InputError: no trial is complete yet, or `out` cannot be written.
+        InputError: no trial is complete yet, another program ran them, or `out` cannot be written.
     """
-    results.best_trial(study)  # or it says what to run
+    results.run_dir(study, results.best_trial(study))  # or it says what to run
     page = render(read(storage, study), prompt)
     try:
         _write_atomically(out, page)

@@ -213,7 +213,7 @@ def commands(stored: Stored, best: list[Best], prompt: str, seed: int) -> list[t
 
 def run_dir_of(stored: Stored, trial_number: int) -> Path:
     """Where a trial trained."""
-    return Path(stored.study.get_trials(deepcopy=False)[trial_number].user_attrs["run_dir"])
+    return results.run_dir(stored.study, stored.study.get_trials(deepcopy=False)[trial_number])
 
 
 def shown(value: Any) -> str:

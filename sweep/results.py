@@ -5,6 +5,7 @@ takes a table and returns a table.
 """
 
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import optuna
@@ -150,6 +151,20 @@ def best_trial(study: optuna.Study, arm: str | None = None) -> FrozenTrial:
             f"run: squen-sweep run --study {study.study_name}"
         )
     return min(complete, key=_value_then_number)
+
+
+def run_dir(study: optuna.Study, trial: FrozenTrial) -> Path:
+    """Where a trial trained.
+
+    Raises:
+        InputError: nowhere: another program made it.
+    """
+    if "run_dir" not in trial.user_attrs:
+        raise InputError(
+            f"trial {trial.number} of study {study.study_name!r} must have a run directory, but it "
+            f"has none; only what `squen-sweep run` trained can be exported or reported."
+        )
+    return Path(trial.user_attrs["run_dir"])
 
 
 def best_by_arm(study: optuna.Study) -> dict[str, tuple[int, float]]:

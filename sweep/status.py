@@ -87,17 +87,39 @@ def _table(study: "optuna.Study", trials: "pd.DataFrame", width: int) -> "Table"
 
     wide = width >= WIDE
     names = [name for name in search_space(study) if name != compared_parameter(study)]
+    rows = [_row(trial, names, wide) for _, trial in trials.iterrows()]
+    words = ["arm", *(["origin"] if wide else []), "outcome"]
+    numbers = ["step", "perplexity", *(terminal.SHORT_NAMES.get(n, n) for n in names)]
     table = Table(box=None, padding=(0, 2 if wide else 1, 0, 0), header_style="bold")
-    for column in ("trial", "arm", *(["origin"] if wide else []), "outcome"):
-        table.add_column(column, no_wrap=True)
-    for column in ("step", "perplexity", *(terminal.SHORT_NAMES.get(n, n) for n in names)):
-        table.add_column(column, no_wrap=True, justify="right")
+    for column, room in _widths(["trial", *words, *numbers], words, rows, width).items():
+        table.add_column(
+            column,
+            width=None if wide else room,
+            no_wrap=wide or column in words,  # numbers' headers may fold, numbers have room
+            overflow="ellipsis" if column in words else "fold",
+            justify="right" if column in numbers else "left",
+        )
     if wide:
         table.add_column("reason")  # the only one that may wrap
-    for _, trial in trials.iterrows():
-        style = STYLES.get(trial["outcome"], "yellow")
-        table.add_row(*_row(trial, names, wide), style=style)
+    for row, outcome in zip(rows, trials["outcome"], strict=True):
+        table.add_row(*row, style=STYLES.get(outcome, "yellow"))
     return table
+
+
+def _widths(
+    columns: list[str], words: list[str], rows: list[list[str]], width: int
+) -> dict[str, int]:
+    """Of columns with a space after each: words may be cut, then headers folded, numbers never."""
+    cells = {column: max(len(row[n]) for row in rows) for n, column in enumerate(columns)}
+    whole = {column: max(len(column), cells[column]) for column in columns}
+    wanted = sum(whole[word] for word in words)
+    folded = {column: max(min(len(column), LETTERS), cells[column]) for column in columns}
+    for widths in (whole, folded):
+        room = width - len(columns) - sum(widths[c] for c in columns if c not in words)
+        if room >= LETTERS * len(words):
+            break
+    shared = {word: max(LETTERS, min(whole[word], room * whole[word] // wanted)) for word in words}
+    return widths | shared
 
 
 def _row(trial: "pd.Series[Any]", names: list[str], wide: bool) -> list[str]:
@@ -112,4 +134,5 @@ def _row(trial: "pd.Series[Any]", names: list[str], wide: bool) -> list[str]:
 
 
 WIDE = 100  # columns
+LETTERS = 5  # of a name at least: they tell arms and outcomes from each other
 STYLES = {"complete": "", "running": "cyan", "waiting": "cyan", "pruned": "dim"}

@@ -5,6 +5,7 @@ is. One more table, `evaluations`, holds every Evaluation that a trial reported.
 only writer.
 """
 
+import shlex
 import warnings
 from collections.abc import Iterable
 from dataclasses import asdict, fields
@@ -72,9 +73,13 @@ def open_storage(storage: str, *, create: bool = False) -> RDBStorage:
     except (sa.exc.SQLAlchemyError, RuntimeError, ImportError) as error:
         if explanation := explained(error, storage, path):
             raise explanation from None
-        reason = str(getattr(error, "orig", None) or error).splitlines()[0].rstrip(".")
-        raise InputError(f"storage {storage} must be a database to use, but {reason}.") from None
+        raise _unusable(storage, error) from None
     return opened
+
+
+def _unusable(storage: str, error: Exception) -> InputError:
+    reason = str(getattr(error, "orig", None) or error).splitlines()[0].rstrip(".")
+    return InputError(f"storage {storage} must be a database to use, but {reason}.")
 
 
 def sqlite_path(url: str) -> Path | None:
@@ -85,14 +90,29 @@ def sqlite_path(url: str) -> Path | None:
         raise InputError(
             f"storage must be a path or a URL like sqlite:///runs/sweep.db, but got {url!r}."
         ) from None
-    return Path(parsed.database) if parsed.drivername == "sqlite" and parsed.database else None
+    if parsed.get_backend_name() != "sqlite":
+        return None
+    if not parsed.database or ":memory:" in parsed.database:  # trials would end with the command
+        raise InputError(
+            f"storage must be a file that stays, such as runs/sweep.db, but got {url!r}, "
+            f"which is only in memory."
+        )
+    is_uri = "uri" in parsed.query  # sqlite:///file:runs/sweep.db?mode=ro&uri=true
+    return Path(parsed.database.removeprefix("file:") if is_uri else parsed.database)
 
 
 def check_storage(storage: str) -> None:
-    """Raise InputError if a SQLite storage is there and is no database; writes nothing."""
+    """Refuse a file that is no SQLite database, and a kind of database that cannot be used here.
+
+    Writes nothing and connects to nothing.
+    """
     path = sqlite_path(storage_url(storage))
     if path and path.exists():
         storage_file.check_header(path)
+    try:
+        sa.create_engine(storage_url(storage)).dispose()
+    except (sa.exc.SQLAlchemyError, ImportError) as error:
+        raise _unusable(storage, error) from None
 
 
 def _set_up(engine: sa.Engine, wal: bool) -> None:
@@ -117,17 +137,17 @@ def open_study(
         device: "cpu" or "cuda"; trials of one study train on one kind.
 
     Raises:
-        InputError: the stored study was made from another spec, other text, or on another device.
+        InputError: the stored study was made by another program, from another spec, from other
+            text, or on another device.
     """
-    names = {summary.study_name for summary in optuna.get_all_study_summaries(storage)}
+    stored = _study_in(storage, spec.name)
+    if stored is not None:
+        check_study(stored, spec, data, device)
+        if "spec" in stored.user_attrs:
+            return stored
     study = optuna.create_study(
         storage=storage, study_name=spec.name, direction="minimize", load_if_exists=True
     )
-    if spec.name in names and "spec" in study.user_attrs:
-        _refuse_other_spec(study, spec)
-        _refuse_other_data(study, data)
-        _refuse_other_device(study, device)
-        return study
     _forget_evaluations(storage, spec.name)  # of a study of this name that was deleted
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
@@ -137,6 +157,39 @@ def open_study(
     study.set_user_attr("spec_digest", spec.digest)
     study.set_user_attr("spec", spec.model_dump(mode="json"))
     return study
+
+
+def check_study(study: optuna.Study, spec: StudySpec, data: dict[str, Any], device: str) -> None:
+    """Raise InputError unless `open_study` could resume a stored study; writes nothing."""
+    if "spec" in study.user_attrs:
+        _refuse_other_spec(study, spec)
+        _refuse_other_data(study, data)
+        _refuse_other_device(study, device)
+    else:
+        _refuse_study_of_others(study)
+
+
+def find_study(storage: str, name: str) -> optuna.Study | None:
+    """A study that may be there; makes neither the database nor its tables."""
+    url = storage_url(storage)
+    path = sqlite_path(url)
+    if path and not path.exists():
+        return None
+    engine = sa.create_engine(url)
+    try:
+        if not sa.inspect(engine).has_table("studies"):
+            return None
+    except sa.exc.SQLAlchemyError:
+        return None  # whoever opens it to write says what is wrong
+    finally:
+        engine.dispose()
+    return _study_in(open_storage(storage), name)
+
+
+def _study_in(storage: RDBStorage, name: str) -> optuna.Study | None:
+    if name not in optuna.get_all_study_names(storage):
+        return None
+    return optuna.load_study(study_name=name, storage=storage)
 
 
 def load_study(storage: RDBStorage, name: str) -> optuna.Study:
@@ -171,6 +224,15 @@ def record_evaluation(
             connection.execute(evaluations.insert().values(row))
 
 
+def _refuse_study_of_others(study: optuna.Study) -> None:
+    """Trials without a spec are somebody else's: they would count, and cannot be continued."""
+    if study.get_trials(deepcopy=False):
+        raise InputError(
+            f"study {study.study_name!r} must be one of squen-sweep, but it has trials of another "
+            f"program; rename the study, or pass another --storage."
+        )
+
+
 def _refuse_other_spec(study: optuna.Study, spec: StudySpec) -> None:
     if study.user_attrs.get("spec_digest") == spec.digest:
         return
@@ -185,11 +247,19 @@ def _refuse_other_data(study: optuna.Study, data: dict[str, Any]) -> None:
     stored = study.user_attrs["data"]
     if stored["fingerprint"] == data["fingerprint"]:
         return
+    changed = stored["name"] == data["name"]
+    way = "bring that text back" if changed else f"pass --data {_source_of(stored)}"
     raise InputError(
         f"study {study.study_name!r} is pinned to its text, {stored['name']} "
         f"({stored['fingerprint'][:8]}), but now it is {data['name']} ({data['fingerprint'][:8]}); "
-        f"pass the same --data, or start a new study with --as NEW_NAME."
+        f"{way}, or start a new study with --as NEW_NAME."
     )
+
+
+def _source_of(data: dict[str, Any]) -> str:
+    """The --data that finds a study's text again."""
+    source = data["name"] if data["kind"] == "files" else data["kind"]
+    return shlex.quote(source)
 
 
 def _refuse_other_device(study: optuna.Study, device: str) -> None:

@@ -65,14 +65,17 @@ class Home:
         )
 
     def files(self) -> dict[str, str]:
-        """Every file's hash, without those of SQLite's log, locks and the token cache."""
+        """Every file's hash and every folder, without SQLite's log and the token cache."""
         return {
-            str(path.relative_to(self.folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+            str(path.relative_to(self.folder)): _hash(path) if path.is_file() else "folder"
             for path in sorted(self.folder.rglob("*"))
-            if path.is_file()
-            and not path.name.endswith(("-wal", "-shm", ".lock"))
+            if not path.name.endswith(("-wal", "-shm"))
             and "cache" not in path.relative_to(self.folder).parts
         }
+
+
+def _hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def write_study(folder: Path, max_steps: int = 12, eval_interval: int = 4) -> None:
@@ -371,11 +374,19 @@ BAD_BEFORE_A_RUN = {
     "no such GPU": (("run", "--study", "tiny.toml", "--device", "cuda:77"), "cuda:77 is not"),
     "odd device": (("run", "--study", "tiny.toml", "--device", "gpu"), "device .* got 'gpu'"),
     "missing text": (("run", "--study", "tiny.toml", "--data", "no.txt", *NEW), "no.txt"),
+    "text without a name": (
+        ("run", "--study", "tiny.toml", "--data", "", *NEW),
+        "--data must be auto, hub, built-in, or a file or folder that exists, but got ''",
+    ),
     "empty text": (("run", "--study", "tiny.toml", "--data", "empty.txt", *NEW), "empty.txt"),
     "binary text": (("run", "--study", "tiny.toml", "--data", "binary.txt", *NEW), "UTF-8"),
     "text as storage": (
         ("run", "--study", "tiny.toml", "--storage", "tiny.toml", "--runs", "new"),
         "tiny.toml must be a SQLite database",
+    ),
+    "unknown kind of database": (
+        ("run", "--study", "tiny.toml", "--data", "no.txt", "--storage", "oracel://host/db"),
+        "storage oracel://host/db must be a database to use, .*oracel",
     ),
     "file as runs": (
         ("run", "--study", "tiny.toml", "--runs", "tiny.toml", "--storage", "runs/new.db"),
@@ -423,7 +434,19 @@ BAD_STUDY_FILES = {  # what stands in the study file: what is written instead, w
 BAD_AFTER_A_RUN = {
     "other text": (
         ("run", "--study", "tiny.toml", "--data", "other"),
+        "study 'tiny' is pinned to its text, .*; pass --data .*text, or start a new study",
+    ),
+    "other text and runs": (
+        ("run", "--study", "tiny.toml", "--data", "other", "--runs", "elsewhere"),
         "study 'tiny' is pinned to its text",
+    ),
+    "other storage": (
+        ("run", "--study", "tiny.toml", "--storage", "other/other.db"),
+        "runs/tiny must hold runs of this study, but they are of another storage",
+    ),
+    "other runs": (
+        ("run", "--study", "tiny.toml", "--trials", "3", "--runs", "elsewhere"),
+        "elsewhere/tiny has none of them; pass the --runs that it was started with",
     ),
     "read-only storage": (
         ("run", "--study", "tiny.toml", "--storage", READ_ONLY, "--trials", "3"),

@@ -23,6 +23,7 @@ from gpt.losses import LOSSES
             {"loss_options": {"square_weight": 1.0}},
             "square_weight is no option of cross_entropy, which takes: label_smoothing.",
         ),
+        ({"seed": 2**63}, f"seed: input should be less than {2**63}, but got {2**63}."),
         ({"n_layer": 0}, "n_layer: input should be greater than or equal to 1, but got 0."),
         ({"n_layer": "4"}, "n_layer: input should be a valid integer, but got '4'."),
         ({"dropout": 1.0}, "dropout: input should be less than 1, but got 1.0."),

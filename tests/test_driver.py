@@ -183,7 +183,7 @@ def test_runs_of_another_storage_are_never_mixed_in(finished: Path, tmp_path: Pa
     spec = tiny_study(tmp_path, finished / "text")
     with pytest.raises(InputError, match="they are of another storage"):
         run_tiny(spec, tmp_path, trials=2, runs=finished / "runs")
-    assert optuna.get_all_study_names(open_storage(str(tmp_path / "sweep.db"))) == []
+    assert not (tmp_path / "sweep.db").exists()
 
 
 def test_a_study_goes_on_only_where_its_runs_are(finished: Path, tmp_path: Path):
@@ -191,6 +191,17 @@ def test_a_study_goes_on_only_where_its_runs_are(finished: Path, tmp_path: Path)
     with pytest.raises(InputError, match="pass the --runs that it was started with"):
         run_tiny(spec, finished, trials=3, runs=tmp_path / "elsewhere")
     assert len(stored_trials(finished)) == 2
+
+
+def test_a_study_of_another_program_is_refused_and_left_as_it_is(text: Path, tmp_path: Path):
+    url = f"sqlite:///{tmp_path / 'sweep.db'}"
+    theirs = optuna.create_study(storage=url, study_name="tiny")
+    theirs.optimize(lambda trial: trial.suggest_float("x", 0.0, 1.0), n_trials=2)
+    with pytest.raises(InputError, match="it has trials of another program"):
+        run_tiny(tiny_study(tmp_path, text), tmp_path, trials=2)
+    after = optuna.load_study(storage=url, study_name="tiny")
+    assert after.user_attrs == {}
+    assert len(after.trials) == 2
 
 
 def test_another_kind_of_device_is_refused(finished: Path, tmp_path: Path):

@@ -214,6 +214,13 @@ def test_format_comes_from_the_option_first_then_from_the_suffix():
     assert format_of(None, None) == "toml"
 
 
+@pytest.mark.parametrize(("file", "form"), [("best.json", "toml"), ("best.toml", "nanogpt")])
+def test_format_refuses_a_suffix_of_another_one(file, form):
+    with pytest.raises(InputError, match=rf"{file} must end as --format {form} does") as caught:
+        format_of(Path(file), form)
+    assert "\n" not in str(caught.value)
+
+
 def test_format_refuses_an_unknown_name_or_suffix():
     with pytest.raises(InputError, match="one of toml, json, nanogpt, but got 'yaml'"):
         format_of(None, "yaml")

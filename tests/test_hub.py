@@ -131,9 +131,46 @@ def test_a_data_set_that_cannot_be_used_is_refused_in_one_line(name, message):
 
 @pytest.mark.usefixtures("at_hub")
 def test_a_hub_that_answers_but_sends_no_story_is_given_up(monkeypatch):
-    monkeypatch.setattr("gpt.hub.START_SECONDS", 6.0)
-    with pytest.raises(HubUnreachableError, match="no story arrived within 6 s"):
+    monkeypatch.setattr("gpt.hub.START_SECONDS", 1.5)
+    with pytest.raises(HubUnreachableError, match=r"no story arrived within 1\.5 s"):
         list(HubDataset("someone/Stuck").stories("train"))
+
+
+@pytest.mark.usefixtures("at_hub", "cache")
+def test_auto_says_how_long_it_waits_for_a_story_and_then_takes_the_built_in_ones(monkeypatch):
+    monkeypatch.setattr("gpt.hub.START_SECONDS", 1.5)
+    lines: list[str] = []
+    data = prepare(config(source="auto", hub_name="someone/Stuck", max_stories=50), lines.append)
+    assert data.meta.kind == "built-in"
+    asking, gave_up, *_ = lines
+    assert asking.endswith("someone/Stuck; its first story has 1.5 s")
+    assert "no story arrived within 1.5 s; the built-in story grammar is used" in gave_up
+
+
+def test_the_time_for_the_first_story_begins_when_the_reader_asks_for_it(
+    at_hub, tmp_path, monkeypatch
+):
+    slow = """#!/bin/sh\nsleep 2\necho null\necho '"A story."'\necho '{}'\n"""
+    use_reader(slow, tmp_path, monkeypatch)
+    monkeypatch.setattr("gpt.hub.START_SECONDS", 1.5)
+    assert list(HubDataset("someone/Stories").stories("train")) == ["A story."]
+
+
+def use_reader(script: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read with a shell script instead of Python."""
+    reader = folder / "python"
+    reader.write_text(script)
+    reader.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(reader))
+
+
+def test_a_reader_that_is_killed_in_the_middle_of_a_story_is_told_in_one_line(
+    at_hub, tmp_path, monkeypatch
+):
+    killed = """#!/bin/sh\necho null\necho '"A story."'\nprintf '"Half a st'\nkill -9 $$\n"""
+    use_reader(killed, tmp_path, monkeypatch)
+    with pytest.raises(HubUnreachableError, match="the reading broke off"):
+        list(HubDataset("someone/Stories").stories("train"))
 
 
 def given_up(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> tuple[str, float]:

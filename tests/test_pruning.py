@@ -143,7 +143,7 @@ def test_pruner_none_prunes_nothing(study: optuna.Study, spec: StudySpec) -> Non
 curves = st.lists(st.floats(1.0, 1e4), min_size=4, max_size=4)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     complete=st.lists(curves, min_size=3, max_size=7),
     others=st.lists(curves, max_size=5),

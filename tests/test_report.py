@@ -2,8 +2,10 @@ import json
 import re
 from html.parser import HTMLParser
 
+import optuna
 import plotly.graph_objects as go
 import pytest
+from optuna.trial import create_trial
 from stored_studies import BUILT_IN, STUDY, StoredStudy
 from tiny_runs import tiny_config, write_run, write_stories
 
@@ -12,6 +14,7 @@ from gpt.train import train_directory
 from sweep.report import Figure, figures, render, write_report
 from sweep.report_parts import best_of_arms, commands, facts, read
 from sweep.report_tables import all_table, best_table
+from sweep.storage import open_storage
 
 NO_ARMS = STUDY.replace('compare = "loss"', "").partition("[search.square_weight]")[0]
 FIGURES = [
@@ -286,6 +289,16 @@ def test_report_without_a_complete_trial_says_what_to_run_and_writes_nothing(tmp
     stored.add("cross_entropy", [90.0], outcome="pruned")
     with pytest.raises(InputError, match="must have a complete trial, but it has none; run: squen"):
         write_report(stored.storage, stored.study, tmp_path / "out" / "report.html")
+    assert not (tmp_path / "out").exists()
+
+
+def test_report_refuses_a_study_of_another_program_and_writes_nothing(tmp_path):
+    storage = open_storage(str(tmp_path / "other.db"), create=True)
+    foreign = optuna.create_study(storage=storage, study_name="foreign")
+    foreign.add_trial(create_trial(value=1.0))
+    with pytest.raises(InputError, match=r"trial 0 .* must have a run directory") as caught:
+        write_report(storage, foreign, tmp_path / "out" / "report.html")
+    assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
 
 

@@ -77,7 +77,7 @@ def proposals(study: optuna.Study, arm: str, origin: str = "sampler") -> list[di
 # --- arms and their order --------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(0, 30))
 def test_arms_are_balanced_for_any_number_of_trials(spec: StudySpec, n: int) -> None:
     study = optuna.create_study()

@@ -404,7 +404,7 @@ def spec_or_line(path: Path, device: str) -> StudySpec | str:
         return str(error)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(tables=mutated(), device=st.sampled_from(["cpu", "cuda"]))
 def test_any_file_gives_runs_that_train_or_one_line(
     tmp_path_factory: pytest.TempPathFactory, tables: dict[str, Any], device: str

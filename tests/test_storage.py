@@ -16,7 +16,13 @@ import stored_studies
 
 from gpt.errors import DataError, DiskError, InputError
 from gpt.events import Evaluation
-from sweep.storage import load_study, open_storage, record_evaluation, storage_url
+from sweep.storage import (
+    load_study,
+    open_storage,
+    open_study,
+    record_evaluation,
+    storage_url,
+)
 
 
 def evaluation(step: int, cross_entropy: float = 4.0) -> Evaluation:
@@ -27,6 +33,12 @@ def evaluation(step: int, cross_entropy: float = 4.0) -> Evaluation:
 def test_a_path_is_a_sqlite_file_and_a_url_stays_a_url():
     assert storage_url("runs/sweep.db") == "sqlite:///runs/sweep.db"
     assert storage_url("postgresql://host/db") == "postgresql://host/db"
+
+
+@pytest.mark.parametrize("storage", ["", "sqlite://", "sqlite:///:memory:", "sqlite+pysqlite://"])
+def test_a_storage_that_would_end_with_the_command_is_refused(storage: str):
+    with pytest.raises(InputError, match="must be a file that stays"):
+        open_storage(storage, create=True)
 
 
 def test_reading_never_creates_a_file(tmp_path: Path):
@@ -124,6 +136,18 @@ def test_a_file_that_is_no_database_is_refused_and_not_touched(
         open_storage(str(path), create=create)
     assert "\n" not in str(caught.value)
     assert path.read_bytes() == content
+
+
+def test_a_study_of_other_text_is_refused_with_the_data_that_finds_it(tmp_path: Path):
+    stored = stored_studies.StoredStudy(
+        tmp_path, **stored_studies.BUILT_IN, name="built-in story grammar", fingerprint="0" * 16
+    )
+    hub = stored_studies.DATA | {"kind": "hub", "name": "roneneldan/TinyStories"}
+    with pytest.raises(InputError, match="; pass --data built-in, or start a new study"):
+        open_study(stored.storage, stored.spec, hub, "cpu")
+    changed = stored.study.user_attrs["data"] | {"fingerprint": "1" * 16}
+    with pytest.raises(InputError, match="; bring that text back, or start a new study"):
+        open_study(stored.storage, stored.spec, changed, "cpu")
 
 
 def test_somebody_elses_database_is_not_read_as_ours(tmp_path: Path):

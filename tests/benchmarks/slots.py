@@ -24,8 +24,8 @@ from sweep.executors import Slot, TrialProcess, available_cores
 from sweep.spec import StudySpec, load_study
 from sweep.study_data import pinned
 
-STEPS = 150
-REPEATS = 5
+STEPS = 100
+REPEATS = 3
 
 
 def tokens_per_second(
