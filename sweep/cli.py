@@ -68,7 +68,7 @@ def _of_storage(error: Exception) -> InputError | None:
 
 def _command() -> list[str]:
     """What was called, without its options."""
-    names = typer.main.get_command(app).commands
+    names = typer.main.get_group(app).commands
     return ["squen-sweep", *(word for word in sys.argv[1:2] if word in names)]
 
 

@@ -17,7 +17,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from sweep.progress import Listener, PlainProgress, QuietProgress, finished_line
+from sweep.progress import Listener, PlainProgress, QuietProgress, Silent, finished_line
 from sweep.terminal import best_line, duration, is_terminal, perplexity, settings
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class _Sweep:
         return left * (now - self.started) / done
 
 
-class LiveProgress:
+class LiveProgress(Silent):
     """Redraws a panel of running trials in place; finished trials and messages scroll above it."""
 
     def __init__(

@@ -36,7 +36,7 @@ def status(study: "optuna.Study", width: int) -> "list[RenderableType]":
 
 
 def closing_lines(
-    summary: "Summary", folder: Path, storage: str, suffix: str, steps: int, report: Path | None
+    summary: "Summary", folder: Path, storage: str, suffix: str, steps: int, report: Path
 ) -> list[str]:
     """How a sweep ended, where everything is, and the next three commands.
 
@@ -46,7 +46,7 @@ def closing_lines(
         storage: As the user gave it.
         suffix: What the commands need to find that storage.
         steps: Of the final training that is suggested.
-        report: The report that was written; None without a complete trial.
+        report: The report that was written.
     """
     counted = ", ".join(f"{count} {outcome}" for outcome, count in summary.outcomes.items())
     ended = f"{summary.study} is complete"
@@ -57,7 +57,7 @@ def closing_lines(
         f"{ended}: {summary.finished}/{summary.total} trials ({counted}){took}",
         f"best: {terminal.best_line(summary.best)}" if summary.best else "no trial is complete",
         f"runs: {folder}, storage: {storage}",
-        f"report: {report}" if report else "report: not without a complete trial",
+        f"report: {report}",
         "next:",
         f"  squen-sweep export --study {summary.study}{suffix} -o best.toml",
         f"  squen-sweep train best.toml --steps {steps}",

@@ -1,4 +1,4 @@
-"""Commands that show a stored study: report, dashboard."""
+"""Commands that show a stored study: report, plot, dashboard."""
 
 from pathlib import Path
 from typing import Annotated
@@ -17,7 +17,7 @@ from sweep.commands.options import (
 app = typer.Typer()
 
 
-@app.command(epilog="Example: squen-sweep report --study tinystories -o report.html")
+@app.command(epilog="Example: squen-sweep report --study tinystories --open")
 def report(
     *,
     study: StoredStudy,
@@ -26,16 +26,65 @@ def report(
         typer.Option("--output", "-o", help="By default runs/STUDY/report.html."),
     ] = None,
     storage: Storage = DEFAULT_STORAGE,
+    open_it: Annotated[bool, typer.Option("--open", help="Show it in the browser.")] = False,
+    png: Annotated[
+        Path | None, typer.Option(help="Write every figure as a PNG into this folder too.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print what the report says as JSON; write no file.")
+    ] = False,
 ) -> None:
     """Write one HTML file with a study's figures, which works offline."""
-    from sweep.report import write_report
+    from sweep import report as reports
+    from sweep.report_parts import read
+    from sweep.terminal import working
 
     if output is not None:
         check_output(output)
     opened, stored = stored_study(study, storage)
+    if as_json:
+        typer.echo(reports.as_json(read(opened, stored)))
+        return
     if output is None:
         output = Path("runs") / stored.study_name / "report.html"  # its folder is made
-    typer.echo(f"report: {write_report(opened, stored, output)}")
+    with working("writing the report") as show:
+        reports.write_report(opened, stored, output, show=show)
+        if png is not None:
+            reports.write_pictures(read(opened, stored), png, show)
+    typer.echo(f"report: {output}")
+    if png is not None:
+        typer.echo(f"pictures: {png}")
+    if open_it:
+        typer.launch(output.resolve().as_uri())
+
+
+@app.command(epilog="Example: squen-sweep plot curves --study tinystories -o curves.png")
+def plot(
+    *,
+    name: Annotated[str, typer.Argument(help="A figure of the report; `list` names them.")],
+    study: StoredStudy,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="A .html, .png, .svg or .json; by default NAME.html here."
+        ),
+    ] = None,
+    storage: Storage = DEFAULT_STORAGE,
+) -> None:
+    """Write one figure of a study; PNG and SVG need squen-sweep[images] and a Chromium."""
+    from sweep import figures
+    from sweep.report_parts import read
+
+    output = output or Path(f"{name}.html")
+    figures.check_format(output)
+    check_output(output)
+    opened, stored = stored_study(study, storage)
+    reading = read(opened, stored)
+    if name == "list":
+        typer.echo("\n".join(f"{each.name}: {each.title}" for each in figures.figures(reading)))
+        return
+    figures.save({output: figures.figure(reading, name).draw()})
+    typer.echo(f"written: {output}")
 
 
 @app.command(epilog="Example: squen-sweep dashboard --port 8080")

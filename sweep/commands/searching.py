@@ -1,6 +1,7 @@
 """Commands that search: studies, run, status."""
 
 import shlex
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -73,8 +74,10 @@ def run(
     """Run a study to its total of trials, from where an earlier call left it; write its report."""
     with resumable():
         from sweep import driver
+        from sweep.dashboard_feed import DashboardFeed
         from sweep.executors import resolve_device
         from sweep.live import make_listener
+        from sweep.progress import Several
         from sweep.spec import load_study, renamed
         from sweep.status import closing_lines
         from sweep.watchdog import Limits, seconds_of
@@ -102,7 +105,7 @@ def run(
             workers=count,
             limits=limits,
             wait=wait,
-            listener=make_listener(quiet),
+            listener=Several(make_listener(quiet), DashboardFeed()),
         )
     if summary.interrupted:
         say_how_to_go_on(f"stopped at {summary.finished} of {summary.total} trials")
@@ -125,18 +128,16 @@ def status(study: StoredStudy, storage: Storage = DEFAULT_STORAGE) -> None:
     terminal.show(*parts_of(stored, terminal.console().width))
 
 
-def _report_of(summary: "Summary", runs: Path, storage: str, quiet: bool) -> Path | None:
-    """The report of a sweep that has just ended, if a trial is complete."""
+def _report_of(summary: "Summary", runs: Path, storage: str, quiet: bool) -> Path:
+    """The report of a sweep that has just ended."""
     from sweep.report import write_report
     from sweep.storage import load_study, open_storage
+    from sweep.terminal import working
 
-    if not summary.best:
-        return None
-    if not quiet:
-        typer.echo("writing the report ...")
     opened = open_storage(storage)
     out = runs / summary.study / "report.html"
-    return write_report(opened, load_study(opened, summary.study), out)
+    with nullcontext(lambda text: None) if quiet else working("writing the report") as show:
+        return write_report(opened, load_study(opened, summary.study), out, show=show)
 
 
 def _workers(text: str) -> int | None:
