@@ -24,7 +24,6 @@ app = typer.Typer(
     "Exit codes: 0 done, 1 training failed, 2 usage, 65 damaged data, 74 disk, 75 try again later, "
     "129 / 130 / 143 stopped by a signal (resumable).",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 for group in (searching, looking, training, mending):

@@ -1,5 +1,6 @@
 """A study in the terminal: its trials, counts, best per arm and notice. Reads only."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,27 @@ def status(study: "optuna.Study", width: int) -> "list[RenderableType]":
     if best := best_by_arm(study):
         parts.append(Text(f"best: {terminal.best_line(best)}", "green"))
     return parts
+
+
+def status_json(study: "optuna.Study") -> str:
+    """The same for programs: facts, counts, the best per arm and every trial."""
+    from sweep.results import UNFINISHED, best_by_arm, trials_table
+
+    trials = trials_table(study)
+    found = {
+        "study": study.study_name,
+        "device": study.user_attrs.get("device"),
+        "data": study.user_attrs.get("data"),
+        "finished": int((~trials["outcome"].isin(UNFINISHED)).sum()),
+        "total": study.user_attrs.get("n_trials"),
+        "outcomes": {name: int(count) for name, count in trials["outcome"].value_counts().items()},
+        "best": {
+            arm: {"trial": trial, "perplexity": value}
+            for arm, (trial, value) in best_by_arm(study).items()
+        },
+        "trials": json.loads(trials.to_json(orient="records")),  # NaN becomes null
+    }
+    return json.dumps(found, indent=1, ensure_ascii=False)
 
 
 def closing_lines(

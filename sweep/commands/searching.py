@@ -1,7 +1,9 @@
 """Commands that search: studies, run, status."""
 
+import json
 import shlex
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -70,6 +72,13 @@ def run(
         str, typer.Option(help="Restart a trial that says nothing for so long, or off.")
     ] = "10m",
     quiet: Annotated[bool, typer.Option("--quiet", help="Show nothing but notices.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print every event as a line of JSON.")
+    ] = False,
+    track: Annotated[
+        list[str] | None,
+        typer.Option(help="Mirror trials to tensorboard, wandb or mlflow; may be repeated."),
+    ] = None,
 ) -> None:
     """Run a study to its total of trials, from where an earlier call left it; write its report."""
     with resumable():
@@ -80,6 +89,7 @@ def run(
         from sweep.progress import Several
         from sweep.spec import load_study, renamed
         from sweep.status import closing_lines
+        from sweep.tracking import make_trackers
         from sweep.watchdog import Limits, seconds_of
 
         count = _workers(workers)
@@ -95,6 +105,7 @@ def run(
         if new_name is not None:
             spec = renamed(spec, new_name)
         text = spec.data if data is None else spec.data.model_copy(update={"source": data})
+        trackers = make_trackers(track or [], spec.name, runs)
         summary = driver.run(
             spec,
             text,
@@ -105,13 +116,15 @@ def run(
             workers=count,
             limits=limits,
             wait=wait,
-            listener=Several(make_listener(quiet), DashboardFeed()),
+            listener=Several(make_listener(quiet, as_json), DashboardFeed(), *trackers),
         )
     if summary.interrupted:
         say_how_to_go_on(f"stopped at {summary.finished} of {summary.total} trials")
         raise typer.Exit(128 + summary.signal if summary.signal else BusyError.exit_code)
-    report = _report_of(summary, runs, storage, quiet)
-    if not quiet:
+    report = _report_of(summary, runs, storage, quiet or as_json)
+    if as_json:
+        typer.echo(json.dumps({"event": "summary", **asdict(summary), "report": str(report)}))
+    elif not quiet:
         suffix = "" if storage == DEFAULT_STORAGE else f" --storage {shlex.quote(storage)}"
         steps = 4 * spec.max_steps  # a longer run than a trial's
         lines = closing_lines(summary, runs / summary.study, storage, suffix, steps, report)
@@ -119,12 +132,21 @@ def run(
 
 
 @app.command(epilog="Example: squen-sweep status --study tinystories")
-def status(study: StoredStudy, storage: Storage = DEFAULT_STORAGE) -> None:
+def status(
+    *,
+    study: StoredStudy,
+    storage: Storage = DEFAULT_STORAGE,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
     """Show a study's trials, also while it runs."""
     from sweep import terminal
     from sweep.status import status as parts_of
+    from sweep.status import status_json
 
     _, stored = stored_study(study, storage)
+    if as_json:
+        typer.echo(status_json(stored))
+        return
     terminal.show(*parts_of(stored, terminal.console().width))
 
 
