@@ -23,9 +23,8 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("swept")
     tiny_study(folder, write_stories(folder / "text"))
     text = (folder / "tiny.toml").read_text()
-    text = text.replace('name = "tiny"', 'name = "tinystories"').replace(
-        "[search.n_layer]", DROPOUT
-    )
+    text = text.replace('name = "tiny"', 'name = "tinystories"')
+    text = text.replace("[search.n_layer]", DROPOUT)
     (folder / "study.toml").write_text(text)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SQUEN_SWEEP_CACHE", str(folder / "cache"))
