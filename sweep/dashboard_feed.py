@@ -31,7 +31,12 @@ STORY_TOKENS = 80  # of the story in a trial's note
 class DashboardFeed(Silent):
     """Keeps the study's note and figures up to date, and adds a note and files to each trial."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        say: Callable[[str], None] = lambda message: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._say = say
         self._clock = clock
         self._next = 0.0  # the clock from when an update is due
         self._stale = False
@@ -57,7 +62,10 @@ class DashboardFeed(Silent):
         run_dir = Path(trial.user_attrs["run_dir"])
         story = _story(run_dir) if outcome == "complete" else None
         save_note(trial, trial_note(trial, outcome, perplexity, story))
-        attach(self._storage, trial, run_dir, [PROMPT], [story] if story else [])
+        try:
+            attach(self._storage, trial, run_dir, [PROMPT], [story] if story else [])
+        except OSError as error:  # a full disk is no reason to lose the trial
+            self._say(f"trial {trial.number} has no files in the dashboard: {error.strerror}")
 
     def counts(self, finished: int, total: int, best: dict[str, tuple[int, float]]) -> None:
         """Updates the study's note and figures, unless that was done a moment ago."""

@@ -152,7 +152,7 @@ def test_updates_take_a_small_share_of_the_time(tmp_path):
         now[0] += 1.0  # whoever asks takes a second
         return now[0]
 
-    feed = DashboardFeed(clock)
+    feed = DashboardFeed(clock=clock)
     feed.opened(stored.study, stored.storage)
     feed.counts(0, 40, {})
     feed.counts(1, 40, {})  # a moment later: not again

@@ -105,7 +105,8 @@ def run(
         if new_name is not None:
             spec = renamed(spec, new_name)
         text = spec.data if data is None else spec.data.model_copy(update={"source": data})
-        trackers = make_trackers(track or [], spec.name, runs)
+        display = make_listener(quiet, as_json)
+        others = [DashboardFeed(display.message), *make_trackers(track or [], spec.name, runs)]
         summary = driver.run(
             spec,
             text,
@@ -116,7 +117,7 @@ def run(
             workers=count,
             limits=limits,
             wait=wait,
-            listener=Several(make_listener(quiet, as_json), DashboardFeed(), *trackers),
+            listener=Several(display, *others),
         )
     if summary.interrupted:
         say_how_to_go_on(f"stopped at {summary.finished} of {summary.total} trials")
