@@ -6,6 +6,7 @@ system attributes, so that the dashboard's process only ever reads. Add a figure
 
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
     from optuna.storages import RDBStorage
 
+    from gpt.events import Evaluation
     from sweep.report_parts import Stored
 
 MIN_PAUSE = 10.0  # seconds between two updates of the figures
@@ -40,6 +42,7 @@ class DashboardFeed(Silent):
         self._clock = clock
         self._next = 0.0  # the clock from when an update is due
         self._stale = False
+        self._latest: dict[int, Evaluation] = {}  # of the trials that train
         self._study: optuna.Study | None = None
         self._storage: RDBStorage | None = None
 
@@ -51,6 +54,10 @@ class DashboardFeed(Silent):
         """Notes where to write."""
         self._study, self._storage = study, storage
 
+    def evaluation(self, number: int, evaluation: "Evaluation") -> None:
+        """Notes the yardsticks."""
+        self._latest[number] = evaluation
+
     def trial_ending(self, trial: "optuna.Trial", outcome: str, perplexity: float | None) -> None:
         """Writes the trial's note and files, while Optuna still takes them."""
         from optuna_dashboard import save_note
@@ -61,7 +68,10 @@ class DashboardFeed(Silent):
             return
         run_dir = Path(trial.user_attrs["run_dir"])
         story = _story(run_dir) if outcome == "complete" else None
-        save_note(trial, trial_note(trial, outcome, perplexity, story))
+        save_note(
+            trial,
+            trial_note(trial, outcome, perplexity, self._latest.pop(trial.number, None), story),
+        )
         try:
             attach(self._storage, trial, run_dir, [PROMPT], [story] if story else [])
         except OSError as error:  # a full disk is no reason to lose the trial
@@ -156,9 +166,14 @@ def study_note(stored: "Stored") -> str:
 
 
 def trial_note(
-    trial: "optuna.Trial", outcome: str, measured: float | None, story: str | None
+    trial: "optuna.Trial",
+    outcome: str,
+    measured: float | None,
+    latest: "Evaluation | None",
+    story: str | None,
 ) -> str:
-    """A trial's configuration, how it ended, and a story of its model, in Markdown."""
+    """A trial's configuration, how it ended, its yardsticks and a story, in Markdown."""
+    from sweep.results import YARDSTICKS
     from sweep.terminal import number
 
     attributes = trial.user_attrs
@@ -170,6 +185,12 @@ def trial_note(
     lines += [f"| origin | {attributes.get('origin', '-')} |"]
     lines += [f"| weights | {attributes.get('n_params', 0):,} |"]
     lines += [f"| run directory | `{attributes.get('run_dir', '-')}` |", ""]
+    values = asdict(latest) if latest else {}
+    known = {name: values[name] for name in YARDSTICKS if values.get(name) is not None}
+    if known:
+        lines += ["| yardstick | at the last evaluation |", "|---|---|"]
+        lines += [f"| {name} | {value:.4g} |" for name, value in known.items()]
+        lines += [""]
     if story:
         lines += ["A story:", "", *(f"> {_escaped(line)}" for line in story.splitlines()), ""]
     return "\n".join(lines)

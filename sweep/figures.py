@@ -13,6 +13,7 @@ import plotly.graph_objects as go
 
 from gpt.errors import InputError
 from sweep import plots, results
+from sweep.calibration_bins import calibration_table
 from sweep.importances import MIN_TRIALS, importances_table
 from sweep.report_parts import Stored
 from sweep.sessions import sessions_table
@@ -126,6 +127,14 @@ def _costs(stored: Stored) -> Iterator[Figure]:
             "Pareto front). Faint: ended early.",
             partial(plots.plot_cost, trials, stored.evaluations, arms, cost, floor),
         )
+    best = list(stored.complete.drop_duplicates("arm")["number"])
+    yield Figure(
+        "calibration",
+        "How sure, and how often right",
+        "The best trial of each arm, its validation tokens in groups of equal size by how sure it "
+        "was. Below the diagonal it is too sure of itself.",
+        lambda: plots.plot_calibration(calibration_table(stored.study, best), arms),
+    )
     yield Figure(
         "timeline",
         "When each slot trained what",

@@ -31,7 +31,7 @@ from sweep.report_parts import (
     read,
     study_file,
 )
-from sweep.report_tables import all_table, best_table
+from sweep.report_tables import all_table, best_table, yardsticks_table
 from sweep.story_samples import PROMPTS, SEED, tell
 from sweep.terminal import perplexity
 
@@ -101,6 +101,7 @@ def render(
         figures=[_drawn(figure, show) for figure in figures(stored)],
         best_table=best_table(stored),
         all_table=all_table(stored),
+        yardsticks=yardsticks_table(stored),
         progress=stored.progress,
         prompts=prompts,
         seed=SEED,

@@ -33,7 +33,7 @@ class Stored:
 
     study: optuna.Study
     url: str  # of its storage, without a password
-    trials: pd.DataFrame  # results.trials_table, with three columns of the last evaluation
+    trials: pd.DataFrame  # results.trials_table, with columns of the last evaluation
     evaluations: pd.DataFrame
     arms: list[str]
     parameters: dict[str, BaseDistribution]  # searched, without the one whose choices are the arms
@@ -64,7 +64,8 @@ class Stored:
 def read(storage: RDBStorage, study: optuna.Study) -> Stored:
     """Read all that a report shows of a study."""
     evaluations = results.evaluations_table(storage, study.study_name)
-    last = results.last_evaluations(evaluations)[["tokens", "bits_per_byte", "elapsed_seconds"]]
+    measured = [name for name in results.YARDSTICKS[1:] if name in evaluations.columns]
+    last = results.last_evaluations(evaluations)[["tokens", "elapsed_seconds", *measured]]
     space = results.search_space(study)
     space.pop(results.compared_parameter(study) or "", None)
     return Stored(

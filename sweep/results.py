@@ -26,6 +26,18 @@ if TYPE_CHECKING:
     import pandas as pd
 
 OUTCOMES = ("complete", "pruned", "diverged", "oom", "timeout", "failed", "running", "waiting")
+YARDSTICKS = (  # fields of an Evaluation that judge a model whatever loss it was trained with
+    "perplexity",
+    "link_perplexity",
+    "story_perplexity",
+    "temperature_perplexity",
+    "bits_per_byte",
+    "accuracy",
+    "calibration_error",
+    "brier_score",
+    "entropy",
+    "mean_squared_logit",
+)
 UNFINISHED = ("running", "waiting")
 
 _OUTCOME_OF_STATE = {  # of trials without that attribute: unfinished ones, other people's studies

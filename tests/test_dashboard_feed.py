@@ -9,7 +9,7 @@ from wsgiref.simple_server import WSGIServer
 
 import pandas as pd
 import pytest
-from stored_studies import BUILT_IN, StoredStudy
+from stored_studies import BUILT_IN, StoredStudy, evaluation
 from tiny_runs import write_stories
 from tiny_studies import tiny_study
 
@@ -139,8 +139,9 @@ def test_the_study_note_warns_of_text_that_is_not_tinystories(tmp_path):
 def test_the_note_of_a_pruned_trial_says_why_and_tells_no_story(tmp_path):
     stored = StoredStudy(tmp_path)
     stored.add("squentropy", [90.0], outcome="pruned")
-    note = trial_note(stored.study.trials[0], "pruned", 90.0, None)
+    note = trial_note(stored.study.trials[0], "pruned", 90.0, evaluation(100, 90.0), None)
     assert note.startswith("**squentropy**, pruned: perplexity 90.00\n\nit pruned\n")
+    assert "| bits_per_byte | 1.623 |" in note
     assert "story" not in note
 
 

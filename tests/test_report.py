@@ -21,7 +21,7 @@ NO_ARMS = STUDY.replace('compare = "loss"', "").partition("[search.square_weight
 FIGURES = [
     "curves", "best-so-far", "outcomes",
     "slice-learning_rate", "slice-n_layer", "slice-square_weight",
-    "importances", "frontier", "cost-time", "cost-weights", "timeline",
+    "importances", "frontier", "cost-time", "cost-weights", "calibration", "timeline",
 ]  # fmt: skip
 
 

@@ -5,6 +5,7 @@ of sweep.results, sweep.importances or sweep.sessions. Add a plot by adding such
 sweep/figures.py gives it a name, and so a place in the report.
 """
 
+from sweep.plots.calibration import plot_calibration
 from sweep.plots.cost import cost_data, plot_cost, plot_timeline
 from sweep.plots.landscape import frontier_data, grid_data, plot_frontier, plot_grid
 from sweep.plots.trials import (
@@ -23,6 +24,7 @@ __all__ = [
     "frontier_data",
     "grid_data",
     "plot_best_so_far",
+    "plot_calibration",
     "plot_cost",
     "plot_curves",
     "plot_frontier",
