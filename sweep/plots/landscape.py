@@ -101,6 +101,7 @@ def plot_grid(
     for position, arm in enumerate(arms, start=1):
         of_arm = data[data["arm"] == arm]
         figure.add_trace(_heatmap(of_arm, arm, columns, lines), row=1, col=position)
+        figure.add_trace(_without(of_arm[of_arm["best"].isna()], arm), row=1, col=position)
     figure.update_xaxes(title_text=x, type="category")
     figure.update_yaxes(type="category", showticklabels=False)
     figure.update_yaxes(title_text=y, showticklabels=True, col=1)
@@ -136,16 +137,29 @@ def _heatmap(data: pd.DataFrame, arm: str, columns: list[str], lines: list[str])
     )
 
 
+def _without(data: pd.DataFrame, arm: str) -> go.Scatter:
+    """Cells without a complete trial: grey words, which a light and a dark page leave readable."""
+    return go.Scatter(
+        x=plain(data["x"]),
+        y=plain(data["y"]),
+        text=[f"none of {count}" for count in data["count"]],
+        mode="text",
+        textfont={"color": GREY, "size": 11},
+        showlegend=False,
+        hoverinfo="skip",
+        name=labelled(arm)["name"],
+    )
+
+
 def _log_best(cell: dict[Any, Any] | None) -> float | None:
     return None if cell is None or pd.isna(cell["best"]) else math.log10(cell["best"])
 
 
 def _cell_text(cell: dict[Any, Any] | None) -> str:
-    """The best perplexity, and of how many trials: "3.14 of 5"; "none of 2" without a complete."""
-    if cell is None:
+    """The best perplexity, and of how many trials: "3.14 of 5"."""
+    if cell is None or pd.isna(cell["best"]):
         return ""
-    best = "none" if pd.isna(cell["best"]) else f"{cell['best']:.3g}"
-    return f"{best} of {cell['count']}"
+    return f"{cell['best']:.3g} of {cell['count']}"
 
 
 def frontier_data(trials: pd.DataFrame, evaluations: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
