@@ -51,8 +51,9 @@ class DashboardFeed(Silent):
             self._update()
 
     def opened(self, study: "optuna.Study", storage: "RDBStorage") -> None:
-        """Notes where to write."""
+        """Notes where to write: first when trials train already, since plotly takes its time."""
         self._study, self._storage = study, storage
+        self._next = self._clock() + MIN_PAUSE
 
     def evaluation(self, number: int, evaluation: "Evaluation") -> None:
         """Notes the yardsticks."""

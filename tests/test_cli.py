@@ -316,7 +316,7 @@ def test_report_goes_beside_the_run_directories(swept):
 
 
 def test_plot_writes_the_figure_of_the_report_as_html_or_json(swept, tmp_path):
-    for suffix, start in (("json", '{"data"'), ("html", "<html>")):
+    for suffix, start in (("json", '{"data"'), ("html", "<!doctype html>")):
         out = tmp_path / f"curves.{suffix}"
         code, shown, err = swept("plot", "curves", "--study", "tiny", "-o", str(out))
         assert (code, shown, err) == (0, f"written: {out}\n", "")

@@ -145,24 +145,24 @@ def test_the_note_of_a_pruned_trial_says_why_and_tells_no_story(tmp_path):
     assert "story" not in note
 
 
-def test_updates_take_a_small_share_of_the_time(tmp_path):
+def test_updates_begin_when_trials_train_and_keep_their_distance(tmp_path):
     stored = StoredStudy(tmp_path)
     now = [0.0]
+    feed = DashboardFeed(clock=lambda: now[0])
 
-    def clock() -> float:
-        now[0] += 1.0  # whoever asks takes a second
-        return now[0]
+    def version() -> int:
+        return stored.storage.get_study_system_attrs(1).get("dashboard:note_ver", 0)
 
-    feed = DashboardFeed(clock=clock)
-    feed.opened(stored.study, stored.storage)
-    feed.counts(0, 40, {})
-    feed.counts(1, 40, {})  # a moment later: not again
-    versions = [k for k in stored.storage.get_study_system_attrs(1) if k == "dashboard:note_ver"]
-    assert versions == ["dashboard:note_ver"]
-    assert stored.storage.get_study_system_attrs(1)["dashboard:note_ver"] == 1
+    versions = []
     with feed:
-        pass  # the end of the sweep catches up
-    assert stored.storage.get_study_system_attrs(1)["dashboard:note_ver"] == 2
+        feed.opened(stored.study, stored.storage)
+        for moment in (0.0, 9.0, 11.0, 20.0, 22.0):  # ten seconds apart at least
+            now[0] = moment
+            feed.counts(1, 40, {})
+            versions.append(version())
+        feed.counts(2, 40, {})
+    assert versions == [0, 0, 1, 1, 2]
+    assert version() == 3  # the end of the sweep catches up
 
 
 def test_curve_svg_draws_every_point_from_the_highest_to_the_lowest():

@@ -25,6 +25,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     text = (folder / "tiny.toml").read_text()
     text = text.replace('name = "tiny"', 'name = "tinystories"')
     text = text.replace("[search.n_layer]", DROPOUT)
+    text = text.replace("n_layer = 1 }", "n_layer = 1, dropout = 0.1 }")
     (folder / "study.toml").write_text(text)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SQUEN_SWEEP_CACHE", str(folder / "cache"))
