@@ -60,8 +60,9 @@ def best_table(stored: Stored) -> Table:
 
 def yardsticks_table(stored: Stored) -> Table:
     """The best complete trial of each arm by every yardstick that was measured."""
-    measured = [name for name in YARDSTICKS if name in stored.trials.columns]
-    return _table(stored, stored.complete.drop_duplicates("arm"), ["number", "arm", *measured])
+    best = stored.complete.drop_duplicates("arm")
+    measured = [name for name in YARDSTICKS if name in best and best[name].notna().any()]
+    return _table(stored, best, ["number", "arm", *measured])
 
 
 def all_table(stored: Stored) -> Table:

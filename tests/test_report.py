@@ -14,7 +14,7 @@ from gpt.train import train_directory
 from sweep.figures import Figure, figures
 from sweep.report import _drawn, as_json, render, write_report
 from sweep.report_parts import best_of_arms, commands, facts, provenance, read
-from sweep.report_tables import all_table, best_table
+from sweep.report_tables import all_table, best_table, yardsticks_table
 from sweep.storage import open_storage
 
 NO_ARMS = STUDY.replace('compare = "loss"', "").partition("[search.square_weight]")[0]
@@ -352,3 +352,13 @@ def test_report_reads_only(stored, tmp_path):
     before = stored.path.read_bytes()
     write_report(stored.storage, stored.study, tmp_path / "report.html")
     assert stored.path.read_bytes() == before
+
+
+def test_yardsticks_table_has_the_best_of_each_arm_by_all_that_was_measured(stored):
+    table = yardsticks_table(read(stored.storage, stored.study))
+    assert [row[0].text for row in table.rows] == ["2", "3"]
+    shown = dict(zip(table.columns, (cell.text for cell in table.rows[0]), strict=True))
+    assert shown["perplexity"] == "50.00"
+    assert shown["accuracy"] == "0.4"
+    assert shown["brier score"] == "0.7"
+    assert "temperature perplexity" not in table.columns  # of no trial
