@@ -92,7 +92,7 @@ def _landscapes(stored: Stored) -> Iterator[Figure]:
             "grid",
             "Depth and dropout",
             "The lowest perplexity among the complete trials of a cell, and how many trials were "
-            "tried there: “3.14 of 5”. Dark is better.",
+            "tried there: “3.14 of 5”, “– of 2” where none was complete. Dark is better.",
             partial(plots.plot_grid, trials, "dropout", "n_layer", arms, space),
             wide=True,
         )

@@ -142,7 +142,7 @@ def _without(data: pd.DataFrame, arm: str) -> go.Scatter:
     return go.Scatter(
         x=plain(data["x"]),
         y=plain(data["y"]),
-        text=[f"none of {count}" for count in data["count"]],
+        text=[f"– of {count}" for count in data["count"]],
         mode="text",
         textfont={"color": GREY, "size": 11},
         showlegend=False,
