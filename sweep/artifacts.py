@@ -55,7 +55,7 @@ def attach(
 
 
 def _write_files(
-    folder: Path, points: list[dict[str, float]], prompts: Sequence[str], texts: list[str]
+    folder: Path, points: list[dict[str, float]], prompts: Sequence[str], texts: Sequence[str]
 ) -> list[Path]:
     paths = []
     if points:

@@ -148,8 +148,9 @@ class LiveProgress(Silent):
 
     def counts(self, finished: int, total: int, best: dict[str, tuple[int, float]]) -> None:
         """Notes how far the study is."""
-        known = {"finished": finished, "total": total, "best": dict(best), "busy": None}
-        self._sweep = replace(self._sweep, **known)
+        self._sweep = replace(
+            self._sweep, finished=finished, total=total, best=dict(best), busy=None
+        )
 
     def draw(self) -> RenderableType:
         """What the redrawn part shows now."""
