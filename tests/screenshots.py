@@ -5,16 +5,22 @@
 needs a Chromium. Writes PNGs and the printed report as PDF, and names what a console complained of.
 """
 
+import io
 import sys
 from pathlib import Path
 from threading import Thread
 
+import optuna
 from browsers import complaints_of, open_browser, wait_for_figures
+from optuna.storages import RDBStorage
 from playwright.sync_api import Browser
 from rich.console import Console
 
+from gpt.events import Evaluation
 from sweep.dashboard import make_server
+from sweep.live import LiveProgress
 from sweep.report import write_report
+from sweep.results import arm_of, best_by_arm, evaluations_table
 from sweep.status import status
 from sweep.storage import load_study, open_storage
 
@@ -63,15 +69,36 @@ def picture_dashboard(browser: Browser, storage: str, number: int, out: Path) ->
 
 
 def picture_terminal(browser: Browser, storage: str, study: str, out: Path) -> None:
-    """What `squen-sweep status` shows in a terminal of 120 columns."""
-    with Path("/dev/null").open("w") as nowhere:
-        console = Console(record=True, width=120, file=nowhere, force_terminal=True)
-        console.print(*status(load_study(open_storage(storage), study), 120), sep="\n")
-    (out / "terminal-status.svg").write_text(console.export_svg(title="squen-sweep status"))
-    page = browser.new_page(viewport={"width": 1500, "height": 1200})
-    page.goto((out / "terminal-status.svg").resolve().as_uri())
-    page.screenshot(path=out / "terminal-status.png")
-    page.close()
+    """What `status` shows, and `run` while it trains, in a terminal of 120 columns."""
+    opened = open_storage(storage)
+    stored = load_study(opened, study)
+    shown = {"status": status(stored, 120), "run": [live(opened, stored).draw()]}
+    for name, parts in shown.items():
+        console = Console(record=True, width=120, file=io.StringIO(), force_terminal=True)
+        console.print(*parts, sep="\n")
+        picture = out / f"terminal-{name}.svg"
+        picture.write_text(console.export_svg(title=f"squen-sweep {name}"))
+        page = browser.new_page(viewport={"width": 1500, "height": 1200})
+        page.goto(picture.resolve().as_uri())
+        page.screenshot(path=out / f"terminal-{name}.png")
+        page.close()
+
+
+def live(storage: RDBStorage, study: optuna.Study) -> LiveProgress:
+    """The display of a sweep whose last two trials are half way."""
+    now = [0.0]
+    listener = LiveProgress(Console(width=120, file=io.StringIO()), clock=lambda: now[0])
+    listener.notice(study.user_attrs["data"]["notice"] or "an example")
+    trials = study.get_trials(deepcopy=False)
+    rows = evaluations_table(storage, study.study_name)
+    for trial in trials[-2:]:
+        found = rows[rows["trial_number"] == trial.number].drop(columns="trial_number")
+        listener.trial_started(trial.number, arm_of(trial), trial.params, int(found["step"].max()))
+        for row in found.head(len(found) // 2 + 1).to_dict("records"):
+            now[0] += 2.0
+            listener.evaluation(trial.number, Evaluation(**row))
+    listener.counts(len(trials) - 2, len(trials), best_by_arm(study))
+    return listener
 
 
 def main() -> None:

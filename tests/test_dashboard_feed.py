@@ -142,7 +142,7 @@ def test_the_note_of_a_pruned_trial_says_why_and_tells_no_story(tmp_path):
     note = trial_note(stored.study.trials[0], "pruned", 90.0, evaluation(100, 90.0), None)
     assert note.startswith("**squentropy**, pruned: perplexity 90.00\n\nit pruned\n")
     assert "| bits_per_byte | 1.623 |" in note
-    assert "story" not in note
+    assert "A story:" not in note
 
 
 def test_updates_begin_when_trials_train_and_keep_their_distance(tmp_path):

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from benchmarks.report_of_many import fill
 from browsers import complaints_of, wait_for_figures
 from optuna.distributions import FloatDistribution
 from optuna.trial import create_trial
@@ -128,6 +129,16 @@ def test_every_control_is_reached_by_the_tab_key(page, report):
 
 
 # Studies of every size, and of any name
+
+
+@pytest.mark.slow
+def test_a_thousand_trials_of_a_hundred_evaluations_render_in_fifteen_megabytes(page, tmp_path):
+    stored = StoredStudy(tmp_path, STUDY.replace("[search.loss]", DROPOUT))
+    fill(stored)
+    report = write_report(stored.storage, stored.study, tmp_path / "report.html")
+    assert report.stat().st_size < 15_000_000
+    assert opened(page, report) == []
+    assert page.locator("#all-trials tbody tr").count() == 1000
 
 
 def odd_names(folder: Path) -> StoredStudy:
