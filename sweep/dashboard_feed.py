@@ -5,7 +5,8 @@ system attributes, so that the dashboard's process only ever reads. Add a figure
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,30 +69,35 @@ class DashboardFeed(Silent):
         if self._storage is None:
             return
         run_dir = Path(trial.user_attrs["run_dir"])
-        story = _story(run_dir) if outcome == "complete" else None
-        save_note(
-            trial,
-            trial_note(trial, outcome, perplexity, self._latest.pop(trial.number, None), story),
-        )
-        try:
+        latest = self._latest.pop(trial.number, None)
+        with self._never_in_the_way(f"trial {trial.number}"):
+            story = _story(run_dir) if outcome == "complete" else None
+            save_note(trial, trial_note(trial, outcome, perplexity, latest, story))
             attach(self._storage, trial, run_dir, [PROMPT], [story] if story else [])
-        except OSError as error:  # a full disk is no reason to lose the trial
-            self._say(f"trial {trial.number} has no files in the dashboard: {error.strerror}")
 
     def counts(self, finished: int, total: int, best: dict[str, tuple[int, float]]) -> None:
         """Updates the study's note and figures, unless that was done a moment ago."""
         self._stale = True
-        if self._clock() >= self._next:
+        if finished >= total or self._clock() >= self._next:
             self._update()
 
     def _update(self) -> None:
         if self._study is None or self._storage is None:
             return
         started = self._clock()
-        publish(self._study, self._storage)
+        with self._never_in_the_way("the study"):
+            publish(self._study, self._storage)
         now = self._clock()
         self._next = now + max(MIN_PAUSE, (now - started) / MAX_SHARE)
         self._stale = False
+
+    @contextmanager
+    def _never_in_the_way(self, what: str) -> Iterator[None]:
+        """A full disk or a damaged checkpoint may cost the dashboard a note, never the sweep."""
+        try:
+            yield
+        except Exception as error:  # whatever it is: a broken database stops the driver itself
+            self._say(f"the dashboard lacks news of {what}: {type(error).__name__}: {error}")
 
 
 def publish(study: "optuna.Study", storage: "RDBStorage") -> None:
@@ -204,9 +210,12 @@ def _escaped(text: str) -> str:
 
 def _story(run_dir: Path) -> str | None:
     """A short story of the trial's model; None where its checkpoint tells none."""
+    import torch
+
     from gpt.errors import InputError
     from gpt.sample import sample
 
+    torch.set_num_threads(1)  # the cores belong to the trials
     try:
         return sample(run_dir, PROMPT, STORY_TOKENS)[0]
     except (InputError, OSError):

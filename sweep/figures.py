@@ -11,7 +11,7 @@ from pathlib import Path
 
 import plotly.graph_objects as go
 
-from gpt.errors import InputError
+from gpt.errors import DiskError, InputError
 from sweep import plots, results
 from sweep.calibration_bins import calibration_table
 from sweep.importances import MIN_TRIALS, importances_table
@@ -180,7 +180,7 @@ def save(drawn: dict[Path, go.Figure]) -> None:
             if path not in pictures:
                 path.write_text(_text(fig, check_format(path)), encoding="utf-8")
         except OSError as error:
-            raise InputError(f"{path} must be writable, but: {error.strerror}.") from None
+            raise DiskError(f"{path} must be writable, but: {error.strerror}.") from None
     if pictures:
         _draw_pictures(pictures)
 
@@ -206,7 +206,7 @@ def _draw_pictures(figures: dict[Path, go.Figure]) -> None:
     try:
         plotly.io.write_images(on_paper, list(figures), height=heights, **SIZE)
     except OSError as error:
-        raise InputError(f"pictures must be writable, but: {error}.") from None
+        raise DiskError(f"pictures must be writable, but: {error}.") from None
     except Exception as error:  # kaleido's own, which cannot be imported without it
         reason = str(error).strip().splitlines()[0].rstrip(".:,")
         raise InputError(f"pictures need Chromium, but: {reason}; {way_out}.") from None

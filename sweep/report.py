@@ -17,7 +17,7 @@ from optuna.storages import RDBStorage
 from plotly.offline import get_plotlyjs
 
 from gpt.disk import write_text
-from gpt.errors import DiskError, InputError
+from gpt.errors import DiskError
 from sweep import results
 from sweep.figures import Figure, figures, save
 from sweep.plot_style import arm_colours
@@ -143,7 +143,7 @@ def write_pictures(
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{folder} must be a folder, but: {error.strerror}.") from None
+        raise DiskError(f"{folder} must be a folder, but: {error.strerror}.") from None
     drawn = {folder / f"{figure.name}.png": figure.draw() for figure in figures(stored)}
     show(f"drawing {len(drawn)} pictures")
     save(drawn)

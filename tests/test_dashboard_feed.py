@@ -7,6 +7,7 @@ from threading import Thread
 from typing import Any
 from wsgiref.simple_server import WSGIServer
 
+import optuna
 import pandas as pd
 import pytest
 from stored_studies import BUILT_IN, StoredStudy, evaluation
@@ -163,6 +164,20 @@ def test_updates_begin_when_trials_train_and_keep_their_distance(tmp_path):
         feed.counts(2, 40, {})
     assert versions == [0, 0, 1, 1, 2]
     assert version() == 3  # the end of the sweep catches up
+
+
+def test_what_cannot_be_shown_is_said_and_stops_nothing(tmp_path):
+    stored = StoredStudy(tmp_path)
+    stored.add("squentropy", [90.0], outcome="running", run_dir=str(tmp_path / "gone"))
+    (tmp_path / "artifacts").write_text("a file where the folder should be")
+    (tmp_path / "gone").mkdir()
+    said: list[str] = []
+    feed = DashboardFeed(said.append)
+    feed.opened(stored.study, stored.storage)
+    trial = optuna.trial.Trial(stored.study, 1)
+    feed.trial_ending(trial, "pruned", 90.0)
+    assert len(said) == 1
+    assert "the dashboard lacks news of trial 0: FileExistsError" in said[0]
 
 
 def test_curve_svg_draws_every_point_from_the_highest_to_the_lowest():
