@@ -1,5 +1,6 @@
 """The report as a reader meets it: in a real browser, without a network."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,8 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> StoredStudy:
     """Eleven trials of each arm, all outcomes, on the built-in corpus."""
     folder = tmp_path_factory.mktemp("stored")
     stored = StoredStudy(folder, STUDY.replace("[search.loss]", DROPOUT), **BUILT_IN)
+    bins = [{"count": 9, "confidence": 0.2 * i, "accuracy": 0.15 * i} for i in range(5)]
+    (folder / "calibration.json").write_text(json.dumps(bins))
     for i in range(11):
         for arm in ("cross_entropy", "squentropy"):
             outcome = {8: "pruned", 9: "diverged", 10: "running"}.get(i, "complete")
@@ -31,7 +34,14 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> StoredStudy:
                 "n_layer": 1 + i % 6,
                 "dropout": 0.03 * (i % 10),
             }
-            stored.add(arm, [300.0, 90.0 - i], outcome, "baseline:original" * (i == 0), **rates)
+            stored.add(
+                arm,
+                [300.0, 90.0 - i],
+                outcome,
+                "baseline:original" * (i == 0),
+                str(folder),
+                **rates,
+            )
     return stored
 
 
