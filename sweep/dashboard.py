@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from gpt.errors import InputError
+from sweep.artifacts import artifact_store
 from sweep.guard import THIS_MACHINE, guarded
 from sweep.storage import open_storage
 
 if TYPE_CHECKING:
-    from optuna.storages import BaseStorage
+    from optuna.storages import RDBStorage
 
 HOST = "127.0.0.1"
 PORT = 8080
@@ -43,7 +44,7 @@ def serve(storage: str, host: str = HOST, port: int = PORT, *, anyone: bool = Fa
 
 
 def make_server(
-    storage: "BaseStorage", host: str = HOST, port: int = PORT, *, anyone: bool = False
+    storage: "RDBStorage", host: str = HOST, port: int = PORT, *, anyone: bool = False
 ) -> WSGIServer:
     """A server that has its port, and serves when told to.
 
@@ -63,7 +64,7 @@ def make_server(
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"port {port} must be free, but {reason}; pass another --port.") from None
-    server.set_app(guarded(wsgi(storage), host))
+    server.set_app(guarded(wsgi(storage, artifact_store(storage)), host))
     return server
 
 

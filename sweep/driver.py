@@ -122,6 +122,7 @@ def driving(
         study = _claimed(opened, spec, facts, kind, runs / spec.name)
         source = pinned(data, tokens)
         driver = Driver(study, opened, spec, source, slots, runs, listener, limits)
+        listener.opened(study, opened)
         listener.header(header(spec.name, tokens, slots, storage))
         if tokens.meta.notice:
             listener.notice(tokens.meta.notice)

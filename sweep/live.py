@@ -5,8 +5,9 @@ second, since training shares the cores. Notes are replaced, never changed in pl
 needs no lock.
 """
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 
@@ -14,10 +15,12 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from sweep.progress import Listener, PlainProgress, QuietProgress, finished_line
+from sweep.json_lines import JsonProgress
+from sweep.progress import Listener, PlainProgress, QuietProgress, Silent, finished_line
 from sweep.terminal import best_line, duration, is_terminal, perplexity, settings
 
 if TYPE_CHECKING:
@@ -25,7 +28,8 @@ if TYPE_CHECKING:
 
 REFRESH = 2  # redraws a second; one takes 2 to 5 ms, so they cost one core 1 %
 BAR_WIDTH = 16  # characters
-WIDE = 100  # columns; a narrower terminal has no room for a bar in each trial's row
+WIDE = 100  # columns; a narrower terminal has no room for a curve in each trial's row
+BLOCKS = "▁▂▃▄▅▆▇█"
 NARROW_SETTINGS = 3  # parameters in each row of a narrow terminal
 
 
@@ -37,6 +41,7 @@ class _Running:
     settings: dict[str, str]
     max_steps: int
     latest: "Evaluation | None" = None
+    curve: tuple[float, ...] = ()  # perplexities so far
     heard: float = 0.0  # the clock at the latest evaluation
 
     @property
@@ -62,6 +67,7 @@ class _Sweep:
     finished: int = 0  # in the whole study, earlier calls included
     total: int = 0
     best: dict[str, tuple[int, float]] = field(default_factory=dict)
+    busy: str | None = None  # what is under way before the first trial
     started: float | None = None  # the clock when the first trial of this call started
 
     @property
@@ -78,7 +84,7 @@ class _Sweep:
         return left * (now - self.started) / done
 
 
-class LiveProgress:
+class LiveProgress(Silent):
     """Redraws a panel of running trials in place; finished trials and messages scroll above it."""
 
     def __init__(
@@ -87,6 +93,7 @@ class LiveProgress:
         self._console = console or Console()
         self._clock = clock
         self._sweep = _Sweep()
+        self._spinner = Spinner("dots", style="dim")
         self._live = Live(
             get_renderable=self.draw, console=self._console, refresh_per_second=REFRESH
         )
@@ -111,8 +118,10 @@ class LiveProgress:
         self._sweep = replace(self._sweep, notices=(*self._sweep.notices, text))
 
     def message(self, text: str) -> None:
-        """Prints the line above the part that is redrawn."""
+        """Prints the line above the part that is redrawn; before the header, with a spinner."""
         self._print(text, "dim")
+        if not self._sweep.total:
+            self._sweep = replace(self._sweep, busy=text)
 
     def trial_started(self, number: int, arm: str, params: dict[str, Any], max_steps: int) -> None:
         """Adds a row."""
@@ -123,7 +132,9 @@ class LiveProgress:
     def evaluation(self, number: int, evaluation: "Evaluation") -> None:
         """Notes the trial's latest step."""
         if trial := self._sweep.running.get(number):
-            self._note_running(number, replace(trial, latest=evaluation, heard=self._clock()))
+            curve = (*trial.curve, evaluation.perplexity)
+            trial = replace(trial, latest=evaluation, curve=curve, heard=self._clock())
+            self._note_running(number, trial)
 
     def trial_finished(
         self, number: int, arm: str, outcome: str, perplexity: float | None, reason: str | None
@@ -137,12 +148,16 @@ class LiveProgress:
 
     def counts(self, finished: int, total: int, best: dict[str, tuple[int, float]]) -> None:
         """Notes how far the study is."""
-        self._sweep = replace(self._sweep, finished=finished, total=total, best=dict(best))
+        self._sweep = replace(
+            self._sweep, finished=finished, total=total, best=dict(best), busy=None
+        )
 
     def draw(self) -> RenderableType:
         """What the redrawn part shows now."""
         sweep, now = self._sweep, self._clock()
         parts: list[RenderableType] = [_notice_panel(text) for text in sweep.notices]
+        if sweep.busy:
+            parts.append(self._spinner)
         if sweep.total:
             parts.append(_overall(sweep, now))
         if sweep.running:
@@ -178,16 +193,34 @@ def _trials(running: dict[int, _Running], now: float, width: int) -> Table:
     names = list(dict.fromkeys(name for trial in running.values() for name in trial.settings))
     names = names if wide else names[:NARROW_SETTINGS]
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
-    for column in ("trial", "arm", *names, "step", *([""] if wide else [])):
+    for column in ("trial", "arm", *names, "step", *(["curve"] if wide else [])):
         table.add_column(column, no_wrap=True)
     for column in ("perplexity", "tokens/s", "left"):
         table.add_column(column, no_wrap=True, justify="right")
     for number, trial in running.items():
-        bar = [ProgressBar(total=1.0, completed=trial.fraction, width=BAR_WIDTH)] if wide else []
+        curve = [sparkline(trial.curve, trial.fraction)] if wide else []
         chosen = [trial.settings.get(name, "-") for name in names]
         step, *measured = _measured(trial, now)
-        table.add_row(str(number), trial.arm, *chosen, step, *bar, *measured)
+        table.add_row(str(number), trial.arm, *chosen, step, *curve, *measured)
     return table
+
+
+def sparkline(curve: Sequence[float], fraction: float, width: int = BAR_WIDTH) -> str:
+    """A curve in `width` characters, of which the first `fraction` are drawn: ▇▄▂▁▁······
+
+    Heights are by the logarithm, from the curve's lowest to its highest value. What is not finite
+    is as high as the highest.
+    """
+    drawn = min(width, max(1, round(fraction * width))) if curve else 0
+    logs = [math.log(value) for value in curve if 0 < value < math.inf]
+    low, extent = min(logs, default=0.0), (max(logs, default=0.0) - min(logs, default=0.0)) or 1.0
+    marks = ""
+    for place in range(drawn):
+        value = curve[(place + 1) * len(curve) // drawn - 1] if drawn <= len(curve) else None
+        value = curve[place * len(curve) // drawn] if value is None else value
+        height = (math.log(value) - low) / extent if 0 < value < math.inf else 1.0
+        marks += BLOCKS[round(height * (len(BLOCKS) - 1))]
+    return marks + "·" * (width - drawn)
 
 
 def _measured(trial: _Running, now: float) -> tuple[str, str, str, str]:
@@ -216,8 +249,10 @@ def _footer(sweep: _Sweep) -> list[RenderableType]:
     return lines
 
 
-def make_listener(quiet: bool) -> Listener:
-    """The listener for this terminal: live, plain lines where stdout is none, or quiet."""
+def make_listener(quiet: bool, json_lines: bool = False) -> Listener:
+    """The listener for this terminal: live, plain lines where stdout is none, or as asked for."""
+    if json_lines:
+        return JsonProgress()
     if quiet:
         return QuietProgress()
     if not is_terminal():

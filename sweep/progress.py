@@ -6,11 +6,15 @@ sweep.live.make_listener.
 """
 
 import sys
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from sweep.terminal import best_line, perplexity, settings
 
 if TYPE_CHECKING:
+    import optuna
+    from optuna.storages import RDBStorage
+
     from gpt.events import Evaluation
 
 
@@ -20,6 +24,9 @@ class Listener(Protocol):
     def __enter__(self) -> Self: ...
 
     def __exit__(self, *error: object) -> None: ...
+
+    def opened(self, study: "optuna.Study", storage: "RDBStorage") -> None:
+        """The study is there to be written to, by the driver's thread alone."""
 
     def header(self, facts: dict[str, str]) -> None:
         """Shows study, data, device, slots and storage, once at the start."""
@@ -36,6 +43,9 @@ class Listener(Protocol):
     def evaluation(self, number: int, evaluation: "Evaluation") -> None:
         """A running trial was evaluated."""
 
+    def trial_ending(self, trial: "optuna.Trial", outcome: str, perplexity: float | None) -> None:
+        """A trial has its outcome but is not told yet: the last moment for its attributes."""
+
     def trial_finished(
         self, number: int, arm: str, outcome: str, perplexity: float | None, reason: str | None
     ) -> None:
@@ -45,8 +55,8 @@ class Listener(Protocol):
         """Trials finished in the whole study, of how many; per arm the best (trial, perplexity)."""
 
 
-class QuietProgress:
-    """Shows notices on stderr, and nothing else."""
+class Silent:
+    """Shows nothing: for listeners that care for a few of the events."""
 
     def __enter__(self) -> Self:
         return self
@@ -54,12 +64,14 @@ class QuietProgress:
     def __exit__(self, *error: object) -> None:
         pass
 
+    def opened(self, study: "optuna.Study", storage: "RDBStorage") -> None:
+        """Does nothing."""
+
     def header(self, facts: dict[str, str]) -> None:
         """Shows nothing."""
 
     def notice(self, text: str) -> None:
-        """Prints it on stderr: quiet means no progress, not that a warning may be missed."""
-        print(f"NOTICE: {text}", file=sys.stderr, flush=True)
+        """Shows nothing."""
 
     def message(self, text: str) -> None:
         """Shows nothing."""
@@ -70,6 +82,9 @@ class QuietProgress:
     def evaluation(self, number: int, evaluation: "Evaluation") -> None:
         """Shows nothing."""
 
+    def trial_ending(self, trial: "optuna.Trial", outcome: str, perplexity: float | None) -> None:
+        """Does nothing."""
+
     def trial_finished(
         self, number: int, arm: str, outcome: str, perplexity: float | None, reason: str | None
     ) -> None:
@@ -79,17 +94,82 @@ class QuietProgress:
         """Shows nothing."""
 
 
-class PlainProgress:
+class Several(Silent):
+    """Tells several listeners the same, in their order."""
+
+    def __init__(self, *listeners: Listener) -> None:
+        self._listeners = listeners
+        self._entered = ExitStack()
+
+    def __enter__(self) -> Self:
+        for listener in self._listeners:
+            self._entered.enter_context(listener)
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._entered.__exit__(*error)
+
+    def opened(self, study: "optuna.Study", storage: "RDBStorage") -> None:
+        """Tells all."""
+        for listener in self._listeners:
+            listener.opened(study, storage)
+
+    def header(self, facts: dict[str, str]) -> None:
+        """Tells all."""
+        for listener in self._listeners:
+            listener.header(facts)
+
+    def notice(self, text: str) -> None:
+        """Tells all."""
+        for listener in self._listeners:
+            listener.notice(text)
+
+    def message(self, text: str) -> None:
+        """Tells all."""
+        for listener in self._listeners:
+            listener.message(text)
+
+    def trial_started(self, number: int, arm: str, params: dict[str, Any], max_steps: int) -> None:
+        """Tells all."""
+        for listener in self._listeners:
+            listener.trial_started(number, arm, params, max_steps)
+
+    def evaluation(self, number: int, evaluation: "Evaluation") -> None:
+        """Tells all."""
+        for listener in self._listeners:
+            listener.evaluation(number, evaluation)
+
+    def trial_ending(self, trial: "optuna.Trial", outcome: str, perplexity: float | None) -> None:
+        """Tells all."""
+        for listener in self._listeners:
+            listener.trial_ending(trial, outcome, perplexity)
+
+    def trial_finished(
+        self, number: int, arm: str, outcome: str, perplexity: float | None, reason: str | None
+    ) -> None:
+        """Tells all."""
+        for listener in self._listeners:
+            listener.trial_finished(number, arm, outcome, perplexity, reason)
+
+    def counts(self, finished: int, total: int, best: dict[str, tuple[int, float]]) -> None:
+        """Tells all."""
+        for listener in self._listeners:
+            listener.counts(finished, total, best)
+
+
+class QuietProgress(Silent):
+    """Shows notices on stderr, and nothing else."""
+
+    def notice(self, text: str) -> None:
+        """Prints it on stderr: quiet means no progress, not that a warning may be missed."""
+        print(f"NOTICE: {text}", file=sys.stderr, flush=True)
+
+
+class PlainProgress(Silent):
     """Prints one plain line per event on stdout, at once and without colour: for logs and pipes."""
 
     def __init__(self) -> None:
         self._max_steps: dict[int, int] = {}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pass
 
     def header(self, facts: dict[str, str]) -> None:
         """Prints one line per fact."""

@@ -1,79 +1,70 @@
 """One HTML file that answers a study's question: words, figures, tables, stories. Works offline.
 
 Gathers plain values and figures, and hands them to report.html.jinja, which alone knows the page.
-Reads only. Add a figure by adding one to `figures`.
+Reads only. A figure is added in sweep/figures.py, a fact in sweep/report_parts.py.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import optuna
-import plotly.graph_objects as go
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from optuna.storages import RDBStorage
 from plotly.offline import get_plotlyjs
 
 from gpt.disk import write_text
-from gpt.errors import DiskError, InputError
-from sweep import plots, results
-from sweep.importances import MIN_TRIALS, importances_table
+from gpt.errors import DiskError
+from sweep import results
+from sweep.figures import Figure, figures, save
 from sweep.plot_style import arm_colours
-from sweep.report_parts import Stored, best_of_arms, commands, facts, read, run_dir_of
-from sweep.report_tables import all_table, best_table
+from sweep.report_parts import (
+    Stored,
+    answer,
+    best_of_arms,
+    commands,
+    facts,
+    provenance,
+    read,
+    study_file,
+)
+from sweep.report_tables import all_table, best_table, yardsticks_table
+from sweep.story_samples import PROMPTS, SEED, tell
 from sweep.terminal import perplexity
 
-PROMPT = "Once upon a time"
-SEED = 0  # of the stories; the same for every arm, as `squen-sweep sample` has it
 TEMPLATE = "report.html.jinja"
 
 
-@dataclass(frozen=True)
-class Figure:
-    """A figure and the words around it."""
-
-    id: str
-    title: str
-    caption: str
-    figure: go.Figure
-    wide: bool = False  # over the whole page
-
-    @property
-    def json(self) -> str:
-        """The figure for a script element, which only a "<" could end."""
-        return str(self.figure.to_json()).replace("<", "\\u003c")
-
-
-@dataclass(frozen=True)
-class Story:
-    """How the best trial of an arm goes on from the prompt, or why it does not."""
-
-    arm: str
-    number: int
-    text: str | None
-    missing: str | None
-
-
 def write_report(
-    storage: RDBStorage, study: optuna.Study, out: Path, *, prompt: str = PROMPT
+    storage: RDBStorage,
+    study: optuna.Study,
+    out: Path,
+    *,
+    prompts: Sequence[str] = PROMPTS,
+    show: Callable[[str], None] = lambda message: None,
 ) -> Path:
     """Write the report of a study to `out`, whole or not at all.
 
     Args:
         storage: Holds the study and its evaluations.
-        study: With at least one complete trial.
+        study: In any state: also before its first complete trial.
         out: Replaced if it exists; its folder is made.
-        prompt: How the story of every arm begins.
+        prompts: How the stories of every arm begin.
+        show: Told what is under way.
 
     Returns:
         `out`.
 
     Raises:
-        InputError: no trial is complete yet, another program ran them, or `out` cannot be written.
+        InputError: another program ran the trials, or `out` cannot be written.
     """
-    results.run_dir(study, results.best_trial(study))  # or it says what to run
-    page = render(read(storage, study), prompt)
+    show("reading the study")
+    if results.complete_trials(study):
+        results.run_dir(study, results.best_trial(study))  # or it says whose they are
+    page = render(read(storage, study), prompts, show)
     try:
         _write_atomically(out, page)
     except OSError as error:
@@ -84,7 +75,11 @@ def write_report(
     return out
 
 
-def render(stored: Stored, prompt: str = PROMPT) -> str:
+def render(
+    stored: Stored,
+    prompts: Sequence[str] = PROMPTS,
+    show: Callable[[str], None] = lambda message: None,
+) -> str:
     """The page."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -100,77 +95,72 @@ def render(stored: Stored, prompt: str = PROMPT) -> str:
         data=stored.data,
         written=datetime.now(UTC),
         best=best,
-        without=[arm for arm in stored.arms if arm not in {entry.arm for entry in best}],
+        answer=answer(stored),
         colours=arm_colours(stored.arms),
         facts=facts(stored),
-        figures=list(figures(stored)),
+        figures=[_drawn(figure, show) for figure in figures(stored)],
         best_table=best_table(stored),
         all_table=all_table(stored),
+        yardsticks=yardsticks_table(stored),
         progress=stored.progress,
-        prompt=prompt,
+        prompts=prompts,
         seed=SEED,
-        stories=[_story(stored, entry.arm, entry.number, prompt) for entry in best],
-        commands=commands(stored, best, prompt, SEED),
+        told=tell(stored, prompts, show),
+        provenance=provenance(stored),
+        study_file=study_file(stored),
+        commands=commands(stored, best, prompts[0], SEED),
         plotly_js=get_plotlyjs(),
     )
 
 
-def figures(stored: Stored) -> Iterator[Figure]:
-    """Every figure, in the order of the page."""
-    trials, arms, floor = stored.trials, stored.arms, stored.data["floor_perplexity"]
-    yield Figure(
-        "curves",
-        "Learning curves",
-        "Validation perplexity while training. Thick: the best trial of an arm. Faint: trials that "
-        "ended early or still run. A cross: diverged.",
-        plots.plot_curves(stored.evaluations, trials, arms, floor),
-        wide=True,
-    )
-    yield Figure(
-        "best-so-far",
-        "Best so far",
-        "The lowest perplexity of each arm against the number of its trials. Pruned and diverged "
-        "trials count: they cost budget too.",
-        plots.plot_best_so_far(trials, arms, floor),
-    )
-    yield Figure(
-        "outcomes",
-        "How trials ended",
-        "Pruned: stopped early after a comparison with trials of the same arm.",
-        plots.plot_outcomes(results.outcome_counts(trials, arms), arms),
-    )
-    yield from _slices(stored)
-    yield Figure(
-        "importances",
-        "What mattered",
-        "Share of the variance of log perplexity that a parameter explains among the complete "
-        f"trials of an arm (fANOVA, from {MIN_TRIALS} trials on). A rough guide: trials are few.",
-        plots.plot_importances(importances_table(stored.study, arms), arms),
-    )
+def as_json(stored: Stored) -> str:
+    """What the report says, for programs: JSON with the answer, the facts and every trial."""
+    best = best_of_arms(stored)
+    found = {
+        "study": stored.study.study_name,
+        "question": stored.spec["question"],
+        "notice": stored.data["notice"],
+        "answer": asdict(answer(stored)),
+        "trials_finished": stored.progress[0],
+        "trials_total": stored.progress[1],
+        "best": [asdict(entry) for entry in best],
+        "facts": dict(facts(stored)),
+        "provenance": provenance(stored),
+        "commands": dict(commands(stored, best, PROMPTS[0], SEED)),
+        "trials": json.loads(stored.trials.to_json(orient="records")),  # NaN becomes null
+    }
+    return json.dumps(found, indent=1, ensure_ascii=False)
 
 
-def _slices(stored: Stored) -> Iterator[Figure]:
-    for name, distribution in stored.parameters.items():
-        yield Figure(
-            f"slice-{name}",
-            f"Perplexity by {name}",
-            "Small and faint: ended early, after fewer steps. Triangle: above the frame. Cross: no "
-            "perplexity. Ring: baseline.",
-            plots.plot_slice(stored.trials, name, stored.arms, distribution),
-        )
+def write_pictures(
+    stored: Stored, folder: Path, show: Callable[[str], None] = lambda message: None
+) -> None:
+    """Write every figure of the report into `folder`, as NAME.png.
 
-
-def _story(stored: Stored, arm: str, trial_number: int, prompt: str) -> Story:
-    """The story of a trial, from its checkpoint."""
-    run_dir = run_dir_of(stored, trial_number)
-    if not (run_dir / "checkpoints").is_dir():
-        return Story(arm, trial_number, None, f"There is no checkpoint in {run_dir}.")
-    from gpt.sample import sample  # imports torch
-
+    Raises:
+        InputError: see sweep.figures.save; or the folder cannot be made.
+    """
     try:
-        return Story(arm, trial_number, sample(run_dir, prompt, seed=SEED)[0], None)
-    except (InputError, OSError) as error:
-        return Story(arm, trial_number, None, str(error))
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DiskError(f"{folder} must be a folder, but: {error.strerror}.") from None
+    drawn = {folder / f"{figure.name}.png": figure.draw() for figure in figures(stored)}
+    show(f"drawing {len(drawn)} pictures")
+    save(drawn)
+
+
+def _drawn(figure: Figure, show: Callable[[str], None]) -> dict[str, Any]:
+    """What the page needs of a figure; only a "<" could end the script element of its JSON."""
+    show(f"drawing {figure.title.lower()}")
+    drawn = figure.draw()
+    return {
+        "id": figure.name,
+        "title": figure.title,
+        "caption": figure.caption,
+        "wide": figure.wide,
+        "height": drawn.layout.height,
+        "json": str(drawn.to_json()).replace("<", "\\u003c"),
+    }
 
 
 def _write_atomically(out: Path, text: str) -> None:

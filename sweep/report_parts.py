@@ -3,8 +3,10 @@
 Knows neither HTML nor plots. Add a fact by adding a pair to one of the `_..._facts`.
 """
 
+import os
 import platform
 import shlex
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -13,13 +15,14 @@ from typing import Any
 import optuna
 import pandas as pd
 import sqlalchemy as sa
+import tomli_w
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.storages import RDBStorage
 
 from gpt.config import TrainConfig
 from sweep import results
 from sweep.storage import DEFAULT_STORAGE
-from sweep.terminal import duration, number
+from sweep.terminal import duration, number, perplexity
 
 DASH = "–"  # where there is no value
 
@@ -30,7 +33,7 @@ class Stored:
 
     study: optuna.Study
     url: str  # of its storage, without a password
-    trials: pd.DataFrame  # results.trials_table, with three columns of the last evaluation
+    trials: pd.DataFrame  # results.trials_table, with columns of the last evaluation
     evaluations: pd.DataFrame
     arms: list[str]
     parameters: dict[str, BaseDistribution]  # searched, without the one whose choices are the arms
@@ -49,7 +52,7 @@ class Stored:
     def progress(self) -> tuple[int, int]:
         """Finished trials, and how many there are to be."""
         finished = int((~self.trials["outcome"].isin(results.UNFINISHED)).sum())
-        return finished, self.study.user_attrs["n_trials"]
+        return finished, self.study.user_attrs.get("n_trials", len(self.trials))
 
     @property
     def complete(self) -> pd.DataFrame:
@@ -61,7 +64,8 @@ class Stored:
 def read(storage: RDBStorage, study: optuna.Study) -> Stored:
     """Read all that a report shows of a study."""
     evaluations = results.evaluations_table(storage, study.study_name)
-    last = results.last_evaluations(evaluations)[["tokens", "bits_per_byte", "elapsed_seconds"]]
+    measured = [name for name in results.YARDSTICKS[1:] if name in evaluations.columns]
+    last = results.last_evaluations(evaluations)[["tokens", "elapsed_seconds", *measured]]
     space = results.search_space(study)
     space.pop(results.compared_parameter(study) or "", None)
     return Stored(
@@ -75,6 +79,64 @@ def read(storage: RDBStorage, study: optuna.Study) -> Stored:
 
 
 # The answer
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a report says first."""
+
+    text: str
+    caveat: str = ""  # why that is not sure yet
+    confirm: str | None = None  # the command that makes it so; None where it is confirmed
+
+
+def answer(stored: Stored) -> Answer:
+    """The verdict if there is one, else what the search alone says."""
+    return Answer(_found(stored), CAVEAT, confirm_command(stored))
+
+
+CAVEAT = (
+    "This is the best of a search with one seed. The lowest of many noisy results is lower than "
+    "the same settings would reach on average, so a small difference says nothing until it holds "
+    "with other seeds."
+)
+
+
+def _found(stored: Stored) -> str:
+    """The best of each arm, and what is still missing, in sentences."""
+    best = best_of_arms(stored)
+    without = [arm for arm in stored.arms if arm not in {entry.arm for entry in best}]
+    sentences = [*_ranking(stored, best, bool(without))]
+    sentences += [f"Of {named(stored, arm)} no trial is complete yet." for arm in without]
+    finished, total = stored.progress
+    if finished < total:
+        sentences.append(f"The search is not finished: {finished} of {total} trials.")
+    return " ".join(sentences)
+
+
+def _ranking(stored: Stored, best: list["Best"], alone: bool) -> Iterator[str]:
+    if not best:
+        return
+    first, *others = best
+    if not others:
+        name = named(stored, first.arm) if alone else "The best trial"
+        yield f"{name} reached a validation perplexity of {perplexity(first.perplexity)}."
+        return
+    lowest = perplexity(first.perplexity)
+    yield f"{named(stored, first.arm)} reached the lowest validation perplexity, {lowest}."
+    for other in others:
+        yield (
+            f"{named(stored, other.arm)} reached {perplexity(other.perplexity)}, "
+            f"{other.ratio:.3f} times as much."
+        )
+
+
+def named(stored: Stored, arm: str) -> str:
+    """An arm in a sentence: its own name if it is a loss, else "n_layer 4"."""
+    compared = stored.spec.get("compare")
+    if not compared:
+        return "this study"
+    return arm if compared == "loss" else f"{compared} {arm}"
 
 
 @dataclass(frozen=True)
@@ -133,11 +195,14 @@ def _study_facts(stored: Stored) -> list[tuple[str, str]]:
     finished, asked = stored.progress
     seed = stored.spec["train"].get("seed", TrainConfig.model_fields["seed"].default)
     ranges = (f"{name} {_range(space)}" for name, space in stored.parameters.items())
-    steps, tokens = complete["last_step"].max(), complete["tokens"].max()
+    length = "no trial is complete yet"
+    if len(complete):
+        steps, tokens = complete["last_step"].max(), complete["tokens"].max()
+        length = f"{steps:,.0f} steps or {tokens:,.0f} training tokens for a complete trial"
     return [
         ("Study", f"{stored.study.study_name}, specification {attributes['spec_digest'][:12]}"),
         ("Trials", f"{finished} of {asked} finished, all with seed {seed}"),
-        ("Length", f"{steps:,.0f} steps or {tokens:,.0f} training tokens for a complete trial"),
+        ("Length", length),
         ("Searched", "; ".join(ranges)),
         ("Sampler", _sampler(stored.spec["sampler"])),
         ("Pruner", _pruner(stored.spec["pruner"])),
@@ -194,21 +259,65 @@ def _machine_facts(stored: Stored) -> list[tuple[str, str]]:
 
 def commands(stored: Stored, best: list[Best], prompt: str, seed: int) -> list[tuple[str, str]]:
     """What to type to get this again and to go on: pairs of a comment and a command."""
-    name, data = stored.study.study_name, stored.data
+    data = stored.data
     source = data["name"] if data["kind"] == "files" else data["kind"]
-    default = stored.url == DEFAULT_STORAGE
-    storage = "" if default else f" --storage {shlex.quote(stored.url)}"
-    study = f"--study {name}{storage}"
-    total = stored.study.user_attrs["n_trials"]
+    study = _study_options(stored)
+    total = stored.progress[1]
+    search = [
+        ("the search", f"squen-sweep run {study} --trials {total} --data {shlex.quote(source)}"),
+        ("this report", f"squen-sweep report {study}"),
+    ]
+    if not best:
+        return search
     run_dir = run_dir_of(stored, best[0].number)
     opening = f"--prompt {shlex.quote(prompt)} --seed {seed}"
     return [
-        ("the search", f"squen-sweep run {study} --trials {total} --data {shlex.quote(source)}"),
-        ("this report", f"squen-sweep report {study}"),
+        *search,
         ("the best configuration", f"squen-sweep export {study} -o best.toml"),
         ("its training", "squen-sweep train best.toml"),
         ("its story above", f"squen-sweep sample {shlex.quote(str(run_dir))} {opening}"),
     ]
+
+
+def confirm_command(stored: Stored) -> str:
+    """What to run for an answer that holds with other seeds."""
+    return f"squen-sweep verdict {_study_options(stored)}"
+
+
+def _study_options(stored: Stored) -> str:
+    default = stored.url == DEFAULT_STORAGE
+    storage = "" if default else f" --storage {shlex.quote(stored.url)}"
+    return f"--study {stored.study.study_name}{storage}"
+
+
+def provenance(stored: Stored) -> dict[str, str]:
+    """Whole hashes, versions and the study file as it was read: what to compare two results by."""
+    data, attributes = stored.data, stored.study.user_attrs
+    libraries = ("squen-sweep", "torch", "numpy", "optuna", "tiktoken", "plotly")
+    return {
+        "study file, SHA-256 of what it says": attributes["spec_digest"],
+        "text and tokenizer, fingerprint": data["fingerprint"],
+        "storage": stored.url,
+        "written on": f"{platform.platform()}, {platform.machine()}, {os.cpu_count()} CPU cores",
+        "versions": ", ".join(
+            [f"Python {platform.python_version()}"]
+            + [f"{library} {version(library)}" for library in libraries]
+        ),
+    }
+
+
+def study_file(stored: Stored) -> str:
+    """The study as TOML, as it was read for its device."""
+    return tomli_w.dumps(_without_none(stored.spec))
+
+
+def _without_none(value: Any) -> Any:
+    """TOML has no null: a key without a value is left out."""
+    if isinstance(value, dict):
+        return {key: _without_none(each) for key, each in value.items() if each is not None}
+    if isinstance(value, list):
+        return [_without_none(each) for each in value]
+    return value
 
 
 def run_dir_of(stored: Stored, trial_number: int) -> Path:

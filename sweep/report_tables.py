@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from sweep.report_parts import DASH, Stored, rows_of, shown
+from sweep.results import YARDSTICKS
 from sweep.terminal import duration, perplexity
 
 BEST_PER_ARM = 5  # rows of the table of best configurations
@@ -35,14 +36,14 @@ _COLUMNS = {  # column of `trials` -> heading
     "arm": "arm",
     "outcome": "outcome",
     "origin": "origin",
-    "perplexity": "perplexity",
-    "bits_per_byte": "bits per byte",
+    **{name: name.replace("_", " ") for name in YARDSTICKS},
     "n_params": "weights",
     "last_step": "last step",
     "elapsed_seconds": "training time",
     "reason": "reason",
 }
 _FORMATS = {
+    **dict.fromkeys(YARDSTICKS, lambda value: f"{value:.4g}"),
     "perplexity": perplexity,
     "bits_per_byte": lambda value: f"{value:.3f}",
     "n_params": lambda value: f"{value:,}",
@@ -55,6 +56,13 @@ def best_table(stored: Stored) -> Table:
     rows = stored.complete.groupby("arm").head(BEST_PER_ARM)
     before = ["number", "arm", "perplexity", "bits_per_byte"]
     return _table(stored, rows, [*before, *stored.parameters, "n_params", "origin"])
+
+
+def yardsticks_table(stored: Stored) -> Table:
+    """The best complete trial of each arm by every yardstick that was measured."""
+    best = stored.complete.drop_duplicates("arm")
+    measured = [name for name in YARDSTICKS if name in best and best[name].notna().any()]
+    return _table(stored, best, ["number", "arm", *measured])
 
 
 def all_table(stored: Stored) -> Table:

@@ -26,6 +26,18 @@ if TYPE_CHECKING:
     import pandas as pd
 
 OUTCOMES = ("complete", "pruned", "diverged", "oom", "timeout", "failed", "running", "waiting")
+YARDSTICKS = (  # fields of an Evaluation that judge a model whatever loss it was trained with
+    "perplexity",
+    "link_perplexity",
+    "story_perplexity",
+    "temperature_perplexity",
+    "bits_per_byte",
+    "accuracy",
+    "calibration_error",
+    "brier_score",
+    "entropy",
+    "mean_squared_logit",
+)
 UNFINISHED = ("running", "waiting")
 
 _OUTCOME_OF_STATE = {  # of trials without that attribute: unfinished ones, other people's studies
@@ -123,6 +135,13 @@ def arm_of(trial: FrozenTrial) -> str:
     return str(trial.user_attrs.get("arm", "all"))
 
 
+def outcome_of(trial: FrozenTrial) -> str:
+    """One of OUTCOMES: why a trial ended, or that it has not."""
+    if not trial.state.is_finished():  # the attribute is written a moment before the state
+        return _OUTCOME_OF_STATE[trial.state]
+    return str(trial.user_attrs.get("outcome", _OUTCOME_OF_STATE[trial.state]))
+
+
 def search_space(study: optuna.Study) -> dict[str, BaseDistribution]:
     """Every parameter that some trial has, in the order of the study file, and its distribution."""
     space: dict[str, BaseDistribution] = {}
@@ -213,7 +232,7 @@ def outcome_counts(trials: "pd.DataFrame", arms: list[str]) -> "pd.DataFrame":
 
 
 def _row(trial: FrozenTrial, space: dict[str, BaseDistribution]) -> dict[str, Any]:
-    outcome = _outcome(trial)
+    outcome = outcome_of(trial)
     perplexity = _measured(trial, outcome)
     params = {name: trial.params.get(name) for name in space}
     return params | {
@@ -233,12 +252,6 @@ def _row(trial: FrozenTrial, space: dict[str, BaseDistribution]) -> dict[str, An
 
 def _value_then_number(trial: FrozenTrial) -> tuple[float, int]:
     return trial.values[0], trial.number
-
-
-def _outcome(trial: FrozenTrial) -> str:
-    if not trial.state.is_finished():  # the attribute is written a moment before the state
-        return _OUTCOME_OF_STATE[trial.state]
-    return str(trial.user_attrs.get("outcome", _OUTCOME_OF_STATE[trial.state]))
 
 
 def _measured(trial: FrozenTrial, outcome: str) -> float:

@@ -1,5 +1,6 @@
 """A study in the terminal: its trials, counts, best per arm and notice. Reads only."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,8 +36,29 @@ def status(study: "optuna.Study", width: int) -> "list[RenderableType]":
     return parts
 
 
+def status_json(study: "optuna.Study") -> str:
+    """The same for programs: facts, counts, the best per arm and every trial."""
+    from sweep.results import UNFINISHED, best_by_arm, trials_table
+
+    trials = trials_table(study)
+    found = {
+        "study": study.study_name,
+        "device": study.user_attrs.get("device"),
+        "data": study.user_attrs.get("data"),
+        "finished": int((~trials["outcome"].isin(UNFINISHED)).sum()),
+        "total": study.user_attrs.get("n_trials"),
+        "outcomes": {name: int(count) for name, count in trials["outcome"].value_counts().items()},
+        "best": {
+            arm: {"trial": trial, "perplexity": value}
+            for arm, (trial, value) in best_by_arm(study).items()
+        },
+        "trials": json.loads(trials.to_json(orient="records")),  # NaN becomes null
+    }
+    return json.dumps(found, indent=1, ensure_ascii=False)
+
+
 def closing_lines(
-    summary: "Summary", folder: Path, storage: str, suffix: str, steps: int, report: Path | None
+    summary: "Summary", folder: Path, storage: str, suffix: str, steps: int, report: Path
 ) -> list[str]:
     """How a sweep ended, where everything is, and the next three commands.
 
@@ -46,7 +68,7 @@ def closing_lines(
         storage: As the user gave it.
         suffix: What the commands need to find that storage.
         steps: Of the final training that is suggested.
-        report: The report that was written; None without a complete trial.
+        report: The report that was written.
     """
     counted = ", ".join(f"{count} {outcome}" for outcome, count in summary.outcomes.items())
     ended = f"{summary.study} is complete"
@@ -57,7 +79,7 @@ def closing_lines(
         f"{ended}: {summary.finished}/{summary.total} trials ({counted}){took}",
         f"best: {terminal.best_line(summary.best)}" if summary.best else "no trial is complete",
         f"runs: {folder}, storage: {storage}",
-        f"report: {report}" if report else "report: not without a complete trial",
+        f"report: {report}",
         "next:",
         f"  squen-sweep export --study {summary.study}{suffix} -o best.toml",
         f"  squen-sweep train best.toml --steps {steps}",

@@ -45,6 +45,7 @@ class Teller:
             self.failures.append(f"trial {trial.number} {reason}")
         else:
             self.failures.clear()
+        self.listener.trial_ending(trial, outcome, value)
         complete = state == TrialState.COMPLETE
         self.study.tell(trial, value if complete else None, state=state)
         self.listener.trial_finished(trial.number, running.arm, outcome, value, reason)

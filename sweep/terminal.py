@@ -4,9 +4,12 @@ A table in a pipe is as wide as its rows need and has no colour: nothing wraps, 
 """
 
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from rich.console import Console, RenderableType
 
 SHORT_NAMES = {"learning_rate": "lr"}  # the one parameter whose field name everybody shortens
@@ -39,6 +42,23 @@ def show(*renderables: "RenderableType") -> None:
     with target.capture() as capture:
         target.print(*renderables, sep="\n")
     print("\n".join(line.rstrip() for line in capture.get().splitlines()), flush=True)
+
+
+@contextmanager
+def working(text: str) -> "Iterator[Callable[[str], None]]":
+    """A spinner on stderr while something takes seconds; yields what changes its text.
+
+    Where stderr is no terminal, nothing is shown.
+    """
+    from rich.console import Console
+
+    target = Console(stderr=True)
+    with target.status(f"{text} ...") as status:
+
+        def show(detail: str) -> None:
+            status.update(f"{text}: {detail} ...")
+
+        yield show
 
 
 def number(value: Any) -> str:

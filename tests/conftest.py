@@ -1,7 +1,9 @@
 """Fixtures that several test files share: real data, and a token cache of one's own."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
@@ -9,6 +11,9 @@ from hypothesis import settings
 # No test depends on the clock: a busy machine takes longer than hypothesis' 200 ms for one example.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 
 @pytest.fixture(scope="session")
@@ -62,3 +67,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="torch sees no CUDA device"))
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator["Browser"]:
+    """A headless Chromium; without one, CI fails and others skip."""
+    from browsers import chromium, open_browser
+
+    if chromium() is None:
+        say = pytest.fail if "CI" in os.environ else pytest.skip
+        say("no Chromium is installed; for the browser tests: apt-get install chromium")
+    with open_browser() as opened:
+        yield opened

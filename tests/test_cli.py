@@ -20,7 +20,7 @@ from sweep.cli import app, main
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = (
-    *("studies", "run", "status", "report", "dashboard"),
+    *("studies", "run", "status", "report", "plot", "dashboard"),
     *("export", "train", "sample", "doctor"),
 )
 SQUEN = [sys.executable, "-m", "sweep.cli"]
@@ -315,6 +315,45 @@ def test_report_goes_beside_the_run_directories(swept):
     assert Path("runs/tiny/report.html").read_text().startswith("<!doctype html>")
 
 
+def test_plot_writes_the_figure_of_the_report_as_html_or_json(swept, tmp_path):
+    for suffix, start in (("json", '{"data"'), ("html", "<!doctype html>")):
+        out = tmp_path / f"curves.{suffix}"
+        code, shown, err = swept("plot", "curves", "--study", "tiny", "-o", str(out))
+        assert (code, shown, err) == (0, f"written: {out}\n", "")
+        assert out.read_text().startswith(start)
+    drawn = json.loads((tmp_path / "curves.json").read_text())
+    assert {trace["name"] for trace in drawn["data"]} == {"cross_entropy", "squentropy"}
+
+
+def test_plot_list_names_every_figure(swept):
+    names = [
+        line.partition(":")[0] for line in swept("plot", "list", "--study", "tiny").out.split("\n")
+    ]
+    assert {"curves", "best-so-far", "slice-learning_rate", "frontier", "timeline"} <= set(names)
+
+
+def test_run_as_json_prints_nothing_but_objects(swept):
+    code, out, err = swept("run", "--study", "tiny.toml", "--trials", "2", "--json")
+    assert (code, err) == (0, "")
+    events = [json.loads(line) for line in out.splitlines()]
+    assert events[-1]["event"] == "summary"
+    assert events[-1]["outcomes"] == {"complete": 2}
+    assert events[-1]["report"] == "runs/tiny/report.html"
+
+
+def test_status_and_report_as_json_agree(swept):
+    status = json.loads(swept("status", "--study", "tiny", "--json").out)
+    report = json.loads(swept("report", "--study", "tiny", "--json").out)
+    assert status["finished"] == report["trials_finished"] == 2
+    assert status["best"][report["best"][0]["arm"]]["trial"] == report["best"][0]["number"]
+    assert [trial["number"] for trial in status["trials"]] == [0, 1]
+
+
+def test_the_shell_completion_names_the_commands():
+    script = CliRunner().invoke(app, ["--show-completion", "bash"])
+    assert "_SQUEN_SWEEP_COMPLETE" in script.output
+
+
 # --- interrupts and pipes --------------------------------------------------------------------
 
 
@@ -459,6 +498,16 @@ BAD_AFTER_A_RUN = {
     "unknown suffix": (("export", *TINY, "-o", "best.yaml"), "best.yaml must end in"),
     "export to nowhere": (("export", *TINY, "-o", "no/best.toml"), "no must be a directory"),
     "export to a folder": (("export", *TINY, "-o", "runs"), "runs must be a file"),
+    "unknown plot": (
+        ("plot", "curve", *TINY),
+        "must be one of curves, .*timeline, but got 'curve'",
+    ),
+    "plot as a text": (("plot", "curves", *TINY, "-o", "x.txt"), "x.txt must end in .html, .png"),
+    "plot to nowhere": (("plot", "curves", *TINY, "-o", "no/x.json"), "no must be a directory"),
+    "unknown tracker": (
+        ("run", "--study", "tiny.toml", "--track", "aim"),
+        "--track must be one of tensorboard, wandb, mlflow, but got 'aim'",
+    ),
     "report to nowhere": (("report", *TINY, "-o", "no/x.html"), "no must be a directory"),
     "no steps": (("train", "runs/tiny/0/config.json", "--steps", "0"), "--steps .* got 0"),
     "train without the GPU": (
@@ -514,16 +563,15 @@ def test_bad_input_is_one_line_and_changes_nothing(swept, case):
     assert_refused(swept, *BAD_AFTER_A_RUN[case], EXIT_CODES.get(case, 2))
 
 
-def test_a_study_without_a_finished_trial_is_neither_reported_nor_exported(home):
+def test_a_study_without_a_finished_trial_is_not_exported(home):
     from sweep.spec import load_study
     from sweep.storage import open_storage, open_study
 
     facts = {"fingerprint": "0123abcd", "name": "text"}
     spec = load_study("tiny.toml", "cpu")
     open_study(open_storage("new.db", create=True), spec, facts, "cpu")
-    for command in ("report", "export"):
-        message = "study 'tiny' must have a complete trial"
-        assert_refused(home, (command, *TINY, "--storage", "new.db"), message)
+    message = "study 'tiny' must have a complete trial"
+    assert_refused(home, ("export", *TINY, "--storage", "new.db"), message)
 
 
 def test_a_truncated_checkpoint_is_refused_in_one_line(swept, tmp_path):

@@ -3,9 +3,13 @@ import json
 from pathlib import Path
 
 import pytest
-from stored_studies import STUDY, StoredStudy
+from tiny_runs import write_stories
+from tiny_studies import run_tiny, tiny_study
+
+from sweep.spec import load_study
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+DROPOUT = "[search.dropout]\nlow = 0.0\nhigh = 0.3\n\n[search.n_layer]"
 
 
 def cells(notebook: Path) -> list[str]:
@@ -13,18 +17,38 @@ def cells(notebook: Path) -> list[str]:
     return ["".join(cell["source"]) for cell in stored if cell["cell_type"] == "code"]
 
 
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small study of the name that the notebooks read, really trained."""
+    folder = tmp_path_factory.mktemp("swept")
+    tiny_study(folder, write_stories(folder / "text"))
+    text = (folder / "tiny.toml").read_text()
+    text = text.replace('name = "tiny"', 'name = "tinystories"')
+    text = text.replace("[search.n_layer]", DROPOUT)
+    text = text.replace("n_layer = 1 }", "n_layer = 1, dropout = 0.1 }")
+    (folder / "study.toml").write_text(text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SQUEN_SWEEP_CACHE", str(folder / "cache"))
+        (folder / "runs").mkdir()
+        spec = load_study(str(folder / "study.toml"), "cpu")
+        run_tiny(spec, folder / "runs", trials=4, runs=folder / "runs")
+    (folder / "notebooks").mkdir()
+    return folder
+
+
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_runs_from_its_folder_on_a_stored_study(notebook, tmp_path, monkeypatch):
-    (tmp_path / "notebooks").mkdir()
-    (tmp_path / "runs").mkdir()
-    stored = StoredStudy(tmp_path / "runs", STUDY.replace('"tiny"', '"tinystories"'))
-    stored.add("cross_entropy", [90.0, 60.0])
-    stored.add("squentropy", [95.0], outcome="pruned")
-    monkeypatch.chdir(tmp_path / "notebooks")
+def test_a_notebook_runs_from_its_folder_on_a_study_that_was_trained(notebook, swept, monkeypatch):
+    monkeypatch.chdir(swept / "notebooks")
     names: dict[str, object] = {}
+    shown = []
     for cell in cells(notebook):
-        exec(compile(cell, notebook.name, "exec"), names)
-    assert len(names["trials"]) == 2
+        *statements, last = ast.parse(cell).body
+        exec(compile(ast.Module(statements, []), notebook.name, "exec"), names)
+        shown.append(eval(compile(ast.Expression(last.value), notebook.name, "eval"), names))
+    assert len(names["trials"]) == 4
+    figures = [each for each in shown if type(each).__name__ == "Figure"]
+    assert len(figures) >= 8
+    assert all(figure.data or figure.layout.annotations for figure in figures)
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)

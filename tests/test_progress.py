@@ -1,4 +1,6 @@
 import io
+import json
+import math
 import re
 from dataclasses import replace
 
@@ -7,8 +9,8 @@ import stored_studies
 from rich.console import Console
 
 from gpt.events import Evaluation
-from sweep.live import LiveProgress, make_listener
-from sweep.progress import Listener, PlainProgress, QuietProgress
+from sweep.live import LiveProgress, make_listener, sparkline
+from sweep.progress import Listener, PlainProgress, QuietProgress, Several
 
 SQUENTROPY = {"learning_rate": 0.00123, "n_layer": 4, "dropout": 0.1, "loss": "squentropy"}
 
@@ -157,3 +159,55 @@ def test_live_progress_leaves_no_running_trial_behind():
     with listener:
         listener.trial_started(3, "squentropy", SQUENTROPY, 600)
     assert "squentropy" not in drawn(listener)
+
+
+def test_sparkline_draws_what_is_done_by_the_logarithm():
+    assert sparkline((), 0.0, width=4) == "····"
+    assert sparkline((100.0, 10.0, 1.0), 0.75, width=4) == "█▅▁·"  # half a log is half a height
+    assert sparkline((50.0,), 0.1, width=8) == "▁·······"
+    assert sparkline((100.0, math.inf, 10.0), 1.0, width=3) == "██▁"
+
+
+def test_sparkline_spreads_few_and_thins_many_evaluations():
+    assert len(sparkline((9.0, 3.0), 1.0, width=6)) == 6
+    assert sparkline((9.0, 3.0), 1.0, width=4) == "██▁▁"
+    assert sparkline(tuple(float(i) for i in range(100, 0, -1)), 1.0, width=5)[-1] == "▁"
+
+
+def test_live_progress_draws_the_curve_of_a_running_trial_in_a_wide_terminal():
+    listener, _, _ = live()
+    listener.trial_started(3, "squentropy", SQUENTROPY, 600)
+    for step, perplexity in ((150, 90.0), (300, 45.0)):
+        listener.evaluation(3, evaluation(step, perplexity))
+    assert "████▁▁▁▁········" in drawn(listener)
+
+
+def test_live_progress_spins_until_the_first_counts():
+    listener, _, _ = live()
+    listener.message("tokenising my stories")
+    assert re.search(r"[⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏]", drawn(listener))
+    listener.counts(0, 40, {})
+    assert not re.search(r"[⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏]", drawn(listener))
+
+
+def test_json_progress_prints_one_object_per_event(capsys):
+    listener = make_listener(quiet=False, json_lines=True)
+    with listener:
+        listener.trial_started(3, "squentropy", SQUENTROPY, 600)
+        listener.evaluation(3, evaluation(150, math.inf))
+        listener.trial_finished(3, "squentropy", "pruned", 63.456, "above the median")
+        listener.counts(1, 40, {"squentropy": (3, 63.456)})
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [e["event"] for e in events] == [
+        "trial_started", "evaluation", "trial_finished", "counts"
+    ]  # fmt: skip
+    assert (events[1]["step"], events[1]["perplexity"]) == (150, None)
+    assert events[3]["best"] == {"squentropy": {"trial": 3, "perplexity": 63.456}}
+
+
+def test_several_listeners_are_told_the_same_in_their_order(capsys):
+    with Several(PlainProgress(), PlainProgress()) as listener:
+        listener.message("tokenising")
+        listener.counts(1, 40, {})
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == ["tokenising", "tokenising", *["1/40 trials finished"] * 2]

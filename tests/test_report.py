@@ -11,16 +11,17 @@ from tiny_runs import tiny_config, write_run, write_stories
 
 from gpt.errors import InputError
 from gpt.train import train_directory
-from sweep.report import Figure, figures, render, write_report
-from sweep.report_parts import best_of_arms, commands, facts, read
-from sweep.report_tables import all_table, best_table
+from sweep.figures import Figure, figures
+from sweep.report import _drawn, as_json, render, write_report
+from sweep.report_parts import best_of_arms, commands, facts, provenance, read
+from sweep.report_tables import all_table, best_table, yardsticks_table
 from sweep.storage import open_storage
 
 NO_ARMS = STUDY.replace('compare = "loss"', "").partition("[search.square_weight]")[0]
 FIGURES = [
     "curves", "best-so-far", "outcomes",
     "slice-learning_rate", "slice-n_layer", "slice-square_weight",
-    "importances",
+    "importances", "frontier", "cost-time", "cost-weights", "calibration", "timeline",
 ]  # fmt: skip
 
 
@@ -94,7 +95,8 @@ def test_report_is_one_file_of_less_than_six_megabytes(stored, tmp_path):
 def test_report_refers_to_nothing_outside_itself(html, page):
     for tag, attributes in page.elements:
         assert tag not in ("link", "iframe", "object", "embed", "base", "form")
-        assert not {"src", "href", "srcset", "action", "data", "background"} & set(attributes)
+        assert not {"src", "srcset", "action", "data", "background"} & set(attributes)
+        assert attributes.get("href", "#").startswith("#")
     outside_plotly = html.replace(max(re.findall(r"(?s)<script>.*?</script>", html), key=len), "")
     assert not re.search(r"url\(|@import|https?:|import\(|fetch\(", outside_plotly)
 
@@ -120,7 +122,8 @@ def test_report_shows_markup_of_a_study_file_as_text(page):
 
 def test_a_figure_cannot_end_its_script_element():
     drawn = go.Figure(go.Scatter(name="</script><b>", x=[1], y=[2]))
-    text = Figure("id", "title", "caption", drawn).json
+    figure = Figure("id", "title", "caption", lambda: drawn)
+    text = _drawn(figure, print)["json"]
     assert "<" not in text
     assert json.loads(text)["data"][0]["name"] == "</script><b>"
 
@@ -128,11 +131,12 @@ def test_a_figure_cannot_end_its_script_element():
 # The words
 
 
-def test_report_answers_with_the_best_of_each_arm_and_their_ratio(page):
+def test_report_answers_with_the_best_of_each_arm_and_their_ratio(page, stored):
     text = page.text
     assert "cross_entropy reached the lowest validation perplexity, 50.00." in text
     assert "squentropy reached 60.00, 1.200 times as much." in text
-    assert "one seed, not confirmed" in text
+    assert "Not confirmed yet. This is the best of a search with one seed." in text
+    assert f"squen-sweep verdict --study tiny --storage sqlite:///{stored.path}" in text
 
 
 def test_report_says_whether_the_search_is_finished(page, tmp_path):
@@ -215,7 +219,9 @@ def test_commands_repeat_the_study_on_the_same_text_and_storage(stored):
 
 
 def test_report_has_one_section_per_figure_with_its_data(page):
-    assert [a["id"] for tag, a in page.elements if tag == "figure"] == FIGURES
+    assert [a["id"] for tag, a in page.elements if tag == "figure"] == [
+        f"figure-{name}" for name in FIGURES
+    ]
     drawn = [json.loads(text) for attributes, text in page.scripts if attributes]
     assert [figure["layout"]["template"] is not None for figure in drawn] == [True] * len(FIGURES)
     assert len([tag for tag, _ in page.elements if tag == "figcaption"]) == len(FIGURES)
@@ -224,7 +230,7 @@ def test_report_has_one_section_per_figure_with_its_data(page):
 def test_every_figure_of_a_report_says_what_it_shows(stored):
     for figure in figures(read(stored.storage, stored.study)):
         assert figure.title
-        assert figure.caption.endswith(".")
+        assert figure.caption.endswith((".", "”."))
 
 
 def test_all_table_has_every_trial_and_marks_the_best_of_each_arm(stored):
@@ -266,10 +272,9 @@ def test_report_tells_the_same_prompt_from_the_best_checkpoint_of_each_arm(tmp_p
     stored = StoredStudy(tmp_path)
     stored.add("cross_entropy", [50.0], run_dir=str(run_dir))
     stored.add("squentropy", [60.0], run_dir=str(tmp_path / "gone"))
-    html = render(read(stored.storage, stored.study), prompt="Tom saw the")
+    html = render(read(stored.storage, stored.study), ["Tom saw the", "Lily"])
     stories = [" ".join(story.split()) for story in re.findall(r"(?s)<blockquote>(.*?)<", html)]
-    assert len(stories) == 1
-    assert stories[0].startswith("Tom saw the")
+    assert [story[:4] for story in stories] == ["Tom ", "Lily"]
     assert f"No story. There is no checkpoint in {tmp_path / 'gone'}." in Page(html).text
 
 
@@ -281,15 +286,41 @@ def test_report_says_why_a_damaged_checkpoint_tells_no_story(tmp_path):
     assert "must hold a whole checkpoint" in page_of(stored).text
 
 
+# For programs
+
+
+def test_report_as_json_holds_the_answer_and_every_trial(stored):
+    found = json.loads(as_json(read(stored.storage, stored.study)))
+    assert found["question"] == "Which loss is <b>better</b>?"
+    assert found["answer"]["confirm"].startswith("squen-sweep verdict --study tiny")
+    assert [best["arm"] for best in found["best"]] == ["cross_entropy", "squentropy"]
+    assert [trial["perplexity"] for trial in found["trials"]][:2] == [100.0, 120.0]
+    assert found["trials"][5]["perplexity"] is None
+    assert found["provenance"]["text and tokenizer, fingerprint"] == "0123456789abcdef" * 4
+
+
+def test_provenance_holds_whole_hashes_and_versions(stored):
+    found = provenance(read(stored.storage, stored.study))
+    assert found["study file, SHA-256 of what it says"] == stored.spec.digest
+    assert "optuna 5" in found["versions"]
+
+
 # What cannot work
 
 
-def test_report_without_a_complete_trial_says_what_to_run_and_writes_nothing(tmp_path):
+def test_report_without_a_complete_trial_says_so_and_what_to_run(tmp_path):
     stored = StoredStudy(tmp_path)
     stored.add("cross_entropy", [90.0], outcome="pruned")
-    with pytest.raises(InputError, match="must have a complete trial, but it has none; run: squen"):
-        write_report(stored.storage, stored.study, tmp_path / "out" / "report.html")
-    assert not (tmp_path / "out").exists()
+    page = page_of(stored)
+    assert "Of cross_entropy no trial is complete yet. Of squentropy no trial" in page.text
+    assert "squen-sweep run --study tiny" in page.text
+    assert "No trial is complete yet, so none tells a story." in page.text
+
+
+def test_report_of_a_study_without_a_trial_is_whole(tmp_path):
+    page = page_of(StoredStudy(tmp_path))
+    assert "The search is not finished: 0 of 40 trials." in page.text
+    assert next(a["id"] for tag, a in page.elements if tag == "figure") == "figure-curves"
 
 
 def test_report_refuses_a_study_of_another_program_and_writes_nothing(tmp_path):
@@ -321,3 +352,13 @@ def test_report_reads_only(stored, tmp_path):
     before = stored.path.read_bytes()
     write_report(stored.storage, stored.study, tmp_path / "report.html")
     assert stored.path.read_bytes() == before
+
+
+def test_yardsticks_table_has_the_best_of_each_arm_by_all_that_was_measured(stored):
+    table = yardsticks_table(read(stored.storage, stored.study))
+    assert [row[0].text for row in table.rows] == ["2", "3"]
+    shown = dict(zip(table.columns, (cell.text for cell in table.rows[0]), strict=True))
+    assert shown["perplexity"] == "50.00"
+    assert shown["accuracy"] == "0.4"
+    assert shown["brier score"] == "0.7"
+    assert "temperature perplexity" not in table.columns  # of no trial

@@ -1,8 +1,4 @@
-"""Tables in, plotly figures out; saving and showing are the caller's. Knows no storage, no files.
-
-Each plot is drawn from a table that is tested by value: curves_data, slice_data, or a table of
-sweep.results or sweep.importances. Add a plot by adding such a pair; sweep/report.py shows it.
-"""
+"""Plots of trials: their curves, their progress, one parameter, what mattered, how they ended."""
 
 import math
 from collections.abc import Sequence
@@ -10,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
-from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.distributions import BaseDistribution, IntDistribution
 
 from sweep.importances import MIN_TRIALS
 from sweep.plot_style import (
@@ -25,6 +21,7 @@ from sweep.plot_style import (
     plain,
     view,
 )
+from sweep.plots.parts import labelled, offsets, parameter_axis, rows, whole
 from sweep.results import UNFINISHED, best_so_far
 
 
@@ -76,19 +73,24 @@ def plot_curves(
 
 def _lines(data: pd.DataFrame, arm: str, **line: Any) -> go.Scatter:
     """All lines of one kind as one trace, with a gap after each trial: 40 traces would be slow."""
-    points: list[tuple[Any, Any, str]] = []
+    points: list[tuple[Any, Any, Any]] = []
     for _, trial in data.groupby("number"):
-        points += [(row["tokens"], row["perplexity"], _at_step(row)) for row in _rows(trial)]
-        points.append((None, None, ""))
+        points += [(row["tokens"], _short(row["perplexity"]), row["number"]) for row in rows(trial)]
+        points.append((None, None, None))
     return go.Scatter(
         x=[tokens for tokens, _, _ in points],
         y=[perplexity for _, perplexity, _ in points],
-        text=[text for _, _, text in points],
+        text=[number for _, _, number in points],
         mode="lines",
         line=line,
         showlegend=False,
-        **_of_arm(arm),
+        **labelled(arm, "trial %{text}, %{x:,} tokens<br>perplexity %{y:,.2f}"),
     )
+
+
+def _short(perplexity: float) -> float:
+    """Six digits: a study of 1,000 trials has 100,000 of these in its report."""
+    return float(f"{perplexity:.6g}")
 
 
 def _crosses(of_arm: pd.DataFrame, arm: str, colour: str, shown: View) -> go.Scatter:
@@ -97,11 +99,11 @@ def _crosses(of_arm: pd.DataFrame, arm: str, colour: str, shown: View) -> go.Sca
     return go.Scatter(
         x=plain(diverged["tokens"]),
         y=plain(shown.clip(diverged["perplexity"])),
-        text=[f"{_at_step(row)}<br>then diverged" for row in _rows(diverged)],
+        text=[f"{_at_step(row)}<br>then diverged" for row in rows(diverged)],
         mode="markers",
         marker={"symbol": "x", "color": colour, "size": 10},
         showlegend=False,
-        **_of_arm(arm),
+        **labelled(arm),
     )
 
 
@@ -119,22 +121,24 @@ def plot_best_so_far(
         figure.add_trace(_steps(of_arm, arm, colour, arm_symbols(arms)[arm]))
     add_floor(figure, floor, [1, data["nth"].max()], shown)
     most = int(data["nth"].max())
-    figure.update_xaxes(title_text="trials of the arm", range=[0.5, most + 0.5], **_whole(most))
+    figure.update_xaxes(title_text="trials of the arm", range=[0.5, most + 0.5], **whole(most))
     return finish(figure, shown)
 
 
 def _steps(of_arm: pd.DataFrame, arm: str, colour: str, symbol: str) -> go.Scatter:
     """A line that steps down, with a marker at every improvement."""
     improved = of_arm["perplexity"].diff().fillna(-1) < 0
+    ends = improved | (of_arm["nth"] == of_arm["nth"].max())  # in between, the line is level
+    of_arm, improved = of_arm[ends], improved[ends]
     return go.Scatter(
         x=plain(of_arm["nth"]),
         y=plain(of_arm["perplexity"]),
-        text=[_label(row, "best so far") for row in _rows(of_arm)],
+        text=[_label(row, "best so far") for row in rows(of_arm)],
         mode="lines+markers",
         line={"color": colour, "width": 2.5, "shape": "hv"},
         marker={"symbol": symbol, "opacity": 1, "line": {"width": 0}},
         marker_size=[9 * new for new in improved],
-        **_of_arm(arm),
+        **labelled(arm),
     )
 
 
@@ -161,7 +165,7 @@ def plot_slice(
     """Perplexity against one parameter; `distribution` says whether its axis is logarithmic.
 
     Small and faint: ended early, so measured after fewer steps. Cross: no perplexity. Triangle:
-    above the frame. Ring: baseline.
+    above the frame. Ring: baseline. Dotted: the value that the original study recommends.
     """
     data = slice_data(trials, parameter)
     if data.empty:
@@ -169,15 +173,16 @@ def plot_slice(
     shown = view(data["perplexity"])
     data["x"] = data["value"]
     if isinstance(distribution, IntDistribution) and not distribution.log:
-        data["x"] = data["value"].astype("float64") + data["arm"].map(_offsets(arms))
+        data["x"] = data["value"].astype("float64") + data["arm"].map(offsets(arms))
     data["y"] = shown.clip(data["perplexity"])
-    data["text"] = [_label(row, row["outcome"], parameter) for row in _rows(data)]
+    data["text"] = [_label(row, row["outcome"], parameter) for row in rows(data)]
     figure = go.Figure()
     for arm, colour in arm_colours(arms).items():
         of_arm, symbol = data[data["arm"] == arm], arm_symbols(arms)[arm]
         figure.add_traces(_points(of_arm, arm, colour, symbol, shown))
     figure.add_trace(_rings(data[data["baseline"].notna()]))
-    figure.update_xaxes(_parameter_axis(parameter, distribution))
+    figure.add_trace(_original(data, shown))
+    figure.update_xaxes(parameter_axis(parameter, distribution))
     return finish(figure, shown)
 
 
@@ -194,9 +199,9 @@ def _points(
         (data[above], {"symbol": "triangle-up", **strong}),
         (data[missing], {"symbol": "x", **strong}),
     ]
-    traces = [_scatter(rows, {"color": colour, **marker}) for rows, marker in kinds]
+    traces = [_scatter(part, {"color": colour, **marker}) for part, marker in kinds]
     return [
-        trace.update(**_of_arm(arm), showlegend=position == 0)
+        trace.update(**labelled(arm), showlegend=position == 0)
         for position, trace in enumerate(traces)
     ]
 
@@ -206,37 +211,23 @@ def _rings(baselines: pd.DataFrame) -> go.Scatter:
     return _scatter(baselines, marker).update(name="baseline", hoverinfo="skip")
 
 
+def _original(data: pd.DataFrame, shown: View) -> go.Scatter:
+    """An upright line at the parameter's value in the baseline that is named "original"."""
+    values = data.loc[data["baseline"] == "original", "value"].drop_duplicates().head(1)
+    return go.Scatter(
+        x=[end for value in plain(values) for end in (value, value)],
+        y=[end for _ in values for end in (shown.low, shown.high)],
+        mode="lines",
+        line={"color": GREY, "width": 1.5, "dash": "dot"},
+        name="original study",
+        showlegend=not values.empty,
+        hovertemplate="the original study: %{x}<extra></extra>",
+    )
+
+
 def _scatter(data: pd.DataFrame, marker: dict[str, Any]) -> go.Scatter:
     x, y, text = plain(data["x"]), plain(data["y"]), plain(data["text"])
     return go.Scatter(x=x, y=y, text=text, mode="markers", marker=marker)
-
-
-def _parameter_axis(parameter: str, distribution: BaseDistribution) -> dict[str, Any]:
-    """An axis over all that was searched, whether trials came there or not."""
-    axis: dict[str, Any] = {"title_text": parameter}
-    if isinstance(distribution, CategoricalDistribution):
-        return axis | {"type": "category"}
-    ends: Any = distribution  # float and int distributions alike
-    if ends.log:
-        low, high = math.log10(ends.low), math.log10(ends.high)
-        tiny = ends.low < 1e-3  # 6e-5 rather than 0.00006
-        axis |= {"type": "log", "tickformat": "~e" if tiny else ",~g"}
-    else:
-        low, high = ends.low, ends.high
-    if isinstance(distribution, IntDistribution) and not ends.log:
-        return axis | {"range": [low - 0.5, high + 0.5]} | _whole(high - low)
-    margin = 0.04 * (high - low)
-    return axis | {"range": [low - margin, high + margin]}
-
-
-def _whole(extent: float) -> dict[str, Any]:
-    """Ticks at whole numbers: plotly would label halves as well, rounded."""
-    return {"tickformat": "d", "dtick": 1 if extent <= 12 else None}
-
-
-def _offsets(arms: Sequence[str]) -> dict[str, float]:
-    """A small shift to the side per arm, so that equal integers do not hide each other."""
-    return {arm: 0.16 * (i - (len(arms) - 1) / 2) for i, arm in enumerate(arms)}
 
 
 def plot_importances(importances: pd.DataFrame, arms: Sequence[str]) -> go.Figure:
@@ -256,7 +247,7 @@ def plot_outcomes(counts: pd.DataFrame, arms: Sequence[str]) -> go.Figure:
     figure = _bars(counts.T, arms, arm_colours(arms), "%{x}")
     most = int(counts.to_numpy().max())
     ends = [0, 1.15 * most]  # leaves room for the label of the longest
-    return figure.update_xaxes(title_text="trials", range=ends, **_whole(most))
+    return figure.update_xaxes(title_text="trials", range=ends, **whole(most))
 
 
 def _bars(
@@ -267,18 +258,9 @@ def _bars(
     for arm in arms:
         bar = go.Bar(y=list(table.index), x=plain(table[arm]), orientation="h")
         bar.update(marker_color=colours[arm], texttemplate=text, textposition="outside")
-        figure.add_trace(bar.update(cliponaxis=False, text=plain(table.index), **_of_arm(arm)))
+        figure.add_trace(bar.update(cliponaxis=False, text=plain(table.index), **labelled(arm)))
     figure.update_yaxes(autorange="reversed")
     return finish(figure, height=110 + len(table) * (16 + 20 * len(arms)))  # pixels
-
-
-def _of_arm(arm: str) -> dict[str, Any]:
-    hover = f"<b>{arm}</b><br>%{{text}}<extra></extra>"
-    return {"name": arm, "legendgroup": arm, "hovertemplate": hover}
-
-
-def _rows(data: pd.DataFrame) -> list[dict[Any, Any]]:
-    return data.to_dict("records")
 
 
 def _at_step(row: dict[Any, Any]) -> str:

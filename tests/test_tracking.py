@@ -1,0 +1,146 @@
+"""Each tracker with its real library, offline, read back by that library."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from stored_studies import StoredStudy, evaluation
+
+from gpt.errors import InputError
+from sweep.progress import Listener
+from sweep.tracking import TRACKERS, make_trackers, metrics_of
+
+PARAMS = {"learning_rate": 1e-3, "n_layer": 2, "loss": "squentropy"}
+
+
+def play(tracker: Listener, stored: StoredStudy) -> None:
+    """Two trials at a time; the second is interrupted and continued by another call."""
+    with tracker:
+        tracker.opened(stored.study, stored.storage)
+        tracker.trial_started(0, "squentropy", PARAMS, 200)
+        tracker.trial_started(1, "cross_entropy", PARAMS | {"loss": "cross_entropy"}, 200)
+        tracker.evaluation(0, evaluation(100, 90.0))
+        tracker.evaluation(1, evaluation(100, 95.0))
+        tracker.evaluation(0, evaluation(200, 60.0))
+        tracker.trial_finished(0, "squentropy", "complete", 60.0, None)
+
+
+def play_on(tracker: Listener, stored: StoredStudy) -> None:
+    with tracker:
+        tracker.opened(stored.study, stored.storage)
+        tracker.trial_started(1, "cross_entropy", PARAMS | {"loss": "cross_entropy"}, 200)
+        tracker.evaluation(1, evaluation(200, 80.0))
+        tracker.trial_finished(1, "cross_entropy", "pruned", 80.0, "above the median")
+
+
+def wandb_records(path: Path) -> list[Any]:
+    """What a .wandb file holds: LevelDB's log format, with Protocol Buffers of wandb's own."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    data, place, parts, records = path.read_bytes(), 7, b"", []  # after the file's header
+    while place + 7 <= len(data):
+        if place % 32768 > 32768 - 7:  # a block's rest that no header fits into
+            place += 32768 - place % 32768
+            continue
+        length, kind = int.from_bytes(data[place + 4 : place + 6], "little"), data[place + 6]
+        parts += data[place + 7 : place + 7 + length]
+        place += 7 + length
+        if kind in (1, 4):  # whole, or the last part
+            records.append(Record.FromString(parts))
+            parts = b""
+    return records
+
+
+def written_records(path: Path) -> list[Any]:
+    """All records of a run that has finished: wandb's own process may still be writing them."""
+    until = time.monotonic() + 20
+    while not any(record.HasField("exit") for record in wandb_records(path)):
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    return wandb_records(path)
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> StoredStudy:
+    (tmp_path / "study").mkdir()
+    return StoredStudy(tmp_path / "study")
+
+
+def tracked(name: str, stored: StoredStudy, runs: Path) -> None:
+    for part in (play, play_on):
+        (tracker,) = make_trackers([name], "tiny", runs)
+        part(tracker, stored)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_tensorboard_reads_back_every_evaluation(stored, tmp_path):
+    tracked("tensorboard", stored, tmp_path)
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    curves = {}
+    for folder in sorted((tmp_path / "tiny" / "tensorboard").iterdir()):
+        read = EventAccumulator(str(folder)).Reload()
+        curves[folder.name] = [(p.step, round(p.value)) for p in read.Scalars("perplexity")]
+    assert curves == {
+        "0000-squentropy": [(100, 90), (200, 60)],
+        "0001-cross_entropy": [(100, 95), (200, 80)],
+    }
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_mlflow_holds_one_run_per_trial_in_a_sqlite_file(stored, tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    tracked("mlflow", stored, tmp_path)
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("tiny").experiment_id
+    runs = {run.data.tags["trial"]: run for run in client.search_runs([experiment])}
+    assert set(runs) == {"0", "1"}
+    assert runs["0"].data.params["n_layer"] == "2"
+    assert runs["1"].data.tags["outcome"] == "pruned"
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+    history = client.get_metric_history(runs["1"].info.run_id, "perplexity")
+    assert [(metric.step, round(metric.value)) for metric in history] == [(100, 95), (200, 80)]
+
+
+def test_wandb_writes_a_run_per_trial_offline(stored, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    tracked("wandb", stored, tmp_path)
+    found: dict[str, list[int]] = {}
+    for path in sorted((tmp_path / "tiny" / "wandb").glob("offline-run-*/*.wandb")):
+        records = written_records(path)
+        name = next(record.run.display_name for record in records if record.HasField("run"))
+        for record in records:
+            items = {item.key or item.nested_key[0]: item for item in record.history.item}
+            if "perplexity" in items:
+                found.setdefault(name, []).append(int(items["_step"].value_json))
+    assert found == {"trial 0": [100, 200], "trial 1": [100, 200]}
+
+
+def test_metrics_are_the_fields_of_an_evaluation_without_its_step():
+    metrics = metrics_of(evaluation(100, 90.0))
+    assert metrics["perplexity"] == 90.0
+    assert metrics["tokens"] == 1000.0
+    assert "step" not in metrics
+
+
+def test_an_unknown_tracker_is_refused_with_those_there_are(tmp_path):
+    with pytest.raises(InputError, match="one of tensorboard, wandb, mlflow, but got 'aim'"):
+        make_trackers(["aim"], "tiny", tmp_path)
+
+
+def test_a_tracker_that_is_not_installed_says_how_to_get_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("sweep.tracking.find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"needs wandb.*pip install 'squen-sweep\[wandb\]'"):
+        make_trackers(["wandb"], "tiny", tmp_path)
+
+
+def test_trackers_are_imported_only_when_asked_for():
+    code = "import sys, sweep.tracking; print({'wandb', 'mlflow', 'tensorboard'} & {*sys.modules})"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == "set()\n"
+    assert set(TRACKERS) == {"wandb", "mlflow", "tensorboard"}
