@@ -14,6 +14,7 @@ import torch
 
 from gpt.calibration import reliability
 from gpt.data import ValidationSet
+from gpt.disk import write_text
 from gpt.evaluate import Scores
 
 STORIES = "stories.json"
@@ -36,6 +37,4 @@ def write_story_scores(run_dir: Path, scores: Scores, data: ValidationSet) -> No
     stories["bytes"] = data.story_bytes.tolist()
     bins = [asdict(b) for b in reliability(scores.confidence, scores.correct)]
     for name, content in ((STORIES, stories), (CALIBRATION, bins)):
-        temporary = run_dir / f"{name}.partial"
-        temporary.write_text(json.dumps(content))
-        temporary.replace(run_dir / name)
+        write_text(run_dir / name, json.dumps(content))
