@@ -20,7 +20,7 @@ from sweep.cli import app, main
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = (
-    *("studies", "run", "status", "report", "plot", "dashboard"),
+    *("studies", "run", "status", "report", "plot", "dashboard", "verdict", "prune"),
     *("export", "train", "sample", "doctor"),
 )
 SQUEN = [sys.executable, "-m", "sweep.cli"]
