@@ -153,8 +153,9 @@ def _comparisons(
     margin = math.log1p(question.spec.verdict.margin)
     nats = {arm: by_seed(runs, trial, seeds, "cross_entropy") for arm, trial in chosen.items()}
     differences = [paired_difference(nats[arm], nats[reference], margin) for arm in others]
+    judging = runs[runs["of_trial"].isin(chosen.values()) & runs["seed"].isin(seeds)]
     readings = [
-        _readings(runs, chosen, reference, others, seeds, stick, margin) for stick in _used(runs)
+        _readings(runs, chosen, reference, others, seeds, stick, margin) for stick in _used(judging)
     ]
     corrected = holm([difference.p for difference in differences])
     return [
@@ -180,12 +181,9 @@ def _comparisons(
 
 
 def _used(runs: pd.DataFrame) -> list[Yardstick]:
-    """The yardsticks beside the primary one that every run was measured by."""
-    return [
-        stick
-        for stick in YARDSTICKS[1:]
-        if stick.column in runs and runs[stick.column].notna().all()
-    ]
+    """The yardsticks beside the primary one that every one of these runs was measured by."""
+    known = [stick for stick in YARDSTICKS[1:] if stick.column in runs]
+    return [stick for stick in known if runs[stick.column].notna().all()]
 
 
 def _readings(
