@@ -4,6 +4,6 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 data=$1 out=$2
 cd "$out"
-squen-sweep run --study "$here/three_losses.toml" --trials 30 --data "$data"
+squen-sweep run --study "$here/three_losses.toml" --trials 24 --data "$data"
 squen-sweep verdict --study three_losses --json > "$here/three_losses.json"
 squen-sweep prune --study three_losses --what-if
