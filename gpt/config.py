@@ -72,6 +72,7 @@ class TrainConfig(GPTConfig):
     max_steps: int = Field(default=600, ge=1)  # optimiser steps
     eval_interval: int = Field(default=50, ge=1)  # steps; one grid, so that pruners can compare
     eval_tokens: int = Field(default=8192, ge=1)  # validation targets, rounded up to whole stories
+    eval_skip_tokens: int = Field(default=0, ge=0)  # targets of stories passed over, likewise
 
     seed: int = Field(default=1337, ge=0, lt=2**63)  # weights, dropout and the order of the data
     device: Device = "cpu"

@@ -83,15 +83,35 @@ class TokenData:
                 f"choose a smaller block_size or give more text."
             )
 
-    def validation(self, block_size: int, eval_tokens: int) -> ValidationSet:
-        """The first validation stories, whole, until they give at least eval_tokens targets."""
+    def validation(self, block_size: int, eval_tokens: int, skip_tokens: int = 0) -> ValidationSet:
+        """The first validation stories, whole, until they give at least eval_tokens targets.
+
+        Args:
+            block_size: T.
+            eval_tokens: Fewer only where the text ends.
+            skip_tokens: Begin after the stories that eval_tokens=skip_tokens gives; 0: with the
+                first.
+
+        Raises:
+            InputError: nothing is left after those.
+        """
         tokens = np.memmap(self.folder / "val.bin", dtype=np.uint16, mode="r")
         ends = np.flatnonzero(tokens == self.meta.vocab_size - 1) + 1  # one past each story
-        count = min(int(np.searchsorted(ends, eval_tokens)) + 1, len(ends))
-        story_bytes = torch.from_numpy(np.load(self.folder / "val_bytes.npy")[:count])
+        first = int(np.searchsorted(ends, skip_tokens)) + 1 if skip_tokens else 0
+        if first >= len(ends):
+            raise InputError(
+                f"the validation text of {self.meta.name} must hold stories after the first "
+                f"{skip_tokens} tokens, but it has {ends[-1]} tokens; give more text, or evaluate "
+                f"on fewer (eval_tokens)."
+            )
+        begin = int(ends[first - 1]) if first else 0  # the place of the first token
+        last = min(int(np.searchsorted(ends, begin + eval_tokens)) + 1, len(ends))
+        stories = slice(first, last)
+        story_bytes = torch.from_numpy(np.load(self.folder / "val_bytes.npy")[stories])
+        ends = ends[stories] - begin
         nats = self.folder / "val_nats.npy"
-        floor = float(np.load(nats)[:count].sum() / ends[count - 1]) if nats.exists() else None
-        idx, targets, story = _rows(tokens, ends[:count], block_size)
+        floor = float(np.load(nats)[stories].sum() / ends[-1]) if nats.exists() else None
+        idx, targets, story = _rows(tokens[begin:], ends, block_size)
         return ValidationSet(idx, targets, story, story_bytes, floor)
 
 

@@ -74,7 +74,9 @@ class Run:
         self.model = GPT(config).to(self.device)
         self.optimizer = make_optimizer(self.model, config)
         self.batches = Batches(data.train, config.block_size, config.batch_size, config.seed)
-        self.validation = data.validation(config.block_size, config.eval_tokens)
+        self.validation = data.validation(
+            config.block_size, config.eval_tokens, config.eval_skip_tokens
+        )
         self.counters = Counters()
         self.scores: Scores | None = None  # of the last evaluation
         self.hidden = torch.compile(self.model) if config.compile else self.model

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import typer
 
 from gpt.errors import InputError
-from sweep.commands import looking, mending, searching, training
+from sweep.commands import judging, looking, mending, searching, training
 from sweep.commands.options import DEFAULT_STORAGE
 
 USAGE_ERROR: Any = typer.BadParameter.__base__  # typer exports only this subclass of it
@@ -26,7 +26,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for group in (searching, looking, training, mending):
+for group in (searching, judging, looking, training, mending):
     app.add_typer(group.app)
 
 

@@ -27,7 +27,7 @@ from sweep import results
 from sweep.executors import Slot, TrialProcess, cuda_devices, plan_slots, resolve_device
 from sweep.lock import check_runs, claim_runs, only_driver
 from sweep.progress import Listener
-from sweep.pruning import should_prune
+from sweep.pruning import SHADOW, is_shadow, should_prune
 from sweep.running import Running, configure, with_half_the_micro_batch, write_config
 from sweep.sampling import next_arm, next_params
 from sweep.signals import noted
@@ -336,8 +336,15 @@ class Driver:
         if evaluation.step < running.config.max_steps and should_prune(
             self.study, self.spec, number
         ):
-            running.pruned = True
-            running.stop()
+            self._stop_or_watch(running, evaluation.step)
+
+    def _stop_or_watch(self, running: Running, step: int) -> None:
+        """Stop a hopeless trial, or let it run on as a shadow."""
+        if is_shadow(self.spec, running.trial.number):
+            running.trial.set_user_attr(SHADOW, step)
+            return
+        running.pruned = True
+        running.stop()
 
     # --- telling -----------------------------------------------------------------------------
 

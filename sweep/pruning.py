@@ -1,9 +1,11 @@
 """Which running trials are hopeless. Add a pruner by adding a kind here and to PrunerSpec.
 
 A trial is compared with trials of its own arm only: across arms, a loss that starts slower would
-die early.
+die early. A seeded few of the hopeless ones run on as "shadows": how many of them end among the
+best of their arm says how often the pruner is wrong.
 """
 
+import numpy as np
 import optuna
 from optuna.pruners import MedianPruner
 from optuna.trial import FrozenTrial, TrialState
@@ -11,11 +13,14 @@ from optuna.trial import FrozenTrial, TrialState
 from sweep.arms import arm_trials, arm_view
 from sweep.spec import StudySpec
 
+SHADOW = "shadow"  # attribute: the step at which the trial would have been stopped
+
 
 def should_prune(study: optuna.Study, spec: StudySpec, number: int) -> bool:
     """Whether a trial's best perplexity is above the median of its arm at this step.
 
-    As Optuna's MedianPruner: the median is over the arm's complete trials.
+    As Optuna's MedianPruner: the median is over the arm's complete trials. Shadows do not enter,
+    or watching the pruner would make it milder.
 
     Args:
         study: The stored study.
@@ -29,18 +34,26 @@ def should_prune(study: optuna.Study, spec: StudySpec, number: int) -> bool:
     complete = [
         other
         for other in arm_trials(study, trial.user_attrs["arm"])
-        if other.state == TrialState.COMPLETE
+        if other.state == TrialState.COMPLETE and SHADOW not in other.user_attrs
     ]
     pruner = MedianPruner(spec.pruner.startup_trials, n_warmup_steps=warmup_steps)
     return pruner.prune(arm_view(complete, spec.compare), trial)
+
+
+def is_shadow(spec: StudySpec, number: int) -> bool:
+    """Whether this trial runs on although it should be stopped; the same on every call."""
+    rng = np.random.default_rng([spec.sampler.seed, number])
+    return bool(rng.random() < spec.pruner.shadow_fraction)
 
 
 def _may_stop(trial: FrozenTrial, spec: StudySpec, warmup_steps: int) -> bool:
     """Whether stopping is worth a look.
 
     Baselines always train to their end: the report compares the best trial with their final
-    perplexity. At the last step there is nothing left to save.
+    perplexity. A shadow has been through this. At the last step there is nothing left to save.
     """
     if spec.pruner.kind == "none" or trial.user_attrs["origin"].startswith("baseline:"):
+        return False
+    if SHADOW in trial.user_attrs:
         return False
     return trial.last_step is not None and warmup_steps <= trial.last_step < spec.max_steps

@@ -34,6 +34,8 @@ from sweep.report_parts import (
 from sweep.report_tables import all_table, best_table, yardsticks_table
 from sweep.story_samples import PROMPTS, SEED, tell
 from sweep.terminal import perplexity
+from sweep.verdict.record import kept
+from sweep.verdict.section import Section, make_section
 
 TEMPLATE = "report.html.jinja"
 
@@ -82,7 +84,7 @@ def render(
 ) -> str:
     """The page."""
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader([Path(__file__).parent, Path(__file__).parent / "verdict"]),
         autoescape=True,  # a study's description is anybody's text
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -97,6 +99,7 @@ def render(
         best=best,
         answer=answer(stored),
         colours=arm_colours(stored.arms),
+        verdict=_verdict(stored),
         facts=facts(stored),
         figures=[_drawn(figure, show) for figure in figures(stored)],
         best_table=best_table(stored),
@@ -111,6 +114,12 @@ def render(
         commands=commands(stored, best, prompts[0], SEED),
         plotly_js=get_plotlyjs(),
     )
+
+
+def _verdict(stored: Stored) -> Section | None:
+    """The section on what was confirmed; None before `squen-sweep verdict`."""
+    record = kept(stored.study)
+    return make_section(record, stored.trials) if record else None
 
 
 def as_json(stored: Stored) -> str:

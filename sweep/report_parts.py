@@ -92,6 +92,8 @@ class Answer:
 
 def answer(stored: Stored) -> Answer:
     """The verdict if there is one, else what the search alone says."""
+    if verdict := stored.study.user_attrs.get("verdict"):  # as sweep.verdict.record keeps it
+        return Answer(verdict["answer"])
     return Answer(_found(stored), CAVEAT, confirm_command(stored))
 
 

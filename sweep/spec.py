@@ -9,7 +9,7 @@ A study file is TOML:
     [search.<param>]               low, high, log, step, or choices; when = { loss = "squentropy" }
                                    or a list of them; nothing: the range of a loss's option
     [[baselines]]                  settings that run first in each arm
-    [sampler] [pruner]             see SamplerSpec and PrunerSpec
+    [sampler] [pruner] [verdict]   see SamplerSpec, PrunerSpec and VerdictSpec
     [budget.cpu] [budget.cuda]     any of these tables again, laid over them on that device
 """
 
@@ -48,6 +48,17 @@ class PrunerSpec(Spec):
     kind: Literal["median", "none"] = "median"
     warmup_fraction: float = Field(default=0.3, ge=0.0, le=1.0)  # of max_steps: none is stopped yet
     startup_trials: int = Field(default=4, ge=1)  # complete ones of the arm before any is stopped
+    # Share of the trials to be stopped that run on, to see how often the pruner is wrong.
+    shadow_fraction: float = Field(default=0.1, ge=0.0, le=1.0)
+
+
+class VerdictSpec(Spec):
+    """What `squen-sweep verdict` runs and asks; fixed before the results are known."""
+
+    margin: float = Field(default=0.01, gt=0.0, lt=1.0)  # of perplexity: less does not matter
+    top: int = Field(default=3, ge=1)  # configurations of each arm that are screened
+    screening_seeds: int = Field(default=3, ge=1)  # of each, to choose one
+    seeds: int = Field(default=5, ge=2, le=900)  # of the chosen one, to judge it
 
 
 class Baseline(Spec):
@@ -76,6 +87,7 @@ class StudySpec(Spec):
     baselines: list[Baseline] = Field(default_factory=list)
     sampler: SamplerSpec = SamplerSpec()
     pruner: PrunerSpec = PrunerSpec()
+    verdict: VerdictSpec = VerdictSpec()
 
     @field_validator("name")
     @classmethod
@@ -208,10 +220,13 @@ class StudySpec(Spec):
     def digest(self) -> str:
         """SHA-256, in hex, of all that changes results: not of names, words, or the text's source.
 
+        The margin of the verdict is part of it: moved after a look, it could make any answer.
+
         The text itself is pinned by its fingerprint, in the study's storage.
         """
         words: dict[str, Any] = {"name": True, "description": True, "question": True}
-        content = self.model_dump(mode="json", exclude=words | {"data": {"source", "fingerprint"}})
+        parts = {"data": {"source", "fingerprint"}, "verdict": {"top", "screening_seeds", "seeds"}}
+        content = self.model_dump(mode="json", exclude=words | parts)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -308,6 +323,7 @@ _KEYS: dict[str, type[BaseModel]] = {
     "baselines": Baseline,
     "sampler": SamplerSpec,
     "pruner": PrunerSpec,
+    "verdict": VerdictSpec,
     "data": DataConfig,
 }
 

@@ -23,6 +23,7 @@ NOT_OF_A_STUDY = {
     "data": "it is the table [data]",
     "vocab_size": "it is the tokenizer's; set data.tokenizer and data.bpe_vocab_size",
     "loss_options": "name the option itself, as in [search.square_weight]; one choice fixes it",
+    "eval_skip_tokens": "only `squen-sweep verdict` passes over stories, those of the sweep",
     "device": "it is chosen when the sweep runs",
     "threads": "they are chosen when the sweep runs",
 }

@@ -60,7 +60,7 @@ def status_json(study: "optuna.Study") -> str:
 def closing_lines(
     summary: "Summary", folder: Path, storage: str, suffix: str, steps: int, report: Path
 ) -> list[str]:
-    """How a sweep ended, where everything is, and the next three commands.
+    """How a sweep ended, where everything is, and the next commands.
 
     Args:
         summary: Of a sweep that was not interrupted.
@@ -74,6 +74,7 @@ def closing_lines(
     ended = f"{summary.study} is complete"
     if summary.already_complete:
         ended = f"{summary.study} is already complete"
+    several = len(summary.best) > 1  # arms of which one may be better
     took = "" if summary.already_complete else f" in {terminal.duration(summary.seconds)}"
     return [
         f"{ended}: {summary.finished}/{summary.total} trials ({counted}){took}",
@@ -81,6 +82,7 @@ def closing_lines(
         f"runs: {folder}, storage: {storage}",
         f"report: {report}",
         "next:",
+        *([f"  squen-sweep verdict --study {summary.study}{suffix}"] if several else []),
         f"  squen-sweep export --study {summary.study}{suffix} -o best.toml",
         f"  squen-sweep train best.toml --steps {steps}",
         f"  squen-sweep dashboard{suffix}",

@@ -26,7 +26,8 @@ def data_facts(tokens: TokenData, spec: StudySpec) -> dict[str, Any]:
     from gpt.evaluate import perplexity
 
     meta = tokens.meta
-    validation = tokens.validation(spec.block_size, spec.eval_tokens)
+    skipped = int(spec.base("eval_skip_tokens"))
+    validation = tokens.validation(spec.block_size, spec.eval_tokens, skipped)
     floor = validation.floor_nats_per_token
     names = (
         "fingerprint kind name notice tokenizer vocab_size "

@@ -11,7 +11,7 @@ import studies
 from gpt.errors import InputError
 
 DEVICES = ("cpu", "cuda")
-BUDGET_TABLES = ("data", "train", "search", "baselines", "sampler", "pruner")
+BUDGET_TABLES = ("data", "train", "search", "baselines", "sampler", "pruner", "verdict")
 
 FEW = 8  # names that a message may list besides the nearest
 

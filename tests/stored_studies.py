@@ -77,15 +77,20 @@ class StoredStudy:
         outcome: str = "complete",
         origin: str = "sampler",
         run_dir: str = "runs/tiny/0",
+        shadow: int | None = None,
         **params: Any,
     ) -> int:
         """Add a trial that was evaluated every 100 steps, each of 10 tokens; returns its number."""
         number = len(self.study.get_trials(deepcopy=False))
         params = {"learning_rate": 1e-3, "n_layer": 2} | params
-        params |= {self.spec.compare: arm} if self.spec.compare else {}
+        if self.spec.compare:
+            choices = self.spec.search[self.spec.compare].choices or []
+            params[self.spec.compare] = choices[self.spec.arms.index(arm)]
         told = perplexities[-1:] if STATES[outcome] in (TrialState.COMPLETE,) else []
         steps = range(100, 100 * len(perplexities) + 1, 100)
         attributes = {"arm": arm, "origin": origin, "run_dir": run_dir, "n_params": 1000}
+        if shadow is not None:
+            attributes["shadow"] = shadow
         if outcome != "running":
             attributes["outcome"] = outcome
         if outcome not in ("complete", "running"):
@@ -103,6 +108,13 @@ class StoredStudy:
         for step, perplexity in zip(steps, perplexities, strict=True):
             record_evaluation(self.storage, self.spec.name, number, evaluation(step, perplexity))
         return number
+
+    def finish(self, number: int, outcome: str, perplexity: float | None) -> None:
+        """End a running trial."""
+        trial_id = self.study.trials[number]._trial_id
+        self.storage.set_trial_user_attr(trial_id, "outcome", outcome)
+        values = None if perplexity is None else [perplexity]
+        self.storage.set_trial_state_values(trial_id, STATES[outcome], values)
 
 
 def evaluation(step: int, perplexity: float) -> Evaluation:

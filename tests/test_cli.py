@@ -20,7 +20,7 @@ from sweep.cli import app, main
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = (
-    *("studies", "run", "status", "report", "plot", "dashboard"),
+    *("studies", "run", "status", "report", "plot", "dashboard", "verdict", "prune"),
     *("export", "train", "sample", "doctor"),
 )
 SQUEN = [sys.executable, "-m", "sweep.cli"]
@@ -177,6 +177,7 @@ def test_run_ends_with_results_places_and_the_next_commands(swept):
     assert end[3] == "report: runs/tiny/report.html"
     assert end[4] == "next:"
     assert [line.strip().partition(" --")[0] for line in end[5:]] == [
+        "squen-sweep verdict",
         "squen-sweep export",
         "squen-sweep train best.toml",
         "squen-sweep dashboard",

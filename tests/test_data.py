@@ -325,6 +325,25 @@ def test_validation_takes_whole_stories_until_there_are_enough_targets(
     assert rows.text_bytes == [3, 4, 6][stories - 1]
 
 
+@pytest.mark.parametrize(("skip_tokens", "skipped"), [(0, 0), (1, 1), (4, 1), (5, 2), (6, 2)])
+def test_validation_passes_over_exactly_the_stories_of_as_many_tokens(
+    tmp_path, skip_tokens, skipped
+):
+    data = token_data(tmp_path / "tokens", [[1, 2, 3], [4], [5, 6]])
+    rows = data.validation(8, 100, skip_tokens)
+    every = data.validation(8, 100)
+    assert rows.idx.tolist() == every.idx[skipped:].tolist()
+    assert rows.targets.tolist() == every.targets[skipped:].tolist()
+    assert rows.story.tolist() == list(range(3 - skipped))
+    assert rows.text_bytes == 6 - [0, 3, 4][skipped]
+
+
+def test_validation_without_a_story_behind_those_passed_over_is_refused(tmp_path):
+    data = token_data(tmp_path / "tokens", [[1, 2, 3], [4], [5, 6]])
+    with pytest.raises(InputError, match="after the first 7 tokens, but it has 9"):
+        data.validation(8, 100, 7)
+
+
 @given(
     stories=st.lists(st.lists(st.integers(1, 127), min_size=1, max_size=20), min_size=1),
     block_size=st.integers(1, 12),

@@ -27,6 +27,7 @@ from gpt.config import read_config
 from gpt.errors import InputError
 from gpt.events import read_events
 from gpt.train import train
+from sweep.pruning import SHADOW, is_shadow
 from sweep.storage import open_storage, open_study
 from sweep.telling import SweepFailed
 
@@ -222,12 +223,18 @@ def test_a_new_study_has_no_evaluations_of_a_deleted_one_of_its_name(text: Path,
     assert [step for step, _ in curve(tmp_path, 0)] == [4, 8]
 
 
-def test_a_hopeless_trial_is_pruned_and_its_curve_kept(text: Path, tmp_path: Path):
+def test_a_hopeless_trial_is_pruned_or_a_shadow_and_its_curve_kept(text: Path, tmp_path: Path):
     spec = tiny_study(tmp_path, text, max_steps=400, eval_interval=40, pruner="median")
+    some = spec.pruner.model_copy(update={"shadow_fraction": 0.4})  # trials 2, 5 and 7
+    spec = spec.model_copy(update={"pruner": some})
     summary = run_tiny(spec, tmp_path, trials=8)
     pruned = [t for t in stored_trials(tmp_path) if t.state == TrialState.PRUNED]
     assert summary.outcomes == {"complete": 8 - len(pruned), "pruned": len(pruned)}
     assert pruned
+    shadows = [t for t in stored_trials(tmp_path) if SHADOW in t.user_attrs]
+    assert {t.state for t in shadows} <= {TrialState.COMPLETE}
+    assert all(is_shadow(spec, trial.number) for trial in shadows)
+    assert not any(is_shadow(spec, trial.number) for trial in pruned)
     for trial in pruned:
         assert "above the median of its arm at step" in trial.user_attrs["reason"]
         assert trial.value == trial.intermediate_values[trial.last_step]

@@ -64,3 +64,12 @@ def say_how_to_go_on(what: str) -> None:
     """Print what ended early, and the command that continues it, on stderr."""
     command = shlex.join(["squen-sweep", *sys.argv[1:]])
     print(f"{what}; run the same command again to continue: {command}", file=sys.stderr)
+
+
+def workers_of(text: str) -> int | None:
+    """What --workers says; None for "auto"."""
+    if text == "auto":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise InputError(f"--workers must be auto or at least 1, but got {text!r}.")
+    return int(text)

@@ -18,6 +18,7 @@ from sweep.commands.options import (
     resumable,
     say_how_to_go_on,
     stored_study,
+    workers_of,
 )
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def run(
         from sweep.tracking import make_trackers
         from sweep.watchdog import Limits, seconds_of
 
-        count = _workers(workers)
+        count = workers_of(workers)
         limits = Limits(
             sweep=seconds_of("--timeout", timeout),
             trial=seconds_of("--trial-timeout", trial_timeout),
@@ -161,12 +162,3 @@ def _report_of(summary: "Summary", runs: Path, storage: str, quiet: bool) -> Pat
     out = runs / summary.study / "report.html"
     with nullcontext(lambda text: None) if quiet else working("writing the report") as show:
         return write_report(opened, load_study(opened, summary.study), out, show=show)
-
-
-def _workers(text: str) -> int | None:
-    """None for "auto"."""
-    if text == "auto":
-        return None
-    if not text.isdecimal() or int(text) < 1:
-        raise InputError(f"--workers must be auto or at least 1, but got {text!r}.")
-    return int(text)

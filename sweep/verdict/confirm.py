@@ -1,0 +1,100 @@
+"""Run the phases before a verdict, with the driver of the sweep: slots, resume and progress alike.
+
+An interrupted call is continued by the next one; what is complete is not run again.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial
+
+from gpt.config import DataConfig, read_config
+from gpt.data import prepare
+from gpt.errors import InputError
+from sweep.driver import Driver, driving
+from sweep.progress import Listener
+from sweep.study_data import data_facts
+from sweep.summary import Summary
+from sweep.verdict.phases import CONFIRM, SCREENING, phase_spec, plan, seeds_of, wanted_runs
+from sweep.verdict.question import Question
+from sweep.verdict.readings import chosen_trials
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and how the phases run."""
+
+    storage: str  # a path or URL, as `sweep.driver.run` takes it
+    runs: Path
+    device: str
+    workers: int | None
+    listener: Callable[[], Listener]  # makes one for each phase
+
+
+def run_phases(question: Question, storage: RDBStorage, place: Place) -> Summary:
+    """Screen, choose, confirm; what is there already is not run again.
+
+    Returns:
+        The summary of the last phase that ran; it may be interrupted.
+
+    Raises:
+        InputError: the text is another than the sweep's, or has no story that the sweep did not
+            see, or what `sweep.driver.run` refuses.
+    """
+    _require_held_back(question)
+    candidates = {arm: question.top_trials(arm) for arm in question.arms}
+    several = [trial for trials in candidates.values() if len(trials) > 1 for trial in trials]
+    if several:
+        seeds = seeds_of(question.spec, SCREENING, question.spec.verdict.screening_seeds)
+        summary = _run(question, SCREENING, several, seeds, place)
+        if summary.interrupted:
+            return summary
+    chosen = chosen_trials(question, storage).values()
+    seeds = seeds_of(question.spec, CONFIRM, question.seeds)
+    return _run(question, CONFIRM, chosen, seeds, place)
+
+
+def _run(
+    question: Question,
+    phase: str,
+    trials: Iterable[FrozenTrial],
+    seeds: list[int],
+    place: Place,
+) -> Summary:
+    spec = phase_spec(question.spec, phase)
+    data = _text_of(question)
+    where = (place.storage, place.runs, place.device, place.workers)
+    with driving(spec, data, place.listener(), *where) as driver:
+        _bind(driver, question)
+        return driver.run(plan(driver.study, spec, wanted_runs(trials, seeds)))
+
+
+def _text_of(question: Question) -> DataConfig:
+    """The sweep's text, pinned: other text is refused when it is prepared."""
+    trial = question.top_trials(question.arms[0])[0]
+    return read_config(Path(trial.user_attrs["run_dir"]) / "config.json").data
+
+
+def _require_held_back(question: Question) -> None:
+    """Find out before the first run whether the text suffices for the last."""
+    spec = phase_spec(question.spec, CONFIRM)
+    data_facts(prepare(_text_of(question)), spec)
+
+
+def _bind(driver: Driver, question: Question) -> None:
+    """Trials are matched by number, so a phase belongs to one sweep, not to all of its name.
+
+    Raises:
+        InputError: the phase was of a sweep that was deleted since.
+    """
+    mine = question.study.user_attrs["identity"]
+    if driver.study.user_attrs.get("of", mine) == mine:
+        driver.study.set_user_attr("of", mine)
+        return
+    raise InputError(
+        f"study {driver.study.study_name!r} must belong to this sweep, but it is of a deleted one "
+        f"of the same name; delete it too: optuna delete-study --study-name "
+        f"{driver.study.study_name} --storage ..."
+    )

@@ -1,0 +1,180 @@
+"""The verdict's part of a report, as plain values and figures; verdict.html.jinja lays it out."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from sweep.terminal import duration, perplexity
+from sweep.verdict.original_study import FACTS
+from sweep.verdict.plots import plot_best_after, plot_forest
+from sweep.verdict.record import Record
+from sweep.verdict.selection_bias import best_after_table
+
+DASH = "–"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A small table."""
+
+    caption: str
+    columns: list[str]
+    rows: list[list[str]]
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure and the words around it."""
+
+    id: str
+    title: str
+    caption: str
+    figure: go.Figure
+
+    @property
+    def json(self) -> str:
+        """The figure for a script element, which only a "<" could end."""
+        return str(self.figure.to_json()).replace("<", "\\u003c")
+
+
+@dataclass(frozen=True)
+class Section:
+    """What the page shows of a verdict."""
+
+    tables: list[Rows]
+    plots: list[Plot]
+    card: list[tuple[str, str]]  # facts of the original study
+    placed: list[str]  # where its settings fall here
+
+
+def make_section(record: Record, trials: pd.DataFrame) -> Section:
+    """Everything that a report shows of a verdict.
+
+    Args:
+        record: As the study keeps it.
+        trials: results.trials_table of the sweep.
+    """
+    arms = record["arms"]
+    return Section(
+        tables=[make(record) for make in (_yardsticks, _confirmed, _ledger, _curse, _shadows)],
+        plots=[
+            Plot(
+                "forest",
+                "Each seed, the mean and its interval",
+                "Ratio of perplexities on held-back stories. Rings: seeds. Diamond and line: mean "
+                "and 95% interval of a paired t test over seeds. Grey: differences that do not "
+                "matter. Thin: other yardsticks, and a bootstrap over seeds and stories.",
+                plot_forest(record),
+            ),
+            Plot(
+                "best-after",
+                "What a search of n trials finds",
+                "Median of the best perplexity of n trials drawn at random from the arm's own, "
+                "with a 95% band for the whole curve. Pruned trials have no final perplexity and "
+                "count as worse than every complete one; a sampler that learns should do better.",
+                plot_best_after({arm: best_after_table(trials, arm) for arm in arms}, arms),
+            ),
+        ],
+        card=list(FACTS) if record["original"] else [],
+        placed=[_placed(one) for one in record["original"]],
+    )
+
+
+def _yardsticks(record: Record) -> Rows:
+    rows = []
+    for one in record["comparisons"]:
+        pair = f"{one['arm']} to {one['reference']}"
+        rows.append([pair, "perplexity", one["answer"], *_ratio(one["difference"])])
+        for other in one["readings"]:
+            shown = _ratio if other["is_perplexity"] else _plain
+            rows.append([pair, other["yardstick"], other["answer"], *shown(other["difference"])])
+    columns = ["comparison", "yardstick", "the arm is", "change", "95% interval", "p"]
+    return Rows("The same question by every yardstick", columns, rows)
+
+
+def _ratio(difference: Mapping[str, Any]) -> list[str]:
+    change, low, high = (
+        f"{100 * math.expm1(difference[key]):+.2f}%" for key in ("mean", "low", "high")
+    )
+    return [change, f"{low} to {high}", f"{difference['p']:.2g}"]
+
+
+def _plain(difference: Mapping[str, Any]) -> list[str]:
+    mean, low, high = (f"{difference[key]:+.4f}" for key in ("mean", "low", "high"))
+    return [mean, f"{low} to {high}", f"{difference['p']:.2g}"]
+
+
+def _confirmed(record: Record) -> Rows:
+    rows = [
+        [
+            one["arm"],
+            str(one["trial"]),
+            perplexity(one["perplexity"]),
+            ", ".join(perplexity(value) for value in one["perplexities"]),
+        ]
+        for one in record["confirmed"]
+    ]
+    columns = ["arm", "settings of trial", "perplexity", "by seed"]
+    return Rows("What stands for each arm, on held-back stories", columns, rows)
+
+
+def _ledger(record: Record) -> Rows:
+    keys = ["asked", "complete", "pruned", "diverged", "oom", "failed", "tuned_parameters"]
+    rows = [
+        [
+            one["arm"],
+            *(str(one[key]) for key in keys),
+            f"{one['tokens']:,}",
+            duration(one["device_seconds"]),
+        ]
+        for one in record["ledger"]
+    ]
+    columns = ["arm", *(key.replace("_", " ") for key in keys), "tokens", "device time"]
+    return Rows("What each arm was given in the search", columns, rows)
+
+
+def _curse(record: Record) -> Rows:
+    rows = [
+        [
+            one["arm"],
+            str(one["trial"]),
+            perplexity(one["searched"]),
+            perplexity(one["confirmed"]),
+            f"{100 * (one['ratio'] - 1):+.1f}%",
+        ]
+        for one in record["winners_curse"]
+    ]
+    columns = ["arm", "best trial", "in the search", "mean of fresh seeds", "change"]
+    caption = "The winner's curse: the search's best, trained again, on the same stories"
+    return Rows(caption, columns, rows)
+
+
+def _shadows(record: Record) -> Rows:
+    rows = [
+        [
+            one["arm"],
+            str(one["shadows"]),
+            str(one["among_best"]),
+            DASH if one["rate"] is None else f"{one['low']:.0%} to {one['high']:.0%}",
+        ]
+        for one in record["shadows"]
+    ]
+    columns = ["arm", "ran on", "ended among the best", "95% interval of the share"]
+    return Rows("Shadows: trials that should have been stopped, but ran on", columns, rows)
+
+
+def _placed(one: Mapping[str, Any]) -> str:
+    published = (
+        f" The original's own figure is {one['published']:g}, on another scale."
+        if one["published"] is not None
+        else ""
+    )
+    return (
+        f"{one['arm']}: its recommended settings ran as trial {one['trial']} and reached "
+        f"{perplexity(one['perplexity'])}, number {one['rank']} of {one['complete']} complete "
+        f"trials.{published}"
+    )

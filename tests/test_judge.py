@@ -1,0 +1,201 @@
+"""From finished runs to the answer and its words, without training."""
+
+import math
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+from stored_studies import STUDY, StoredStudy, evaluation
+
+from gpt.errors import InputError
+from sweep.storage import record_evaluation
+from sweep.verdict.judge import YARDSTICKS, Verdict, judge
+from sweep.verdict.phases import CONFIRM, SCREENING, phase_spec, plan, seeds_of, wanted_runs
+from sweep.verdict.plots import forest_data, plot_best_after, plot_forest
+from sweep.verdict.question import Question, make_question
+from sweep.verdict.readings import phase_runs
+from sweep.verdict.record import make_record
+from sweep.verdict.selection_bias import best_after_table, curse_table
+from sweep.verdict.words import paragraph
+
+NOISE = [0.004, -0.003, 0.001, -0.004, 0.002]  # by seed, the same for every arm
+OWN = [0.001, 0.0, -0.001, 0.002, -0.002]  # of the arms after the first
+
+
+class Judged:
+    """A sweep with one complete trial per arm, and confirm runs that end where a test says."""
+
+    def __init__(self, folder: Path, text: str = STUDY) -> None:
+        self.stored = StoredStudy(folder, text)
+        for arm in self.stored.spec.arms:
+            self.stored.add(arm, [80.0])
+        self.question: Question = make_question(self.stored.study)
+
+    def run(self, phase: str, ends: dict[str, list[float]], blown_up: int = 0) -> None:
+        """Store the runs of a phase, with these perplexities by seed; the last few diverged."""
+        question = self.question
+        spec = phase_spec(question.spec, phase)
+        count = len(next(iter(ends.values())))
+        seeds = seeds_of(question.spec, phase, count)
+        study = optuna.create_study(storage=self.stored.storage, study_name=spec.name)
+        trials = [question.top_trials(arm)[0] for arm in question.arms]
+        plan(study, spec, wanted_runs(trials, seeds))
+        for trial in study.get_trials():
+            perplexity = ends[trial.user_attrs["arm"]][seeds.index(trial.params["seed"])]
+            lost = trial.number >= len(study.trials) - blown_up
+            self._end(study, trial, perplexity, "diverged" if lost else "complete")
+
+    def _end(self, study: optuna.Study, trial, perplexity: float, outcome: str) -> None:
+        storage, trial_id = self.stored.storage, trial._trial_id
+        storage.set_trial_state_values(trial_id, TrialState.RUNNING)
+        storage.set_trial_user_attr(trial_id, "outcome", outcome)
+        storage.set_trial_user_attr(trial_id, "run_dir", "nowhere")
+        record_evaluation(storage, study.study_name, trial.number, evaluation(100, perplexity))
+        state = TrialState.COMPLETE if outcome == "complete" else TrialState.PRUNED
+        storage.set_trial_state_values(trial_id, state, [perplexity])
+
+    def verdict(self) -> Verdict:
+        return judge(self.question, self.stored.storage)
+
+
+def ends(factor: float, own: list[float] = OWN) -> list[float]:
+    """Perplexities of an arm that is so many times as bad as one with 60."""
+    return [60 * factor * math.exp(a + b) for a, b in zip(NOISE, own, strict=True)]
+
+
+@pytest.fixture
+def judged(tmp_path: Path) -> Judged:
+    return Judged(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("factor", "answer"), [(1.05, "worse"), (0.95, "better"), (1.0, "equivalent")]
+)
+def test_an_arm_is_judged_by_its_pairs(judged: Judged, factor: float, answer: str):
+    judged.run(CONFIRM, {"cross_entropy": ends(1, [0] * 5), "squentropy": ends(factor)})
+    verdict = judged.verdict()
+    (found,) = verdict.comparisons
+    assert found.answer == answer
+    assert found.ratio == pytest.approx(factor)
+    assert found.difference.per_seed == pytest.approx([math.log(factor) + own for own in OWN])
+    assert found.bootstrap is None  # no run left its stories
+    assert verdict.confirmed[0].perplexity == pytest.approx(60.0)
+    assert verdict.confirmed[1].params == {"learning_rate": 1e-3, "n_layer": 2}
+
+
+def test_an_open_question_says_how_many_seeds_would_settle_it(judged: Judged):
+    wild = [0.05, -0.04, 0.03, -0.03, 0.04]
+    judged.run(CONFIRM, {"cross_entropy": ends(1, [0] * 5), "squentropy": ends(1.01, wild)})
+    verdict = judged.verdict()
+    assert verdict.comparisons[0].answer == "inconclusive"
+    more = verdict.comparisons[0].further_seeds
+    assert more is not None
+    assert more > 5
+    said = paragraph(verdict, (40, 40), None, [5])
+    assert "stays open" in said
+    assert f"About {more} more seeds" in said
+
+
+def test_bits_per_byte_are_compared_as_a_difference_of_every_pair(judged: Judged):
+    judged.run(CONFIRM, {"cross_entropy": ends(1, [0] * 5), "squentropy": ends(1.05)})
+    readings = {one.yardstick: one for one in judged.verdict().comparisons[0].readings}
+    bits = readings["bits per byte"]
+    assert bits.answer == "worse"
+    assert bits.difference.mean == pytest.approx(math.log(1.05) / math.log(2) / 4)
+    assert {stick.name for stick in YARDSTICKS} >= set(readings)
+
+
+def test_a_diverged_run_counts_as_guessing_uniformly_and_is_named(judged: Judged):
+    judged.run(CONFIRM, {"cross_entropy": ends(1), "squentropy": ends(1)}, blown_up=1)
+    verdict = judged.verdict()
+    assert verdict.confirmed[1].blown_up == 1
+    assert verdict.confirmed[1].perplexities[-1] == pytest.approx(300.0)  # the vocabulary
+    said = paragraph(verdict, (40, 40), None, [5])
+    assert "1 of the 5 runs of squentropy diverged" in said
+
+
+def test_a_missing_run_is_refused(judged: Judged):
+    judged.run(CONFIRM, {"cross_entropy": ends(1)[:4], "squentropy": ends(1)[:4]})
+    with pytest.raises(InputError, match="every run must be finished"):
+        judged.verdict()
+
+
+def test_before_any_run_a_phase_is_empty(judged: Judged):
+    assert phase_runs(judged.question, judged.stored.storage, CONFIRM).empty
+    with pytest.raises(InputError, match="every run must be finished"):
+        judged.verdict()
+
+
+THREE = STUDY.replace('["cross_entropy", "squentropy"]', "[1, 2, 3]").replace(
+    "[search.loss]", "[search.batch_size]"
+)
+THREE = THREE.replace('compare = "loss"', 'compare = "batch_size"').replace(
+    'when = { loss = "squentropy" }', ""
+)
+
+
+def test_of_three_arms_each_is_compared_with_the_first_and_corrected(tmp_path: Path):
+    text = THREE.replace("[search.square_weight]\nlow = 0.1\nhigh = 2.0\n", "")
+    judged = Judged(tmp_path, text)
+    assert judged.question.arms == ["1", "2", "3"]
+    weak = [0.021, 0.004, 0.010, 0.016, 0.026]
+    judged.run(CONFIRM, {"1": ends(1, [0] * 5), "2": ends(1, weak), "3": ends(1.2)})
+    second, third = judged.verdict().comparisons
+    assert (second.arm, second.reference, third.reference) == ("2", "1", "1")
+    assert third.answer == "worse"
+    assert third.p_holm == pytest.approx(2 * third.difference.p)
+    assert second.p_holm == pytest.approx(second.difference.p)
+
+
+def test_the_words_say_what_is_known_and_warn_of_what_is_not(judged: Judged):
+    judged.run(CONFIRM, {"cross_entropy": ends(1, [0] * 5), "squentropy": ends(1.05)})
+    said = paragraph(judged.verdict(), (30, 40), "NOT TinyStories", [3, 5])
+    assert said.startswith("squentropy is worse than cross_entropy: its perplexity is 5.0% above")
+    assert (
+        "By perplexity under the loss's own link and bits per byte the answer is the same" in said
+    )
+    assert "By top-1 accuracy the question stays open (0.4000 against 0.4000)." in said
+    assert "cross_entropy 60.00 (the settings of trial 0)" in said
+    assert "not finished: 30 of 40 trials" in said
+    assert "answered before, with 3 seeds" in said
+    assert said.endswith("Note: NOT TinyStories.")
+
+
+def test_the_winners_curse_is_the_search_against_fresh_seeds_on_the_same_stories(judged: Judged):
+    judged.run(SCREENING, {"cross_entropy": [82.0, 84.0, 86.0], "squentropy": [80.0, 80.0, 80.0]})
+    first, second = curse_table(judged.question, judged.stored.storage).to_dict("records")
+    assert (first["searched"], first["confirmed"]) == (
+        80.0,
+        pytest.approx((82 * 84 * 86) ** (1 / 3)),
+    )
+    assert second["ratio"] == pytest.approx(1.0)
+
+
+def test_the_forest_has_a_ring_per_seed_and_a_diamond_at_the_mean(judged: Judged):
+    judged.run(CONFIRM, {"cross_entropy": ends(1, [0] * 5), "squentropy": ends(1.05)})
+    record = make_record(judged.question, judged.stored.storage)
+    data = forest_data(record)
+    assert list(data["primary"]) == [True, *[False] * (len(data) - 1)]
+    assert data["seeds"][0] == pytest.approx([1.05 * math.exp(own) for own in OWN])
+    figure = plot_forest(record)
+    rings = [trace for trace in figure.data if trace.marker.symbol == "circle-open"]
+    assert list(rings[0].x) == pytest.approx(data["seeds"][0])
+    margins = [shape for shape in figure.layout.shapes if shape.type == "rect"]
+    assert (margins[0].x0, margins[0].x1) == (pytest.approx(1 / 1.01), 1.01)
+
+
+def test_the_curve_of_a_search_is_drawn_within_its_band(tmp_path: Path):
+    stored = StoredStudy(tmp_path)
+    for end in (60.0, 50.0, 70.0, 55.0):
+        stored.add("cross_entropy", [end])
+    from sweep.results import trials_table
+
+    table = best_after_table(trials_table(stored.study), "cross_entropy")
+    figure = plot_best_after({"cross_entropy": table}, ["cross_entropy", "squentropy"])
+    area, line = figure.data
+    assert list(line.y) == list(table["perplexity"])
+    assert area.fill == "toself"
+    assert len(area.x) == 2 * len(table)
+    empty = plot_best_after({"cross_entropy": table.iloc[:0]}, ["cross_entropy"])
+    assert empty.layout.annotations[0].text == "No complete trial yet."

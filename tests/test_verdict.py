@@ -1,0 +1,210 @@
+"""The whole path from a sweep to its verdict, with real training of tiny models."""
+
+import json
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+from optuna.storages import RDBStorage
+from tiny_runs import write_stories
+from tiny_studies import STUDY, run_tiny
+
+from gpt.config import read_config
+from gpt.data import prepare
+from gpt.errors import InputError
+from sweep.cli import main
+from sweep.progress import QuietProgress
+from sweep.report import write_report
+from sweep.spec import load_study as load_spec
+from sweep.storage import load_study, open_storage
+from sweep.verdict.confirm import Place, run_phases
+from sweep.verdict.phases import CONFIRM, SCREENING, phase_spec, seeds_of
+from sweep.verdict.question import make_question
+from sweep.verdict.readings import chosen_trials, phase_runs
+from sweep.verdict.record import keep, kept, make_record
+
+VERDICT = "\n[verdict]\ntop = 2\nscreening_seeds = 1\nseeds = 2\n"
+
+
+class Swept:
+    """A folder in which the tiny study has run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        text = write_stories(folder / "text")
+        study = STUDY.format(
+            text=text,
+            max_steps=12,
+            eval_interval=4,
+            lowest=1e-3,
+            highest=1e-2,
+            baseline=5e-3,
+            pruner="none",
+        )
+        (folder / "tiny.toml").write_text(study + VERDICT)
+        run_tiny(load_spec(str(folder / "tiny.toml"), "cpu"), folder, trials=3)
+
+    @property
+    def storage(self) -> RDBStorage:
+        return open_storage(str(self.folder / "sweep.db"))
+
+    def study(self, name: str = "tiny") -> optuna.Study:
+        return load_study(self.storage, name)
+
+    @property
+    def place(self) -> Place:
+        runs, database = self.folder / "runs", str(self.folder / "sweep.db")
+        return Place(database, runs, "cpu", 2, QuietProgress)
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory):
+    """A sweep of three trials and its phases; tests may add to the study's attributes."""
+    folder = tmp_path_factory.mktemp("verdict")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SQUEN_SWEEP_CACHE", str(folder / "cache"))
+        made = Swept(folder)
+        question = make_question(made.study())
+        assert not run_phases(question, made.storage, made.place).interrupted
+        yield made
+
+
+@pytest.mark.slow
+def test_phases_train_the_top_configurations_on_fresh_seeds_that_arms_share(swept: Swept):
+    question = make_question(swept.study())
+    screening = phase_runs(question, swept.storage, SCREENING)
+    confirm = phase_runs(question, swept.storage, CONFIRM)
+    assert len(screening) == 2 * 1  # configurations, seeds; squentropy has but one trial
+    assert len(confirm) == 2 * 2
+    seeds = {arm: set(mine["seed"]) for arm, mine in confirm.groupby("arm")}
+    assert seeds["cross_entropy"] == seeds["squentropy"] == set(seeds_of(question.spec, CONFIRM, 2))
+    assert not seeds["squentropy"] & set(screening["seed"])
+    assert 1337 not in {*seeds["squentropy"], *screening["seed"]}
+
+
+@pytest.mark.slow
+def test_confirm_runs_differ_from_their_trial_in_seed_and_stories_only(swept: Swept):
+    runs = phase_runs(make_question(swept.study()), swept.storage, CONFIRM)
+    for run in runs.to_dict("records"):
+        config = read_config(Path(run["run_dir"]) / "config.json")
+        trial = swept.study().trials[run["of_trial"]]
+        original = read_config(Path(trial.user_attrs["run_dir"]) / "config.json")
+        changed = {name for name, value in config if value != getattr(original, name)}
+        assert changed <= {"seed", "eval_tokens", "eval_skip_tokens", "eval_interval"}
+        assert config.seed == run["seed"]
+
+
+@pytest.mark.slow
+def test_confirm_runs_are_measured_on_stories_that_the_sweep_never_saw(swept: Swept):
+    spec = make_question(swept.study()).spec
+    tokens = prepare(spec.data)
+    sweeps = tokens.validation(spec.block_size, spec.eval_tokens)
+    held = phase_spec(spec, CONFIRM)
+    size, skip = held.eval_tokens, int(held.base("eval_skip_tokens"))
+    held_back = tokens.validation(spec.block_size, size, skip)
+    every = tokens.validation(spec.block_size, 10**9)
+    rows = len(sweeps.targets)
+    assert (every.targets[:rows] == sweeps.targets).all()
+    after = every.targets[rows : rows + len(held_back.targets)]
+    assert (after == held_back.targets).all()
+    assert len(held_back.targets) > len(sweeps.targets)
+
+
+@pytest.mark.slow
+def test_the_configuration_of_an_arm_is_the_best_of_its_screening(swept: Swept):
+    question = make_question(swept.study())
+    runs = phase_runs(question, swept.storage, SCREENING)
+    chosen = chosen_trials(question, swept.storage)
+    means = runs.groupby("of_trial")["cross_entropy"].mean()
+    assert set(means.index) == {0, 2}
+    assert chosen["cross_entropy"].number == means.idxmin()
+    assert chosen["squentropy"].number == 1  # the only one
+
+
+def write_story_files(swept: Swept) -> None:
+    """What a run leaves of its held-back stories, with every token as likely as on average."""
+    question = make_question(swept.study())
+    spec = phase_spec(question.spec, CONFIRM)
+    skip = int(spec.base("eval_skip_tokens"))
+    held_back = prepare(spec.data).validation(spec.block_size, spec.eval_tokens, skip)
+    counts = (held_back.targets >= 0).sum(1).numpy()
+    tokens = np.bincount(held_back.story.numpy(), weights=counts)
+    for run in phase_runs(question, swept.storage, CONFIRM).to_dict("records"):
+        nats = run["cross_entropy"] * tokens
+        stories = {"tokens": tokens.tolist(), "nats": nats.tolist()}
+        (Path(run["run_dir"]) / "stories.json").write_text(json.dumps(stories))
+
+
+@pytest.mark.slow
+def test_record_compares_the_seeds_pair_by_pair_and_is_kept_with_the_study(swept: Swept):
+    write_story_files(swept)
+    question = make_question(swept.study())
+    record = make_record(question, swept.storage)
+    (comparison,) = record["comparisons"]
+    runs = phase_runs(question, swept.storage, CONFIRM).sort_values("seed")
+    ce, sq = (runs[runs["arm"] == arm]["cross_entropy"].to_numpy() for arm in question.arms)
+    assert comparison["difference"]["per_seed"] == pytest.approx(list(sq - ce))
+    assert comparison["ratio"] == pytest.approx(math.exp((sq - ce).mean()))
+    low, high = comparison["bootstrap"]
+    assert low <= comparison["ratio"] <= high
+    assert [row["complete"] for row in record["ledger"]] == [2, 1]
+    assert [row["arm"] for row in record["winners_curse"]] == ["cross_entropy"]
+    assert "squentropy" in record["answer"]
+    keep(swept.study(), record)
+    assert kept(swept.study()) == json.loads(json.dumps(record))
+
+
+@pytest.mark.slow
+def test_report_has_the_answer_and_its_forest_after_a_verdict(swept: Swept):
+    record = make_record(make_question(swept.study()), swept.storage)
+    keep(swept.study(), record)
+    page = write_report(swept.storage, swept.study(), swept.folder / "report.html").read_text()
+    assert record["answer"] in page.replace("&#39;", "'")
+    assert 'id="forest"' in page
+    assert "Not confirmed yet" not in page
+
+
+@pytest.mark.slow
+def test_verdict_on_a_complete_confirm_phase_trains_nothing_and_prints_json(
+    swept: Swept, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    before = {path: path.stat().st_mtime_ns for path in swept.folder.rglob("events.jsonl")}
+    places = ["--storage", str(swept.folder / "sweep.db"), "--runs", str(swept.folder / "runs")]
+    monkeypatch.setattr(
+        sys, "argv", ["squen-sweep", "verdict", "--study", "tiny", *places, "--json"]
+    )
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code
+    record = json.loads(capsys.readouterr().out)
+    assert record["comparisons"][0]["answer"] in ("better", "worse", "equivalent", "inconclusive")
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+@pytest.mark.slow
+def test_more_seeds_add_their_runs_only_and_the_answer_says_that_it_was_asked_before(
+    swept: Swept,
+):
+    keep(swept.study(), make_record(make_question(swept.study()), swept.storage))
+    more = make_question(swept.study(), seeds=3)
+    summary = run_phases(more, swept.storage, swept.place)
+    assert (summary.finished, summary.total) == (6, 6)
+    record = make_record(more, swept.storage)
+    assert record["looks"] == [2, 3]
+    assert "answered before, with 2 seeds" in record["answer"]
+
+
+@pytest.mark.slow
+def test_changed_text_is_refused_in_one_line(
+    swept: Swept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("SQUEN_SWEEP_CACHE", str(tmp_path))  # the tokens are not kept any more
+    text = swept.folder / "text" / "train.txt"
+    before = text.read_text()
+    text.write_text(before.replace("Tom", "Tim"))
+    with pytest.raises(InputError, match="text or the tokenizer changed"):
+        run_phases(make_question(swept.study(), seeds=4), swept.storage, swept.place)
+    text.write_text(before)

@@ -1,0 +1,299 @@
+"""What is read off a sweep beside the answer: faults, ledger, selection bias, pruner, card."""
+
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pandas as pd
+import pytest
+from optuna.trial import TrialState
+from stored_studies import STUDY, StoredStudy
+
+from gpt.errors import InputError
+from sweep import results
+from sweep.cli import main
+from sweep.pruning import SHADOW, is_shadow, should_prune
+from sweep.verdict.ledger import ledger_table
+from sweep.verdict.original_study import placements
+from sweep.verdict.phases import CONFIRM, SCREENING, phase_spec, plan, seeds_of, wanted_runs
+from sweep.verdict.pruner_audit import CANDIDATES, shadow_table, what_if_table
+from sweep.verdict.question import make_question
+from sweep.verdict.selection_bias import band, best_after_table
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> StoredStudy:
+    """Two arms of complete trials, one pruned and one diverged."""
+    stored = StoredStudy(tmp_path)
+    for arm, end in (("cross_entropy", 50.0), ("squentropy", 60.0)):
+        for extra in (9.0, 3.0, 6.0):
+            stored.add(arm, [200.0, 100.0, end + extra])
+    stored.add("squentropy", [250.0], outcome="pruned")
+    stored.add("squentropy", [180.0, 5e6], outcome="diverged")
+    return stored
+
+
+# --- the question ----------------------------------------------------------------------------
+
+
+def test_a_question_takes_its_numbers_from_the_study_file(stored: StoredStudy):
+    question = make_question(stored.study)
+    assert (question.arms, question.top, question.seeds) == (["cross_entropy", "squentropy"], 3, 5)
+    assert [trial.number for trial in question.top_trials("cross_entropy")] == [1, 2, 0]
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"arms": ["squentropy"]}, "at least two arms, but --arms names only 'squentropy'"),
+        ({"arms": ["squentropy", "squentropy"]}, "at least two arms"),
+        ({"arms": ["cross_entropy", "mse"]}, "--arms must be among .*, but got 'mse'"),
+        ({"seeds": 1}, "--seeds must be from 2 to 900.*, but got 1"),
+        ({"seeds": 901}, "--seeds must be from 2 to 900.*, but got 901"),
+        ({"top": 0}, "--top must be at least 1, but got 0"),
+    ],
+)
+def test_an_impossible_question_is_refused_in_one_line(stored: StoredStudy, asked, message):
+    with pytest.raises(InputError, match=message) as refused:
+        make_question(stored.study, **asked)
+    assert "\n" not in str(refused.value)
+
+
+def test_an_arm_without_a_complete_trial_is_refused(tmp_path: Path):
+    stored = StoredStudy(tmp_path)
+    stored.add("cross_entropy", [60.0])
+    stored.add("squentropy", [70.0], outcome="pruned")
+    with pytest.raises(InputError, match="must have a complete trial of squentropy"):
+        make_question(stored.study)
+
+
+def test_a_study_that_compares_nothing_has_no_verdict(tmp_path: Path):
+    stored = StoredStudy(tmp_path, STUDY.replace('compare = "loss"', ""))
+    stored.add("all", [60.0], loss="cross_entropy")
+    with pytest.raises(InputError, match='compare = "loss"'):
+        make_question(stored.study)
+
+
+# --- the phases ------------------------------------------------------------------------------
+
+
+def test_phases_have_seeds_of_their_own(stored: StoredStudy):
+    spec = stored.spec
+    screening, confirm = (seeds_of(spec, phase, 900) for phase in (SCREENING, CONFIRM))
+    assert not {1337, *screening} & set(confirm)
+    assert seeds_of(spec, CONFIRM, 5) == confirm[:5]  # more seeds keep the first ones
+
+
+def test_a_plan_adds_only_what_is_missing_and_what_failed(stored: StoredStudy):
+    question = make_question(stored.study)
+    spec = phase_spec(question.spec, CONFIRM)
+    study = optuna.create_study()
+    trials = [question.top_trials(arm)[0] for arm in question.arms]
+    assert plan(study, spec, wanted_runs(trials, [3337, 3338])) == 4
+    assert plan(study, spec, wanted_runs(trials, [3337, 3338])) == 4
+    assert {trial.state for trial in study.trials} == {TrialState.WAITING}
+    assert [trial.user_attrs["of_trial"] for trial in study.trials] == [1, 4, 1, 4]
+    assert [trial.params["seed"] for trial in study.trials] == [3337, 3337, 3338, 3338]
+    study._storage.set_trial_state_values(study.trials[0]._trial_id, TrialState.FAIL)
+    assert plan(study, spec, wanted_runs(trials, [3337, 3338])) == 5
+
+
+def test_only_the_confirm_phase_passes_over_the_stories_of_the_sweep(stored: StoredStudy):
+    screening, confirm = (phase_spec(stored.spec, phase) for phase in (SCREENING, CONFIRM))
+    assert screening.base("eval_skip_tokens") == 0
+    assert screening.eval_tokens == stored.spec.eval_tokens
+    assert confirm.base("eval_skip_tokens") == stored.spec.eval_tokens
+    assert (screening.pruner.kind, confirm.pruner.kind) == ("none", "none")
+
+
+# --- the budget ledger -----------------------------------------------------------------------
+
+
+def test_ledger_counts_what_each_arm_was_given(stored: StoredStudy):
+    trials = results.trials_table(stored.study)
+    evaluations = results.evaluations_table(stored.storage, "tiny")
+    first, second = ledger_table(trials, evaluations, stored.spec).to_dict("records")
+    assert (first["arm"], first["asked"], first["complete"], first["pruned"]) == (
+        "cross_entropy",
+        3,
+        3,
+        0,
+    )
+    assert (second["asked"], second["pruned"], second["diverged"]) == (5, 1, 1)
+    assert (first["tokens"], second["tokens"]) == (3 * 3000, 3 * 3000 + 1000 + 2000)
+    assert (first["device_seconds"], second["device_seconds"]) == (3 * 6.0, 3 * 6.0 + 2 + 4)
+    assert (first["tuned_parameters"], second["tuned_parameters"]) == (2, 3)  # and square_weight
+
+
+# --- what a search finds ---------------------------------------------------------------------
+
+
+def test_best_after_n_is_the_median_of_the_best_of_n(stored: StoredStudy):
+    table = best_after_table(results.trials_table(stored.study), "cross_entropy")
+    assert list(table["n"]) == [1, 2, 3]
+    # half of all single draws from {53, 56, 59} reach 56; the best of 2 reaches 53 in 5 of 9
+    assert list(table["perplexity"]) == [pytest.approx(56.0), pytest.approx(53.0), 53.0]
+
+
+def test_pruned_and_diverged_trials_count_as_worse_than_complete_ones(stored: StoredStudy):
+    table = best_after_table(results.trials_table(stored.study), "squentropy")
+    assert len(table) == 5
+    assert table["perplexity"][0] == 69.0  # the third of 63, 66, 69, worse, worse
+
+
+def test_band_holds_the_whole_true_curve_in_95_of_100_samples():
+    n, rng = 12, np.random.default_rng(1)
+    truth = [1 - 0.5 ** (1 / k) for k in range(1, n + 1)]  # of uniform trials
+    held = 0
+    for draw in rng.random((400, n)):
+        trials = pd.DataFrame({"arm": "a", "outcome": "complete", "perplexity": draw})
+        table = best_after_table(trials, "a")
+        held += bool(((table["low"] <= truth) & (truth <= table["high"])).all())
+    assert 0.93 <= held / 400 <= 1.0
+
+
+def test_band_for_one_value_is_the_interval_of_a_uniform():
+    below, above = band(1)
+    assert (below[0], above[0]) == (pytest.approx(0.025, abs=2e-3), pytest.approx(0.975, abs=2e-3))
+
+
+# --- the pruner ------------------------------------------------------------------------------
+
+
+def with_shadows(tmp_path: Path, fraction: float) -> StoredStudy:
+    pruner = f"[pruner]\nstartup_trials = 2\nshadow_fraction = {fraction}\n[train]\nmax_steps = 400"
+    stored = StoredStudy(tmp_path, f"{STUDY}{pruner}")
+    for end in (50.0, 60.0):
+        stored.add("cross_entropy", [150.0, 100.0, 80.0, end])
+    return stored
+
+
+def test_a_share_of_trials_are_shadows_and_always_the_same(tmp_path: Path):
+    spec = with_shadows(tmp_path, 0.1).spec
+    drawn = [is_shadow(spec, number) for number in range(2000)]
+    assert drawn == [is_shadow(spec, number) for number in range(2000)]
+    assert 0.07 < np.mean(drawn) < 0.13
+
+
+def test_a_shadow_is_not_stopped_again_and_does_not_soften_the_pruner(tmp_path: Path):
+    stored = with_shadows(tmp_path, 0.5)
+    hopeless = stored.add("cross_entropy", [150.0, 140.0], outcome="running")
+    assert should_prune(stored.study, stored.spec, hopeless)
+    for _ in range(3):  # shadows that ended far behind
+        stored.add("cross_entropy", [190.0, 180.0, 170.0, 160.0], shadow=200)
+    again = stored.add("cross_entropy", [150.0, 140.0], outcome="running")
+    assert should_prune(stored.study, stored.spec, again)
+    stored.storage.set_trial_user_attr(stored.study.trials[again]._trial_id, SHADOW, 200)
+    assert not should_prune(stored.study, stored.spec, again)
+
+
+def test_shadow_table_says_how_often_the_pruner_was_wrong(tmp_path: Path):
+    stored = with_shadows(tmp_path, 0.5)
+    winner = stored.add("cross_entropy", [190.0, 130.0, 70.0, 40.0], shadow=200)
+    loser = stored.add("cross_entropy", [190.0, 180.0, 170.0, 160.0], shadow=200)
+    assert winner != loser
+    first, second = shadow_table(stored.study, ["cross_entropy", "squentropy"], 1).to_dict(
+        "records"
+    )
+    assert (first["shadows"], first["among_best"], first["rate"]) == (2, 1, 0.5)
+    assert first["low"] == pytest.approx(0.0126, abs=1e-3)  # Clopper and Pearson, 1 of 2
+    assert (second["shadows"], second["low"], second["high"]) == (0, 0.0, 1.0)
+    assert math.isnan(second["rate"])
+
+
+def crossing(tmp_path: Path) -> StoredStudy:
+    """Four ordinary trials, then one that starts slower and ends best, then a hopeless one."""
+    stored = with_shadows(tmp_path, 0.0)
+    stored.add("cross_entropy", [150.0, 100.0, 80.0, 55.0])
+    stored.add("cross_entropy", [150.0, 100.0, 80.0, 56.0])
+    stored.add("cross_entropy", [300.0, 99.0, 70.0, 40.0])
+    stored.add("cross_entropy", [300.0, 290.0, 280.0, 270.0])
+    return stored
+
+
+def test_what_if_counts_steps_saved_and_winners_lost(tmp_path: Path):
+    stored = crossing(tmp_path)
+    table = what_if_table(stored.study, stored.spec, top=1)
+    of_arm = table[table["arm"] == "cross_entropy"].set_index("pruner")
+    assert set(of_arm.index) == set(CANDIDATES)
+    none = of_arm.loc["none"]
+    assert (none["stopped"], none["steps_saved"], none["winners_lost"]) == (0, 0.0, 0)
+    eager, patient = of_arm.loc["median, no warm-up"], of_arm.loc["median, the study's warm-up"]
+    assert (eager["winners_lost"], eager["best_lost"]) == (1, True)
+    assert (patient["winners_lost"], patient["best_lost"]) == (0, False)
+    assert eager["steps_saved"] == pytest.approx(2 * 300 / (6 * 400))
+    assert patient["steps_saved"] == pytest.approx(200 / (6 * 400))
+
+
+def test_what_if_counts_trials_whose_record_ends_before_another_pruner_would_stop(tmp_path: Path):
+    stored = crossing(tmp_path)
+    stored.add("cross_entropy", [140.0, 90.0], outcome="pruned")
+    table = what_if_table(stored.study, stored.spec, top=1).set_index(["arm", "pruner"])
+    assert table.loc[("cross_entropy", "none"), "beyond_record"] == 1
+
+
+def test_what_if_never_stops_a_baseline(tmp_path: Path):
+    stored = crossing(tmp_path)
+    stored.add("cross_entropy", [900.0, 800.0, 700.0, 600.0], origin="baseline:original")
+    table = what_if_table(stored.study, stored.spec, top=1).set_index(["arm", "pruner"])
+    assert table.loc[("cross_entropy", "median, no warm-up"), "stopped"] == 2
+
+
+def test_the_studys_own_pruner_replayed_stops_what_it_stopped(tmp_path: Path):
+    stored = crossing(tmp_path)
+    hopeless = stored.add("cross_entropy", [150.0, 140.0], outcome="pruned")
+    view = stored.add("cross_entropy", [150.0, 140.0], outcome="running")
+    assert should_prune(stored.study, stored.spec, view)
+    table = what_if_table(stored.study, stored.spec, top=1).set_index(["arm", "pruner"])
+    own = table.loc[("cross_entropy", "median, the study's warm-up")]
+    assert hopeless == view - 1
+    assert (own["stopped"], own["beyond_record"]) == (2, 0)
+
+
+def prune(stored: StoredStudy, monkeypatch: pytest.MonkeyPatch, *options: str) -> int:
+    """Exit code of the command on this study."""
+    words = ["squen-sweep", "prune", "--study", "tiny", "--storage", str(stored.path), *options]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0)
+
+
+def test_prune_shows_each_pruner_for_each_arm_and_the_shadows(tmp_path: Path, monkeypatch, capsys):
+    stored = crossing(tmp_path)
+    stored.add("cross_entropy", [190.0, 180.0, 170.0, 160.0], shadow=200)
+    assert prune(stored, monkeypatch, "--what-if", "--top", "1") == 0
+    shown = capsys.readouterr().out
+    assert all(shown.count(f"\n{name}  ") == 2 for name in CANDIDATES)
+    assert "cross_entropy: 0 of 1 shadow trials ended among the best" in shown
+    assert "squentropy: no trial that would have been stopped ran on" in shown
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "must be called with --what-if"),
+        (["--what-if", "--top", "0"], "--top must be at least"),
+    ],
+)
+def test_prune_refuses_in_one_line(stored: StoredStudy, monkeypatch, capsys, options, message):
+    assert prune(stored, monkeypatch, *options) == 2
+    assert message in capsys.readouterr().err
+
+
+# --- the original study ----------------------------------------------------------------------
+
+
+def test_the_original_studys_settings_are_placed_among_the_trials(stored: StoredStudy):
+    number = stored.add("cross_entropy", [300.0, 200.0, 57.0], origin="baseline:original")
+    (placed,) = placements(stored.study)
+    assert (placed.arm, placed.trial, placed.rank, placed.complete) == (
+        "cross_entropy",
+        number,
+        3,
+        4,
+    )
+    assert placed.published == 6.2  # exp(1.826), not the 3.8 that was printed
+    assert math.exp(1.826) == pytest.approx(6.2, abs=0.02)
