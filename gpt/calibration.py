@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gpt.head import logit_chunks
+from gpt.head import logit_blocks
 
 BINS = 15  # as in Guo et al. (2017)
 MOST_ITERATIONS = 30  # Newton's method needs about 5
@@ -94,7 +94,7 @@ def _statistics(
 ) -> tuple[float, float, float]:
     """Summed nats of softmax(inverse * f), and their first and second derivative by `inverse`."""
     sums = torch.zeros(3, dtype=torch.float64, device=hidden.device)
-    for rows, f in logit_chunks(hidden, weight):
+    for rows, f in logit_blocks(hidden, weight):
         log_p = (inverse * f).log_softmax(1)
         p, y = log_p.exp(), targets[rows].unsqueeze(1)
         mean = (p * f).sum(1)

@@ -19,7 +19,7 @@ from torch import Tensor
 from gpt.calibration import calibration_error, held_back_nats, reliability
 from gpt.data import ValidationSet
 from gpt.events import Yardsticks
-from gpt.head import logit_chunks
+from gpt.head import logit_blocks
 from gpt.losses import LOSSES
 from gpt.model import GPT
 from gpt.objective import IGNORE_INDEX, Loss
@@ -32,7 +32,7 @@ class Scores:
     story: Tensor  # int64, the story that a target belongs to, counted from 0
     nats: Tensor  # -log p_y, p = softmax(f)
     link_nats: Tensor  # -log pi_y, pi the probabilities of the loss's own link
-    correct: Tensor  # 1.0 where the most likely token is the true one, else 0.0
+    correct: Tensor  # 1.0 where no token is more likely than the true one, else 0.0
     confidence: Tensor  # the largest p_j
     brier: Tensor  # sum over j of (p_j - [j = y]) ** 2
     entropy: Tensor  # -sum over j of p_j log p_j, in nats
@@ -90,7 +90,7 @@ def score(
     y = targets.to(hidden.device)
     parts = [
         _score_chunk(f, y[rows], LOSSES[loss], loss_options)
-        for rows, f in logit_chunks(hidden, weight)
+        for rows, f in logit_blocks(hidden, weight)
     ]
     return Scores(
         story=story, **{name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}
@@ -157,11 +157,11 @@ def _score_chunk(
     p = log_p.exp()
     nats = -log_p.gather(1, y).squeeze(1)
     pi = loss.probabilities(p, f, loss_options)
-    confidence, likeliest = p.max(1)
+    confidence = p.amax(1)
     return {
         "nats": nats,
         "link_nats": nats if pi is p else -pi.gather(1, y).squeeze(1).log(),
-        "correct": (likeliest == targets).float(),
+        "correct": (p.gather(1, y).squeeze(1) >= confidence).float(),
         "confidence": confidence,
         "brier": torch.linalg.vector_norm(p, dim=1).square() - 2 * (-nats).exp() + 1,
         "entropy": -(p * log_p).sum(1),

@@ -80,15 +80,17 @@ def linear_loss(
     return value
 
 
-def logit_chunks(hidden: Tensor, weight: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Rows and their logits (n, V), a chunk at a time, in float32 or wider.
+def logit_blocks(hidden: Tensor, weight: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Rows and their logits (n, V), a few at a time, in float32 or wider.
 
     Products are in the dtype of `hidden`.
     """
     W = weight.to(hidden.dtype)
+    exact = torch.promote_types(W.dtype, torch.float32)
     for rows in _slices(len(hidden), CHUNK_ROWS[hidden.device.type]):
-        f = hidden[rows] @ W.T
-        yield rows, f.to(torch.promote_types(f.dtype, torch.float32))
+        chunk = hidden[rows] @ W.T
+        for part in _slices(len(chunk), _rows_of_block(chunk, exact) // 2 or 1):
+            yield slice(rows.start + part.start, rows.start + part.stop), chunk[part].to(exact)
 
 
 class _LinearLoss(torch.autograd.Function):
@@ -139,8 +141,7 @@ class _Block:
     """Buffers for a few rows of a chunk (n, V), used again and again."""
 
     def __init__(self, chunk: Tensor, exact: torch.dtype) -> None:
-        row_bytes = chunk.shape[1] * exact.itemsize
-        self.rows = min(len(chunk), max(1, BLOCK_BYTES[chunk.device.type] // row_bytes))
+        self.rows = min(len(chunk), _rows_of_block(chunk, exact))
         self._p = torch.empty_like(chunk[: self.rows], dtype=exact)
         self._f = None if chunk.dtype == exact else torch.empty_like(self._p)
 
@@ -153,6 +154,10 @@ class _Block:
         """Leave the gradient where the logits were, unless it is there already."""
         if self._f is not None:
             f.copy_(gradient)
+
+
+def _rows_of_block(chunk: Tensor, exact: torch.dtype) -> int:
+    return max(1, BLOCK_BYTES[chunk.device.type] // (chunk.shape[1] * exact.itemsize))
 
 
 def _slices(n: int, size: int) -> list[slice]:

@@ -31,7 +31,7 @@ def normalised(pi: Tensor, p: Tensor) -> Tensor:
     if pi is p:
         return p
     pi = torch.maximum(pi, FLOOR * p)
-    return pi / pi.sum(-1, keepdim=True)
+    return pi.div_(pi.sum(-1, keepdim=True))
 
 
 def cross_entropy(p: Tensor, f: Tensor, label_smoothing: float) -> Tensor:
@@ -44,7 +44,7 @@ def cross_entropy(p: Tensor, f: Tensor, label_smoothing: float) -> Tensor:
 def squentropy(p: Tensor, f: Tensor, square_weight: float) -> Tensor:
     """wrong = p + kappa f, right = p - 1."""
     kappa = 2 * square_weight / (p.shape[-1] - 1)
-    return _balanced(p + kappa * f, p - 1)
+    return _balanced(torch.add(p, f, alpha=kappa), p - 1)
 
 
 def rescaled_squentropy(
@@ -93,6 +93,10 @@ def logistic(p: Tensor, f: Tensor, residual_weight: float) -> Tensor:
 
 
 def _balanced(wrong: Tensor, right: Tensor) -> Tensor:
-    """pi where (1 - pi) * wrong + pi * right = 0; 0 where no pi in [0, 1] does that."""
-    apart = wrong - right
-    return (wrong / apart).where((wrong > 0) & (apart > 0), 0.0)
+    """pi where (1 - pi) * wrong + pi * right = 0, given that wrong > 0 > right.
+
+    Off the optimum: 0 where wrong says that class j is too likely even if it is wrong, else 1 where
+    right says that it is too likely even if it is true.
+    """
+    up, down = wrong.relu(), (-right).relu_()
+    return up.div_(down.add_(up).add_(torch.finfo(up.dtype).tiny))

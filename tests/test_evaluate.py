@@ -53,9 +53,9 @@ def test_bits_per_byte_are_all_bits_by_all_bytes(measured):
     assert measured.bits_per_byte == pytest.approx(sum(NATS) / math.log(2) / 10)
 
 
-def test_accuracy_is_the_share_of_most_likely_tokens(measured):
-    # right, wrong (class 3 is likelier), and of four equals the first is taken: wrong
-    assert measured.accuracy == pytest.approx(1 / 3)
+def test_accuracy_is_the_share_of_targets_that_no_token_is_more_likely_than(measured):
+    # right; wrong, class 3 is likelier; and no token is more likely than one of four equals
+    assert measured.accuracy == pytest.approx(2 / 3)
 
 
 def test_brier_score_by_hand(measured):
@@ -76,8 +76,8 @@ def test_mean_squared_logit_by_hand(measured):
 
 
 def test_calibration_error_by_hand(measured):
-    # three targets, a bin each: confidences 0.25, 0.4, 0.5; hits 0, 0, 1
-    assert measured.calibration_error == pytest.approx((0.25 + 0.4 + 0.5) / 3)
+    # three targets, a bin each: confidences 0.25, 0.4, 0.5; hits 1, 0, 1
+    assert measured.calibration_error == pytest.approx((0.75 + 0.4 + 0.5) / 3)
 
 
 def test_link_perplexity_is_perplexity_where_the_link_is_softmax(measured):

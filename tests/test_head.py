@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from gpt import head
 from gpt.config import GPTConfig
-from gpt.head import linear_loss, logit_chunks
+from gpt.head import linear_loss, logit_blocks
 from gpt.losses import LOSSES
 from gpt.model import GPT
 from gpt.objective import IGNORE_INDEX
@@ -200,10 +200,11 @@ def test_no_tensor_is_larger_than_a_chunk_of_logits(name: str):
 
 
 @pytest.mark.usefixtures("tiny_chunks")
-def test_chunks_of_logits_are_all_the_logits():
+def test_blocks_of_logits_are_all_the_logits():
     hidden, weight, _ = tensors(dtype=torch.bfloat16)
-    rows, parts = zip(*logit_chunks(hidden, weight.float()), strict=True)
-    assert [(r.start, r.stop) for r in rows] == [(0, 3), (3, 6), (6, 9), (9, 10)]
+    rows, parts = zip(*logit_blocks(hidden, weight.float()), strict=True)
+    assert [r.stop for r in rows[:-1]] == [r.start for r in rows[1:]]
+    assert (rows[0].start, rows[-1].stop, len(rows)) == (0, 10, 10)
     assert all(part.dtype == torch.float32 for part in parts)
     torch.testing.assert_close(torch.cat(parts), (hidden @ weight.T).float())
 
