@@ -24,6 +24,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from gpt import checkpoint, faults
+from gpt.allocator import keep_freed_memory
 from gpt.config import TrainConfig, read_config
 from gpt.data import Batches, TokenData, prepare
 from gpt.disk import disk_error, is_disk_error
@@ -68,6 +69,8 @@ class Run:
 
     def __init__(self, config: TrainConfig, data: TokenData) -> None:
         torch.set_num_threads(config.threads)
+        if config.device == "cpu":
+            keep_freed_memory()
         torch.manual_seed(config.seed)
         self.config = config
         self.device = torch.device(config.device)

@@ -1,0 +1,32 @@
+"""Freed memory is used again without a page fault, where the C library is glibc."""
+
+import platform
+import subprocess
+import sys
+
+PROGRAM = """
+import resource, sys, torch
+from gpt.allocator import keep_freed_memory
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    a, b = torch.ones(2**22), torch.ones(2**22)  # 16 MiB each: 4,096 pages
+    del a, b
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+for _ in range(10):
+    faults()  # until the heap has grown
+print(sum(faults() for _ in range(10)))
+"""
+
+
+def page_faults(mode: str) -> int:
+    command = [sys.executable, "-c", PROGRAM, mode]
+    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def test_memory_that_was_freed_is_kept_for_the_next_tensor():
+    kept = page_faults("keep")
+    if platform.libc_ver()[0] == "glibc":
+        assert kept < 4096
+        assert page_faults("default") > 10 * 4096 / 2
