@@ -57,14 +57,22 @@ class Chaos:
         """
         until = time.monotonic() + seconds
         while time.monotonic() < until or self.fired.total() < faults:
-            if self.driver is None or self.driver.poll() is not None:
-                self.driver = start_command(self.folder, TRIALS, "--quiet")
+            self._start()
             self._wait_for_a_trial()
             time.sleep(self.rng.uniform(0.3, 2.5))
             kind = self.rng.choice([OF_A_TRIAL, OF_A_TRIAL, OF_THE_DRIVER])
             name = self.rng.choice(list(kind))
             if kind[name](self):
                 self.fired[name] += 1
+
+    def _start(self) -> "subprocess.Popen[str]":
+        """The command, run again if it has ended."""
+        if self.driver is not None and self.driver.poll() is not None:
+            self.driver.communicate()  # closes its output
+            self.driver = None
+        if self.driver is None:
+            self.driver = start_command(self.folder, TRIALS, "--quiet")
+        return self.driver
 
     def _wait_for_a_trial(self, seconds: float = 30) -> None:
         until = time.monotonic() + seconds
@@ -74,10 +82,9 @@ class Chaos:
     def settle(self) -> None:
         """Run the command until it says that the study is complete."""
         for _ in range(3):
-            if self.driver is None or self.driver.poll() is not None:
-                self.driver = start_command(self.folder, TRIALS, "--quiet")
-            output, _ = self.driver.communicate(timeout=280)
-            if self.driver.returncode == 0:
+            driver = self._start()
+            output, _ = driver.communicate(timeout=280)
+            if driver.returncode == 0:
                 return
         raise AssertionError(f"the sweep does not end: {output}")
 

@@ -350,7 +350,8 @@ def test_status_and_report_as_json_agree(swept):
     assert [trial["number"] for trial in status["trials"]] == [0, 1]
 
 
-def test_the_shell_completion_names_the_commands():
+def test_the_shell_completion_names_the_commands(monkeypatch):
+    monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")  # here is no shell
     script = CliRunner().invoke(app, ["--show-completion", "bash"])
     assert "_SQUEN_SWEEP_COMPLETE" in script.output
 

@@ -256,7 +256,7 @@ FAULTS = [
         'name = "mine"',
         'name = "mine"\n"a\\nb" = 3',
         "a\\nb: is not a known key; known are name, description, question, compare, metric, data, "
-        "train, search, baselines, sampler, pruner, budget.",
+        "train, search, baselines, sampler, pruner, verdict, budget.",
     ),
     (
         "[budget.cuda.train]",
@@ -267,7 +267,7 @@ FAULTS = [
         "[budget.cuda.train]\nn_embd",
         "[budget.cuda]\nn_embd",
         "budget.cuda.n_embd: is not a known key; known are data, train, search, baselines, "
-        "sampler, pruner.",
+        "sampler, pruner, verdict.",
     ),
     (
         "high = 8",

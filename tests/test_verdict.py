@@ -10,7 +10,7 @@ import optuna
 import pytest
 from optuna.storages import RDBStorage
 from tiny_runs import write_stories
-from tiny_studies import STUDY, run_tiny
+from tiny_studies import run_tiny, tiny_study
 
 from gpt.config import read_config
 from gpt.data import prepare
@@ -35,16 +35,9 @@ class Swept:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         text = write_stories(folder / "text")
-        study = STUDY.format(
-            text=text,
-            max_steps=12,
-            eval_interval=4,
-            lowest=1e-3,
-            highest=1e-2,
-            baseline=5e-3,
-            pruner="none",
-        )
-        (folder / "tiny.toml").write_text(study + VERDICT)
+        tiny_study(folder, text)
+        with (folder / "tiny.toml").open("a") as file:
+            file.write(VERDICT)
         run_tiny(load_spec(str(folder / "tiny.toml"), "cpu"), folder, trials=3)
 
     @property
