@@ -198,7 +198,8 @@ def continue_run(run_dir: Path, max_steps: int) -> int | None:
         KeyboardInterrupt: Ctrl-C came twice.
         Ended: the loss is not finite any more, or the memory does not suffice.
     """
-    from gpt.train import Diverged, is_out_of_memory, train_directory
+    from gpt.run import Diverged
+    from gpt.train import is_out_of_memory, train_directory
 
     show = _show_bar if is_terminal() else _show_lines
     signals: list[int] = []

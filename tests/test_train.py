@@ -21,7 +21,8 @@ from gpt.data import prepare
 from gpt.errors import InputError
 from gpt.events import Evaluation, read_events
 from gpt.model import GPT
-from gpt.train import Diverged, Run, train, train_directory
+from gpt.run import Diverged, Run
+from gpt.train import train, train_directory
 
 
 @pytest.fixture
