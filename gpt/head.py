@@ -25,8 +25,9 @@ from gpt.objective import (
 # Rows whose logits are held at a time. With fewer, matrix products wait for W (2 times slower at
 # 32 rows on a CPU).
 CHUNK_ROWS = {"cpu": 256, "cuda": 1024}
-# Rows are looked at in blocks of so many bytes of logits, which stay in a core's caches meanwhile.
-BLOCK_BYTES = {"cpu": 2**20, "cuda": 2**30}
+# Rows are looked at in blocks of so many bytes of logits, which stay in a CPU's caches meanwhile.
+BLOCK_BYTES = {"cpu": 2**22, "cuda": 2**30}
+TEMPORARIES = 8  # tensors of a block's size that an evaluation makes; they share the caches
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]  # a compiled model goes on around it
@@ -89,7 +90,7 @@ def logit_blocks(hidden: Tensor, weight: Tensor) -> Iterator[tuple[slice, Tensor
     exact = torch.promote_types(W.dtype, torch.float32)
     for rows in _slices(len(hidden), CHUNK_ROWS[hidden.device.type]):
         chunk = hidden[rows] @ W.T
-        for part in _slices(len(chunk), _rows_of_block(chunk, exact) // 2 or 1):
+        for part in _slices(len(chunk), _rows_of_block(chunk, exact) // TEMPORARIES or 1):
             yield slice(rows.start + part.start, rows.start + part.stop), chunk[part].to(exact)
 
 

@@ -126,6 +126,7 @@ class ChunkMoments(Moments):
         for leaf, factor in zip(self._others, factors, strict=True):
             at_true += factor * leaf.true_slope
         self._add_up(of_nats.unsqueeze(1), factors)
+        self._others.clear()  # their slopes hold this object: without a cycle, buffers go at once
         return self._logits.scatter_(1, self._column, at_true.unsqueeze(1))
 
     def _add_up(self, of_nats: Tensor, factors: list[Tensor]) -> None:

@@ -25,9 +25,9 @@ from gpt.train import train
 from sweep.spec import load_study
 from sweep.study_data import pinned
 
-RATES = (5e-4, 2e-3, 5e-3)
+RATES = (2e-3, 5e-3)
 DEPTHS, WIDTH = (1, 2, 4, 6), 64
-WIDTHS, DEPTH = (32, 64, 128), 3
+WIDTHS, DEPTH = (32, 128), 3
 SEEDS = (1,)
 EVAL_TOKENS = 32768  # four times the study's, once, at the end
 PROCESSES = 2
