@@ -4,6 +4,8 @@ import platform
 import subprocess
 import sys
 
+import pytest
+
 PROGRAM = """
 import resource, sys, torch
 from gpt.allocator import keep_freed_memory
@@ -22,6 +24,12 @@ print(sum(faults() for _ in range(10)))
 def page_faults(mode: str) -> int:
     command = [sys.executable, "-c", PROGRAM, mode]
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def test_what_the_environment_says_stays(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "1000000")
+    if platform.libc_ver()[0] == "glibc":
+        assert page_faults("keep") >= 10 * 16384
 
 
 def test_memory_that_was_freed_is_kept_for_the_next_tensor():
