@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from gpt.allocator import keep_freed_memory
 from gpt.head import linear_loss
 from gpt.losses import LOSSES
 
@@ -66,6 +67,7 @@ class Bench:
     """Tensors of a case, and one pass forward and backward over them."""
 
     def __init__(self, case: Case) -> None:
+        keep_freed_memory()  # as training does, and for plain torch as well
         torch.manual_seed(0)
         self.case = case
         self.h = torch.randn(case.n, case.c, requires_grad=True)
