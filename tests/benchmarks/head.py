@@ -4,8 +4,8 @@
 
 Each shape is timed in a process of its own, variants alternating; ratios are of medians. A peak of
 memory is the mean of five processes that make one variant once: the allocator gives either of two
-values. "plain" is what a user writes: logits, torch's cross-entropy, a sum of squares. All cases take
-about six minutes on two cores; with names of cases, only those are measured anew.
+values. "plain" is what a user writes: logits, torch's cross-entropy, a sum of squares. All cases
+take about six minutes on two cores; with names of cases, only those are measured anew.
 """
 
 import json
