@@ -24,7 +24,14 @@ from gpt.disk import disk_error
 from gpt.errors import BusyError, DiskError, InputError
 from gpt.events import Event, evaluation_of, read_events
 from sweep import results
-from sweep.executors import Slot, TrialProcess, cuda_devices, plan_slots, resolve_device
+from sweep.executors import (
+    Slot,
+    TrialProcess,
+    cuda_devices,
+    faster_dtype,
+    plan_slots,
+    resolve_device,
+)
 from sweep.lock import check_runs, claim_runs, only_driver
 from sweep.progress import Listener
 from sweep.pruning import SHADOW, is_shadow, should_prune
@@ -111,6 +118,7 @@ def driving(
     check_storage(storage)
     path = sqlite_path(storage_url(storage))
     with listener, in_one_line(storage, path, runs), ExitStack() as stack:
+        spec = _settled(spec, storage, slots[0].device)
         tokens = prepare(data, listener.message)  # bad data is found before anything is written
         tokens.require(spec.block_size)
         kind = slots[0].device.partition(":")[0]
@@ -123,10 +131,19 @@ def driving(
         source = pinned(data, tokens)
         driver = Driver(study, opened, spec, source, slots, runs, listener, limits)
         listener.opened(study, opened)
-        listener.header(header(spec.name, tokens, slots, storage))
+        listener.header(header(spec, tokens, slots, storage))
         if tokens.meta.notice:
             listener.notice(tokens.meta.notice)
         yield driver
+
+
+def _settled(spec: StudySpec, storage: str, device: str) -> StudySpec:
+    """The study with its dtype: the one it was started with, on whichever machine it goes on."""
+    if not spec.leaves_dtype_open:
+        return spec
+    study = find_study(storage, spec.name)
+    stored = study.user_attrs.get("spec", {}) if study else {}
+    return spec.with_dtype(stored.get("train", {}).get("dtype") or faster_dtype(device))
 
 
 def _claimed(

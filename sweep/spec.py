@@ -5,7 +5,8 @@ A study file is TOML:
     name, description, question    what it is, and the question that its report answers
     compare = "loss"               the parameter whose choices are the arms; else one arm, "all"
     metric = "perplexity"          what trials are ranked by; or link_perplexity, see gpt.links
-    [data] [train]                 fields of gpt.config.DataConfig and TrainConfig
+    [data] [train]                 fields of gpt.config.DataConfig and TrainConfig;
+                                   dtype = "auto" is what trains faster where the study starts
     [search.<param>]               low, high, log, step, or choices; when = { loss = "squentropy" }
                                    or a list of them; nothing: the range of a loss's option
     [[baselines]]                  settings that run first in each arm
@@ -31,6 +32,7 @@ from sweep.search_space import Parameter, Scalar, Spec
 from sweep.spec_checks import check
 
 ONE_ARM = "all"  # the arm of a study that compares nothing
+AUTO = "auto"  # a dtype that is settled when the study starts
 GPT2_VOCAB_SIZE = 50257  # ids of tiktoken's "gpt2"
 
 
@@ -193,7 +195,21 @@ class StudySpec(Spec):
         options = {name: value for name, value in params.items() if name not in fields}
         vocab_size = GPT2_VOCAB_SIZE if data.tokenizer == "gpt2" else data.bpe_vocab_size
         shape = {"data": data, "vocab_size": vocab_size}
-        return {**self.train, **fields, "loss_options": options, **shape}
+        values = {**self.train, **fields, "loss_options": options, **shape}
+        if values.get("dtype") == AUTO:  # not settled yet, as in checks of the study file
+            del values["dtype"]
+        return values
+
+    @property
+    def leaves_dtype_open(self) -> bool:
+        """Whether dtype is "auto": what is faster on the machine where the study starts."""
+        return bool(self.train.get("dtype") == AUTO)
+
+    def with_dtype(self, dtype: str) -> Self:
+        """The same study with its dtype settled, if the file left it open."""
+        if not self.leaves_dtype_open:
+            return self
+        return self.model_copy(update={"train": self.train | {"dtype": dtype}})
 
     @property
     def max_steps(self) -> int:

@@ -7,6 +7,7 @@ import optuna
 from gpt.data import TokenData
 from sweep import results
 from sweep.executors import Slot
+from sweep.spec import StudySpec
 
 
 @dataclass(frozen=True)
@@ -63,13 +64,14 @@ def summary_of(
     )
 
 
-def header(study: str, tokens: TokenData, slots: list[Slot], storage: str) -> dict[str, str]:
+def header(spec: StudySpec, tokens: TokenData, slots: list[Slot], storage: str) -> dict[str, str]:
     """Study, data, slots and storage, as a sweep shows them at its start."""
     meta = tokens.meta
     devices = ", ".join(sorted({slot.device for slot in slots}))
+    dtype = "" if "dtype" in spec.search else f", {spec.base('dtype')}"
     return {
-        "study": study,
+        "study": spec.name,
         "data": f"{meta.name}, {meta.train_tokens:,} training tokens, {meta.tokenizer}",
-        "slots": f"{len(slots)} on {devices}, {slots[0].threads} CPU thread(s) each",
+        "slots": f"{len(slots)} on {devices}, {slots[0].threads} CPU thread(s) each{dtype}",
         "storage": storage,
     }

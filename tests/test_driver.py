@@ -60,6 +60,20 @@ def test_trials_have_the_value_of_the_studys_metric(text: Path, tmp_path: Path):
         assert (trial.value != last["perplexity"]) == own_link
 
 
+def test_an_open_dtype_stays_what_it_was_where_the_study_started(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    spec = tiny_study(tmp_path, text)
+    spec = spec.model_copy(update={"train": spec.train | {"dtype": "auto"}})
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"avx512_bf16": True})
+    run_tiny(spec, tmp_path, trials=1)
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {})  # it goes on on an older machine
+    assert run_tiny(spec, tmp_path, trials=2).outcomes == {"complete": 2}
+    assert study_of(tmp_path).user_attrs["spec"]["train"]["dtype"] == "bfloat16"
+    runs = [tmp_path / "runs" / "tiny" / str(number) for number in range(2)]
+    assert [read_config(run / "config.json").dtype for run in runs] == ["bfloat16"] * 2
+
+
 def test_run_reaches_exactly_the_total_and_then_continues_from_there(text: Path, tmp_path: Path):
     spec = tiny_study(tmp_path, text)
     first = run_tiny(spec, tmp_path, trials=3)

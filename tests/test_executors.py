@@ -14,6 +14,7 @@ from sweep.executors import (
     Slot,
     TrialProcess,
     available_cores,
+    faster_dtype,
     plan_slots,
     resolve_device,
 )
@@ -52,6 +53,22 @@ def test_one_named_device_is_the_only_one():
 def test_a_device_that_is_not_there_is_refused(device: str):
     with pytest.raises(InputError, match="device"):
         resolve_device(device)
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "dtype"),
+    [
+        ({"avx512_f": True, "avx512_bf16": True}, "bfloat16"),
+        ({"avx512_f": True, "avx512_bf16": False, "amx_bf16": True}, "bfloat16"),
+        ({"avx512_f": True, "avx512_bf16": False}, "float32"),
+        ({"architecture": "arm64"}, "float32"),
+    ],
+)
+def test_a_cpu_multiplies_in_bfloat16_only_if_it_has_instructions_for_it(
+    monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], dtype: str
+):
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: capabilities)
+    assert faster_dtype("cpu") == dtype
 
 
 def test_a_directory_that_nobody_trains_has_no_process(tmp_path: Path):

@@ -168,6 +168,20 @@ def test_vocabulary_is_the_tokenizers(spec: StudySpec, tokenizer: str, vocab_siz
     assert spec.train_config(params, data, "cpu", 1).vocab_size == vocab_size
 
 
+def test_dtype_may_be_left_open_and_is_then_settled_once(path: Path) -> None:
+    path.write_text(VALID.replace("[train]", '[train]\ndtype = "auto"'))
+    spec = load_study(str(path), "cpu")
+    assert spec.leaves_dtype_open
+
+    settled = spec.with_dtype("bfloat16")
+
+    assert not settled.leaves_dtype_open
+    assert settled.digest != spec.with_dtype("float32").digest
+    params = settled.baseline_params(settled.baselines[0], "squentropy")
+    assert settled.train_config(params, settled.data, "cpu", 1).dtype == "bfloat16"
+    assert settled.with_dtype("float32") == settled
+
+
 def test_arm_that_does_not_exist_is_refused(spec: StudySpec) -> None:
     with pytest.raises(InputError, match="arm must be one of cross_entropy, squentropy, but got"):
         spec.baseline_params(spec.baselines[0], "mse")
