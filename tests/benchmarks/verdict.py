@@ -208,41 +208,61 @@ def better_if_by_2_percent(studies: Studies) -> float:
 
 
 def schemes(world: World, studies: int, seed: int) -> dict[str, Any]:
-    """Ways to choose an arm's configuration: does the interval then hold, and is it biased?
+    """Ways to choose an arm's configuration and to judge it: what each costs, and what it is worth.
 
-    Bias is that of one arm's mean: in a difference of two arms that are alike it cancels, in one of
-    a flat and a steep arm it does not.
+    The second arm's configurations lie four times as far apart as the first's, for then what a
+    choice flatters does not cancel in the difference of the arms.
     """
     rng = np.random.default_rng(seed)
     truth = np.sort(configurations(world, studies, rng), axis=-1)[..., : world.top]
+    truth[:, 1] = truth[:, 1, :1] + 4 * (truth[:, 1] - truth[:, 1, :1])
     searched = truth + rng.normal(0, world.noise, truth.shape)
-    many = runs(world, truth, world.seeds, rng)  # (K, 2, top, S)
-    fresh = runs(world, truth, world.screening_seeds, rng).mean(-1)
-    others = (many.sum(-1, keepdims=True) - many) / (world.seeds - 1)
-    picks = {
-        "screening seeds, then others (ours)": np.repeat(
-            fresh.argmin(-1)[..., None], world.seeds, -1
+    first, more = world.screening_seeds, world.seeds
+    screened = runs(world, truth, first, rng)  # (K, 2, top, S)
+    many = runs(world, truth, more, rng)
+    others = (many.sum(-1, keepdims=True) - many) / (more - 1)
+    picks = {  # (K, 2, the seeds that judge): which configuration each of them is read of
+        "screened by 3 seeds, judged by 5 others": (screened.mean(-1).argmin(-1), many),
+        "5 seeds each: chosen by 2, judged by 3": (
+            many[..., :2].mean(-1).argmin(-1),
+            many[..., 2:],
         ),
-        "the search's best": np.repeat(searched.argmin(-1)[..., None], world.seeds, -1),
-        "the seeds that judge": np.repeat(many.mean(-1).argmin(-1)[..., None], world.seeds, -1),
-        "all other seeds, in turn": others.argmin(2),
+        "5 seeds each: chosen and judged by all": (many.mean(-1).argmin(-1), many),
+        "5 seeds each: chosen by 4, judged by 1, in turn": (others.argmin(2), many),
+        "the search's best, judged by 5": (searched.argmin(-1), many),
     }
-    return {name: _scheme(truth, many, pick) for name, pick in picks.items()}
+    costs = [world.top * first + more, *[world.top * more] * 3, more]
+    return {
+        name: {"runs_of_an_arm": cost, **_scheme(truth, read, pick)}
+        for cost, (name, (pick, read)) in zip(costs, picks.items(), strict=True)
+    }
 
 
 def _scheme(truth: Floats, many: Floats, pick: npt.NDArray[np.int_]) -> dict[str, float]:
-    read = np.take_along_axis(many, pick[:, :, None, :], 2)[:, :, 0]  # (K, 2, S)
-    true = np.take_along_axis(truth[..., None] + np.zeros_like(many), pick[:, :, None, :], 2)[
-        :, :, 0
-    ]
-    found = paired_differences(read[:, 0] - read[:, 1])
-    truths = (true[:, 0] - true[:, 1]).mean(axis=-1)
-    held = [one.low <= truth <= one.high for one, truth in zip(found, truths, strict=True)]
+    """Of one scheme, in nats; false and found are counted as though the arms were equal, or 2 %."""
+    seeds = many.shape[-1]
+    pick = pick.reshape(*pick.shape[:2], -1) + np.zeros(seeds, dtype=int)  # (K, 2, S)
+    read = np.take_along_axis(many, pick[:, :, None, :], 2)[:, :, 0]
+    true = np.take_along_axis(truth[..., None] + np.zeros_like(many), pick[:, :, None, :], 2)
+    mean = true[:, :, 0].mean(axis=-1)  # (K, 2): the truth about what was judged
+    errors = read - mean[..., None]
+    off = errors[:, 1] - errors[:, 0]  # (K, S): differences as they would be between equal arms
+    found = paired_differences(off, MARGIN)
     return {
-        "coverage": float(np.mean(held)),
-        "bias_of_an_arm_nats": float((read - true).mean()),
-        "loss_of_choice_nats": float((true - truth.min(-1)[..., None]).mean()),
+        "coverage": float(np.mean([one.low <= 0 <= one.high for one in found])),
+        "bias": float(off.mean()),
+        "bias_of_the_second_arm": float(errors[:, 1].mean()),
+        "half_width": float(np.mean([(one.high - one.low) / 2 for one in found])),
+        "false": _said(off, "better") + _said(off, "worse"),
+        "2_percent_found": _said(off - TWO_PERCENT, "better"),
+        "loss_of_choice": float((mean - truth.min(-1)).mean()),
     }
+
+
+def _said(differences: Floats, answer: str) -> float:
+    """In what share of studies (K, S) this is the answer."""
+    found = paired_differences(differences, MARGIN)
+    return float(np.mean([answers([one]) == [answer] for one in found]))
 
 
 def bootstraps(world: World, studies: int, seed: int) -> dict[str, float]:
@@ -309,7 +329,10 @@ def main(out: Path, studies: int = STUDIES) -> None:
             f"noise {world.noise}": seeds_needed(world, studies)
             for world in (CASES["2 % better"], MEASURED)
         },
-        "choosing": schemes(World(), 10 * studies, 101),
+        "choosing_and_judging": {
+            "noise 0.01": schemes(World(), 10 * studies, 101),
+            f"noise {MEASURED.noise}": schemes(MEASURED, 10 * studies, 103),
+        },
         "bootstrap_coverage": bootstraps(World(), studies // 4, 102),
     }
     results["seconds"] = round(time.perf_counter() - start, 1)
