@@ -2,20 +2,29 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gpt.errors import BusyError, InputError
 from sweep.commands.options import (
     DEFAULT_STORAGE,
+    HangTimeout,
     Storage,
     StoredStudy,
+    Timeout,
     resumable,
     say_how_to_go_on,
     stored_study,
     workers_of,
 )
+
+if TYPE_CHECKING:
+    from optuna.storages import RDBStorage
+
+    from sweep.verdict.confirm import Place
+    from sweep.verdict.question import Question
+    from sweep.verdict.record import Record
 
 app = typer.Typer()
 
@@ -45,6 +54,11 @@ def verdict(
         str | None, typer.Option(help="cpu, cuda or cuda:N; by default the sweep's.")
     ] = None,
     workers: Annotated[str, typer.Option(help="Runs at a time, or auto.")] = "auto",
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait for another run of the study, or verdict, to end.")
+    ] = False,
+    timeout: Timeout = None,
+    hang_timeout: HangTimeout = "10m",
     as_json: Annotated[bool, typer.Option("--json", help="Print every figure as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
 ) -> None:
@@ -54,13 +68,13 @@ def verdict(
     and that one is judged with other seeds on stories that the sweep never saw. Again continues.
     """
     with resumable():
-        from sweep.dashboard_feed import publish
         from sweep.live import make_listener
-        from sweep.report import write_report
-        from sweep.verdict.confirm import Place, run_phases
+        from sweep.verdict.confirm import Place
         from sweep.verdict.question import make_question
-        from sweep.verdict.record import keep, make_record
+        from sweep.watchdog import seconds_of
 
+        time_for_all = seconds_of("--timeout", timeout)
+        silence = seconds_of("--hang-timeout", hang_timeout)
         opened, stored = stored_study(study, storage)
         names = None if arms is None else [name.strip() for name in arms.split(",")]
         question = make_question(stored, names, seeds, top)
@@ -70,21 +84,37 @@ def verdict(
             device=device or stored.user_attrs["device"],
             workers=workers_of(workers),
             listener=lambda: make_listener(quiet or as_json),
+            timeout=time_for_all,
+            silence=silence,
+            wait=wait,
         )
-        summary = run_phases(question, opened, place)
-    if summary.interrupted:
-        say_how_to_go_on(f"stopped at {summary.finished} of {summary.total} runs")
-        raise typer.Exit(128 + summary.signal if summary.signal else BusyError.exit_code)
-    record = make_record(question, opened)
-    keep(stored, record)
-    publish(stored, opened)
-    report = write_report(opened, stored, runs / stored.study_name / "report.html")
+        record, report = _answered(question, opened, place)
     if as_json:
         typer.echo(json.dumps(record, indent=2))
         return
     typer.echo(f"\n{record['answer']}")
     if not quiet:
         typer.echo(f"\nreport: {report}")
+
+
+def _answered(question: "Question", storage: "RDBStorage", place: "Place") -> "tuple[Record, Path]":
+    """Train what is missing, judge, and keep the answer with the study, dashboard and report."""
+    from sweep.dashboard_feed import publish
+    from sweep.report import write_report
+    from sweep.verdict.confirm import run_phases, search_at_rest
+    from sweep.verdict.record import keep, make_record
+
+    study = question.study
+    with search_at_rest(question, place):
+        summary = run_phases(question, storage, place)
+        if summary.interrupted:
+            where = f"{summary.finished} of {summary.total} runs of {summary.study}"
+            say_how_to_go_on(f"stopped at {where}")
+            raise typer.Exit(128 + summary.signal if summary.signal else BusyError.exit_code)
+        record = make_record(question, storage)
+        keep(study, record)
+    publish(study, storage)
+    return record, write_report(storage, study, place.runs / study.study_name / "report.html")
 
 
 @app.command(epilog="Example: squen-sweep prune --study tinystories --what-if")

@@ -21,6 +21,12 @@ DEFAULT_STORAGE = "runs/sweep.db"  # the file of sweep.storage's default URL
 StudyFile = Annotated[str, typer.Option("--study", help="A shipped study, or the path of a .toml.")]
 StoredStudy = Annotated[str, typer.Option("--study", help="A study that was run, or its .toml.")]
 Storage = Annotated[str, typer.Option(help="Database: a path or a SQLAlchemy URL.")]
+Timeout = Annotated[
+    str | None, typer.Option(help="Stop at checkpoints after 90s, 15m, 8h; resumable.")
+]
+HangTimeout = Annotated[
+    str, typer.Option(help="Restart a trial that says nothing for so long, or off.")
+]
 Arm = Annotated[str | None, typer.Option(help="Only this choice of what the study compares.")]
 
 

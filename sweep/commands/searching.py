@@ -12,9 +12,11 @@ import typer
 from gpt.errors import BusyError, InputError
 from sweep.commands.options import (
     DEFAULT_STORAGE,
+    HangTimeout,
     Storage,
     StoredStudy,
     StudyFile,
+    Timeout,
     resumable,
     say_how_to_go_on,
     stored_study,
@@ -63,15 +65,11 @@ def run(
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait for another run of the study to end.")
     ] = False,
-    timeout: Annotated[
-        str | None, typer.Option(help="Stop at checkpoints after 90s, 15m, 8h; resumable.")
-    ] = None,
+    timeout: Timeout = None,
     trial_timeout: Annotated[
         str | None, typer.Option(help="End a trial that takes longer, as pruned.")
     ] = None,
-    hang_timeout: Annotated[
-        str, typer.Option(help="Restart a trial that says nothing for so long, or off.")
-    ] = "10m",
+    hang_timeout: HangTimeout = "10m",
     quiet: Annotated[bool, typer.Option("--quiet", help="Show nothing but notices.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print every event as a line of JSON.")

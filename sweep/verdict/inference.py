@@ -20,6 +20,7 @@ from scipy import stats
 LEVEL = 0.05  # of false answers; intervals have 1 - LEVEL
 MOST_SEEDS = 1000  # how far `further_seeds` looks
 CHANCE = 0.8  # with which `further_seeds` settle the question, if the estimate is the truth
+OUTLYING = 0.01  # of arms whose seeds are alike, to be told that one is not
 REPLICATES = 4000  # of the bootstrap: its ends are then good to about 3 % of its width
 
 Answer = Literal["better", "worse", "equivalent", "inconclusive"]
@@ -130,6 +131,27 @@ def further_seeds(difference: Difference, margin: float, comparisons: int = 1) -
     size = abs(difference.mean)
     settled = (size >= apart) | (size + alike <= margin)
     return int(n[settled.argmax()]) - difference.seeds if settled.any() else None
+
+
+def outlying(figures: Sequence[float]) -> int | None:
+    """Which figure is so far above the others that it is not of their kind; None: none is.
+
+    The chance that it is one of them is below OUTLYING, by a t test of each against the others with
+    Bonferroni's correction. It takes three others to know their spread.
+
+    Args:
+        figures: One per seed, in nats.
+
+    Source:
+        Grubbs (1950), "Sample criteria for testing outlying observations".
+    """
+    values = np.asarray(figures, dtype=np.float64)
+    worst, n = int(values.argmax()), len(values)
+    others = np.delete(values, worst)
+    if n < 4 or np.ptp(others) == 0.0:
+        return None
+    distance = (values[worst] - others.mean()) / (others.std(ddof=1) * np.sqrt(1 + 1 / (n - 1)))
+    return worst if n * float(stats.t.sf(distance, n - 2)) < OUTLYING else None
 
 
 def two_level_bootstrap(

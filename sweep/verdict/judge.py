@@ -20,6 +20,7 @@ from sweep.verdict.inference import (
     answers,
     further_seeds,
     holm,
+    outlying,
     paired_difference,
     two_level_bootstrap,
 )
@@ -86,7 +87,8 @@ class Confirmed:
     params: dict[str, Any]
     perplexities: list[float]  # on held-back stories, by seed
     perplexity: float  # their geometric mean: exp of the mean cross-entropy
-    blown_up: int  # runs that diverged or ran out of memory
+    blown_up: list[int]  # seeds whose runs diverged, ran out of memory or took too long
+    unstable: int | None  # a seed that ended far above all others, if none blew up
 
 
 @dataclass(frozen=True)
@@ -141,9 +143,17 @@ def _confirmed(
 ) -> Confirmed:
     nats = by_seed(runs, trial, seeds, "cross_entropy")
     mine = runs[(runs["of_trial"] == trial) & runs["seed"].isin(seeds)]
-    blown_up = int((mine["outcome"] != "complete").sum())
-    each = [math.exp(value) for value in nats]
-    return Confirmed(arm, trial, params, each, math.exp(float(np.mean(nats))), blown_up)
+    blown_up = sorted(int(seed) for seed in mine[mine["outcome"] != "complete"]["seed"])
+    far = None if blown_up else outlying(nats)
+    return Confirmed(
+        arm=arm,
+        trial=trial,
+        params=params,
+        perplexities=[math.exp(value) for value in nats],
+        perplexity=math.exp(float(np.mean(nats))),
+        blown_up=blown_up,
+        unstable=None if far is None else seeds[far],
+    )
 
 
 def _comparisons(

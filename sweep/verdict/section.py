@@ -66,7 +66,8 @@ def make_section(record: Record, trials: pd.DataFrame) -> Section:
                 "forest",
                 "Each seed, the mean and its interval",
                 "Ratio of perplexities on held-back stories. Rings: seeds. Diamond and line: mean "
-                "and 95% interval of a paired t test over seeds. Grey: differences that do not "
+                "and 95% interval of a paired t test over seeds, which holds for the settings that "
+                "were found: the luck of the search is not in it. Grey: differences that do not "
                 "matter. Thin: other yardsticks, and a bootstrap over seeds and stories.",
                 plot_forest(record),
             ),

@@ -1,7 +1,10 @@
 """The answer as one paragraph in plain words. Knows no statistics."""
 
+import math
+from statistics import fmean
+
 from sweep.terminal import perplexity
-from sweep.verdict.judge import Comparison, Reading, Verdict
+from sweep.verdict.judge import Comparison, Confirmed, Reading, Verdict
 
 
 def paragraph(
@@ -69,8 +72,8 @@ def _basis(verdict: Verdict) -> list[str]:
     return [
         f"Confirmed perplexities: {chosen}; each is a mean over {len(verdict.seeds)} seeds that "
         f"neither the search nor the choice of settings used, on {tokens}validation stories that "
-        f"no trial of the search was measured on. The answer is about these settings: a search "
-        f"with other luck may find others."
+        f"no trial of the search was measured on. The answer and its interval are about these "
+        f"settings: the luck of the search is not in them, another search may find others."
     ]
 
 
@@ -82,15 +85,37 @@ def _warnings(verdict: Verdict, search: tuple[int, int], looks: list[int]) -> li
     for one in verdict.confirmed:
         if one.blown_up:
             lines.append(
-                f"{one.blown_up} of the {len(verdict.seeds)} runs of {one.arm} diverged or ran out "
-                f"of memory and count as guessing uniformly."
+                f"{len(one.blown_up)} of the {len(verdict.seeds)} runs of {one.arm} "
+                f"({_seeds(one.blown_up)}) diverged, ran out of memory or took too long, and "
+                f"count as guessing uniformly."
             )
+        if one.unstable is not None:
+            lines.append(_unstable(one, verdict))
     if len(looks) > 1:
         lines.append(
             f"This question was answered before, with {', '.join(map(str, looks[:-1]))} seeds: "
             f"asking until the answer pleases makes a false one likelier than 5%."
         )
     return lines
+
+
+def _unstable(one: Confirmed, verdict: Verdict) -> str:
+    """Which seed is not like the others, and what it does to the answer."""
+    place = verdict.seeds.index(one.unstable or 0)
+    others = sorted(one.perplexities[:place] + one.perplexities[place + 1 :])
+    pairs = [pair.difference.per_seed for pair in verdict.comparisons if pair.arm == one.arm]
+    without = [_percent(math.exp(fmean(p[:place] + p[place + 1 :]))) for p in pairs]
+    alone = f" Without it the change would be {without[0]}." if without else ""
+    return (
+        f"{one.arm} is not stable at these settings: seed {one.unstable} ended at "
+        f"{perplexity(one.perplexities[place])} and the others at {perplexity(others[0])} to "
+        f"{perplexity(others[-1])}, which is what makes the interval wide.{alone} It counts all "
+        f"the same, since whoever trains with them meets such seeds; more seeds say how often."
+    )
+
+
+def _seeds(seeds: list[int]) -> str:
+    return f"seed{'s' if len(seeds) > 1 else ''} {_listed([str(seed) for seed in seeds])}"
 
 
 def _further(seeds: int | None) -> str:

@@ -92,6 +92,21 @@ def floor(pi: Tensor, weight: float) -> float:
     return math.exp(float((pi * (pi.log() - log_p)).sum(1).mean()))
 
 
+def floors(pi: Tensor) -> Result:
+    """The floor for each weight; for a weight of 1, also where predictions are surer than these."""
+    surer = [pi.pow(power) for power in (1.0, 1.25, 1.5, 2.0)]
+    surer = [one / one.sum(1, keepdim=True) for one in surer]
+    perplexities = [math.exp(-float((one * one.log()).sum(1).mean())) for one in surer]
+    by_sureness = [
+        {"perplexity": own, "floor": floor(one, 1.0)}
+        for own, one in zip(perplexities, surer, strict=True)
+    ]
+    return {
+        "floor": {str(weight): floor(pi, weight) for weight in WEIGHTS},
+        "floor_of_weight_1_by_perplexity_of_the_truth": by_sureness,
+    }
+
+
 # --- what training does ------------------------------------------------------------------------
 
 
@@ -130,8 +145,8 @@ def measure_all(source: str, out: Path) -> None:
             if (seed, weight) not in known:
                 run, pi = measure(data, seed, weight)
                 result["runs"].append(run)
-                if not result["floor"]:
-                    result["floor"] = {str(one): floor(pi, one) for one in WEIGHTS}
+                if weight is None and seed == SEEDS[0]:
+                    result |= floors(pi)
                 out.write_text(json.dumps(result, indent=1) + "\n")
                 print(run, flush=True)
 
