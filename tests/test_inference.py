@@ -10,6 +10,7 @@ from sweep.verdict.inference import (
     answers,
     further_seeds,
     holm,
+    outlying,
     paired_difference,
     paired_differences,
     two_level_bootstrap,
@@ -100,6 +101,21 @@ def test_further_seeds_are_fewer_for_a_larger_difference_and_may_be_too_many():
     assert large is not None
     assert 0 < large < small
     assert further_seeds(spread(0.0098, 1.0), MARGIN) is None
+
+
+def test_a_seed_far_above_the_others_is_named():
+    nats = np.log([62.7, 55.7, 61.4, 64.3, 135.8])
+    assert outlying(list(nats)) == 4
+    assert outlying([4.0, 4.0, 4.0, 4.0, 4.8]) is None  # nothing to tell a usual spread by
+    assert outlying(list(nats[2:])) is None  # two others are too few
+    assert outlying(list(-nats)) is None  # far below is luck, not a run that went wrong
+
+
+@pytest.mark.parametrize("seeds", [4, 5, 12])
+def test_a_seed_is_named_in_one_of_a_hundred_arms_whose_seeds_are_alike(seeds: int):
+    rng = np.random.default_rng(7)
+    named = [outlying(list(arm)) is not None for arm in rng.normal(4, 0.01, (4000, seeds))]
+    assert 0.004 < np.mean(named) < 0.016
 
 
 def test_bootstrap_of_one_certain_difference_is_that_difference():

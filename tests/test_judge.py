@@ -3,6 +3,7 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import optuna
 import pytest
 from optuna.trial import TrialState
@@ -109,10 +110,24 @@ def test_bits_per_byte_are_compared_as_a_difference_of_every_pair(judged: Judged
 def test_a_diverged_run_counts_as_guessing_uniformly_and_is_named(judged: Judged):
     judged.run(CONFIRM, {"cross_entropy": ends(1), "squentropy": ends(1)}, blown_up=1)
     verdict = judged.verdict()
-    assert verdict.confirmed[1].blown_up == 1
+    assert verdict.confirmed[1].blown_up == [verdict.seeds[-1]]
+    assert verdict.confirmed[1].unstable is None  # it has been named
     assert verdict.confirmed[1].perplexities[-1] == pytest.approx(300.0)  # the vocabulary
     said = paragraph(verdict, (40, 40), None, [5])
-    assert "1 of the 5 runs of squentropy diverged" in said
+    assert f"1 of the 5 runs of squentropy (seed {verdict.seeds[-1]}) diverged" in said
+
+
+def test_a_seed_that_ended_far_above_the_others_is_named_and_counts(judged: Judged):
+    wild = [0.01, 0.012, 0.008, 0.9, 0.011]
+    judged.run(CONFIRM, {"cross_entropy": ends(1, [0] * 5), "squentropy": ends(1, wild)})
+    verdict = judged.verdict()
+    assert [one.unstable for one in verdict.confirmed] == [None, verdict.seeds[3]]
+    assert verdict.comparisons[0].difference.mean == pytest.approx(np.mean(wild))
+    said = paragraph(verdict, (40, 40), None, [5])
+    assert f"squentropy is not stable at these settings: seed {verdict.seeds[3]} ended at" in said
+    assert "Without it the change would be +1.0%." in said
+    assert verdict.comparisons[0].answer == "inconclusive"
+    assert "more seeds should settle it" in said
 
 
 def test_a_missing_run_is_refused(judged: Judged):
@@ -157,6 +172,7 @@ def test_the_words_say_what_is_known_and_warn_of_what_is_not(judged: Judged):
     )
     assert "By top-1 accuracy the question stays open (0.4000 against 0.4000)." in said
     assert "cross_entropy 60.00 (the settings of trial 0)" in said
+    assert "the luck of the search is not in them" in said
     assert "not finished: 30 of 40 trials" in said
     assert "answered before, with 3 seeds" in said
     assert said.endswith("Note: NOT TinyStories.")

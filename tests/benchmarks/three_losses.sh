@@ -4,6 +4,7 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 data=$1 out=$2
 cd "$out"
-squen-sweep run --study "$here/three_losses.toml" --trials 24 --workers 1 --data "$data"
-squen-sweep verdict --study three_losses --workers 1 --json > "$here/three_losses.json"
+one_core="taskset -c 1" # one trial at a time, on one thread: the order of trials is then always the same
+$one_core squen-sweep run --study "$here/three_losses.toml" --trials 24 --workers 1 --data "$data"
+$one_core squen-sweep verdict --study three_losses --workers 1 --json > "$here/three_losses.json"
 squen-sweep prune --study three_losses --what-if
