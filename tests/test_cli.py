@@ -440,6 +440,8 @@ BAD_BEFORE_A_RUN = {
     "status without storage": (("status", *TINY), "runs/sweep.db must exist"),
     "report without storage": (("report", *TINY), "runs/sweep.db must exist"),
     "export without storage": (("export", *TINY), "runs/sweep.db must exist"),
+    "verdict without storage": (("verdict", *TINY), "runs/sweep.db must exist"),
+    "prune without storage": (("prune", *TINY, "--what-if"), "runs/sweep.db must exist"),
     "dashboard without storage": (("dashboard",), "runs/sweep.db must exist"),
     "dashboard on no port": (("dashboard", "--port", "0"), "--port .* got 0"),
     "missing configuration": (("train", "best.toml"), "best.toml"),

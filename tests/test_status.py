@@ -7,7 +7,8 @@ import pytest
 from rich.console import Console
 from stored_studies import STUDY, StoredStudy
 
-from sweep.status import status
+from sweep.status import closing_lines, status
+from sweep.summary import Summary
 
 DROPOUT = "[search.dropout]\nlow = 0.0\nhigh = 0.3\n"
 THREE = STUDY.replace("[search.square_weight]\nlow = 0.1\nhigh = 2.0\n", DROPOUT)
@@ -25,6 +26,16 @@ def table(folder: Path, text: str, width: int) -> list[list[str]]:
     console.print(*status(stored.study, width), sep="\n")
     assert isinstance(console.file, io.StringIO)
     return [line.split() for line in console.file.getvalue().splitlines()[2:-2]]
+
+
+@pytest.mark.parametrize("arms", [["all"], ["cross_entropy", "squentropy"]])
+def test_a_verdict_is_suggested_where_there_is_something_to_compare(arms: list[str]):
+    best = {arm: (number, 60.0) for number, arm in enumerate(arms)}
+    summary = Summary("tiny", 4, 4, {"complete": 4}, best, False, None, False, 1.0)
+    lines = closing_lines(summary, Path("runs"), "runs/sweep.db", "", 100, Path("report.html"))
+    suggested = "  squen-sweep verdict --study tiny" in lines
+    assert suggested == (len(arms) > 1)
+    assert "  squen-sweep export --study tiny -o best.toml" in lines
 
 
 def test_a_table_of_sixty_columns_names_three_parameters_in_full(tmp_path: Path):

@@ -2,20 +2,29 @@
 
 import json
 import math
+import re
+import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
+from threading import Timer
 
 import numpy as np
 import optuna
 import pytest
+from invariants import wait_until
 from optuna.storages import RDBStorage
+from optuna.trial import TrialState
+from optuna_dashboard import get_note
 from tiny_runs import write_stories
 from tiny_studies import run_tiny, tiny_study
 
 from gpt.config import read_config
 from gpt.data import prepare
 from gpt.errors import InputError
+from gpt.events import read_events
 from sweep.cli import main
+from sweep.lock import only_driver
 from sweep.progress import QuietProgress
 from sweep.report import write_report
 from sweep.spec import load_study as load_spec
@@ -46,6 +55,11 @@ class Swept:
 
     def study(self, name: str = "tiny") -> optuna.Study:
         return load_study(self.storage, name)
+
+    def command(self, *options: str) -> list[str]:
+        """`squen-sweep verdict` on this sweep."""
+        places = ["--storage", str(self.folder / "sweep.db"), "--runs", str(self.folder / "runs")]
+        return ["squen-sweep", "verdict", "--study", "tiny", *places, *options]
 
     @property
     def place(self) -> Place:
@@ -160,21 +174,43 @@ def test_report_has_the_answer_and_its_forest_after_a_verdict(swept: Swept):
     assert "Not confirmed yet" not in page
 
 
+@pytest.fixture
+def command(swept: Swept, monkeypatch: pytest.MonkeyPatch):
+    """Runs `squen-sweep verdict` on the sweep in this process; returns its exit code."""
+
+    def run(*options: str) -> int:
+        monkeypatch.setattr(sys, "argv", swept.command(*options))
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return int(ended.value.code or 0)
+
+    return run
+
+
 @pytest.mark.slow
-def test_verdict_on_a_complete_confirm_phase_trains_nothing_and_prints_json(
-    swept: Swept, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_verdict_on_a_complete_confirm_phase_trains_nothing_and_prints_what_the_study_keeps(
+    swept: Swept, command, capsys: pytest.CaptureFixture[str]
 ):
     before = {path: path.stat().st_mtime_ns for path in swept.folder.rglob("events.jsonl")}
-    places = ["--storage", str(swept.folder / "sweep.db"), "--runs", str(swept.folder / "runs")]
-    monkeypatch.setattr(
-        sys, "argv", ["squen-sweep", "verdict", "--study", "tiny", *places, "--json"]
-    )
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert not ended.value.code
+    assert command("--json") == 0
     record = json.loads(capsys.readouterr().out)
     assert record["comparisons"][0]["answer"] in ("better", "worse", "equivalent", "inconclusive")
+    assert record["answer"] in get_note(swept.study())
+    assert record == kept(swept.study())
     assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+@pytest.mark.slow
+def test_verdict_says_its_paragraph_and_where_the_report_is(
+    swept: Swept, command, capsys: pytest.CaptureFixture[str]
+):
+    assert command() == 0
+    *_, answer, _, report = capsys.readouterr().out.splitlines()
+    assert answer == kept(swept.study())["answer"]
+    assert "the luck of the search is not in them" in answer
+    assert report == f"report: {swept.folder / 'runs' / 'tiny' / 'report.html'}"
+    assert command("--quiet") == 0
+    assert capsys.readouterr().out.strip() == answer
 
 
 @pytest.mark.slow
@@ -191,6 +227,58 @@ def test_more_seeds_add_their_runs_only_and_the_answer_says_that_it_was_asked_be
 
 
 @pytest.mark.slow
+def test_a_verdict_whose_time_is_up_exits_75_and_the_same_command_goes_on(
+    swept: Swept, command, capsys: pytest.CaptureFixture[str]
+):
+    before = kept(swept.study())
+    assert command("--seeds", "4", "--timeout", "0.1s", "--quiet") == 75
+    assert re.search(
+        r"stopped at [4-7] of 8 runs of tiny.confirm; run the same command again to continue: ",
+        capsys.readouterr().err,
+    )
+    assert kept(swept.study()) == before
+    assert command("--seeds", "4", "--quiet") == 0
+    assert kept(swept.study())["seeds"] == seeds_of(make_question(swept.study()).spec, CONFIRM, 4)
+
+
+@pytest.mark.slow
+def test_a_killed_verdict_goes_on_with_the_same_runs(swept: Swept, command):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sweep.cli", *swept.command("--seeds", "6")[1:]],
+        stdout=subprocess.DEVNULL,
+    )
+    folder = swept.folder / "runs" / "tiny.confirm"
+    started = len(list(folder.glob("*/events.jsonl")))
+    wait_until(lambda: len(list(folder.glob("*/events.jsonl"))) > started)
+    process.kill()
+    process.wait()
+    assert command("--seeds", "6", "--quiet") == 0
+    runs = swept.study("tiny.confirm").trials
+    assert {run.state for run in runs} == {TrialState.COMPLETE}
+    each = [(run.user_attrs["of_trial"], run.params["seed"]) for run in runs]
+    assert len(each) == len(set(each)) == 2 * 6
+    for run in runs:
+        events, _ = read_events(Path(run.user_attrs["run_dir"]))
+        steps = [event["step"] for event in events if event["event"] == "evaluation"]
+        assert steps == sorted(set(steps))  # nothing is measured twice
+        assert [event["event"] for event in events].count("done") == 1
+
+
+@pytest.mark.slow
+def test_a_verdict_is_refused_or_waits_while_the_search_goes_on(
+    swept: Swept, command, capsys: pytest.CaptureFixture[str]
+):
+    with ExitStack() as running:
+        running.enter_context(only_driver(swept.folder / "runs" / "tiny", "tiny"))
+        assert command("--seeds", "7") == 75
+        assert "study 'tiny' must have one driver, but process" in capsys.readouterr().err
+        Timer(0.5, running.pop_all().close).start()
+        assert command("--wait") == 0
+    assert "waiting: process" in capsys.readouterr().out
+    assert len(swept.study("tiny.confirm").trials) < 2 * 7
+
+
+@pytest.mark.slow
 def test_changed_text_is_refused_in_one_line(
     swept: Swept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -199,5 +287,5 @@ def test_changed_text_is_refused_in_one_line(
     before = text.read_text()
     text.write_text(before.replace("Tom", "Tim"))
     with pytest.raises(InputError, match="text or the tokenizer changed"):
-        run_phases(make_question(swept.study(), seeds=4), swept.storage, swept.place)
+        run_phases(make_question(swept.study(), seeds=9), swept.storage, swept.place)
     text.write_text(before)

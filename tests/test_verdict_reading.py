@@ -1,6 +1,7 @@
 """What is read off a sweep beside the answer: faults, ledger, selection bias, pruner, card."""
 
 import math
+import re
 import sys
 from pathlib import Path
 
@@ -74,6 +75,51 @@ def test_a_study_that_compares_nothing_has_no_verdict(tmp_path: Path):
     stored.add("all", [60.0], loss="cross_entropy")
     with pytest.raises(InputError, match='compare = "loss"'):
         make_question(stored.study)
+
+
+def command(stored: StoredStudy, monkeypatch: pytest.MonkeyPatch, name: str, *options: str) -> int:
+    """Exit code of a command on this study."""
+    words = ["squen-sweep", name, "--study", "tiny", "--storage", str(stored.path), *options]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--arms", "squentropy"], "a verdict must compare at least two arms"),
+        (["--arms", "cross_entropy, mse"], "--arms must be among .*, but got 'mse'"),
+        (["--arms", ""], "--arms must be among .*, but got ''"),
+        (["--seeds", "1"], "--seeds must be from 2 .* shows no spread, but got 1"),
+        (["--top", "0"], "--top must be at least 1, but got 0"),
+        (["--workers", "none"], "--workers must be auto or at least 1, but got 'none'"),
+        (["--timeout", "soon"], "--timeout must be a time like .*, but got 'soon'"),
+        (["--hang-timeout", "0"], "--hang-timeout must be a time like .*, but got '0'"),
+        ([], "config.json"),  # the runs of this study are gone
+    ],
+)
+def test_verdict_refuses_in_one_line_and_writes_nothing(
+    stored: StoredStudy, monkeypatch, capsys, options, message
+):
+    before = stored.study.user_attrs, sorted(stored.path.parent.iterdir())
+    assert command(stored, monkeypatch, "verdict", *options) == 2
+    assert re.fullmatch(rf"error: .*{message}.*\n", capsys.readouterr().err)
+    assert (stored.study.user_attrs, sorted(stored.path.parent.iterdir())) == before
+    assert optuna.get_all_study_names(stored.storage) == ["tiny"]
+
+
+def test_a_study_of_one_arm_is_told_that_it_has_none_to_compare(
+    tmp_path: Path, monkeypatch, capsys
+):
+    stored = StoredStudy(tmp_path, STUDY.replace('compare = "loss"', ""))
+    stored.add("all", [60.0], loss="cross_entropy")
+    assert command(stored, monkeypatch, "verdict") == 2
+    assert capsys.readouterr().err == (
+        "error: a verdict must compare at least two arms, but study 'tiny' has only 'all'; a study "
+        'has arms where its file says compare, as in compare = "loss".\n'
+    )
 
 
 # --- the phases ------------------------------------------------------------------------------
@@ -252,19 +298,10 @@ def test_the_studys_own_pruner_replayed_stops_what_it_stopped(tmp_path: Path):
     assert (own["stopped"], own["beyond_record"]) == (2, 0)
 
 
-def prune(stored: StoredStudy, monkeypatch: pytest.MonkeyPatch, *options: str) -> int:
-    """Exit code of the command on this study."""
-    words = ["squen-sweep", "prune", "--study", "tiny", "--storage", str(stored.path), *options]
-    monkeypatch.setattr(sys, "argv", words)
-    with pytest.raises(SystemExit) as ended:
-        main()
-    return int(ended.value.code or 0)
-
-
 def test_prune_shows_each_pruner_for_each_arm_and_the_shadows(tmp_path: Path, monkeypatch, capsys):
     stored = crossing(tmp_path)
     stored.add("cross_entropy", [190.0, 180.0, 170.0, 160.0], shadow=200)
-    assert prune(stored, monkeypatch, "--what-if", "--top", "1") == 0
+    assert command(stored, monkeypatch, "prune", "--what-if", "--top", "1") == 0
     shown = capsys.readouterr().out
     assert all(shown.count(f"\n{name}  ") == 2 for name in CANDIDATES)
     assert "cross_entropy: 0 of 1 shadow trials ended among the best" in shown
@@ -279,7 +316,7 @@ def test_prune_shows_each_pruner_for_each_arm_and_the_shadows(tmp_path: Path, mo
     ],
 )
 def test_prune_refuses_in_one_line(stored: StoredStudy, monkeypatch, capsys, options, message):
-    assert prune(stored, monkeypatch, *options) == 2
+    assert command(stored, monkeypatch, "prune", *options) == 2
     assert message in capsys.readouterr().err
 
 
