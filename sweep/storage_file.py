@@ -1,5 +1,6 @@
 """A SQLite file as it lies there: what is refused before SQLite or Optuna could change it."""
 
+import os
 import sqlite3
 from pathlib import Path
 from typing import NoReturn
@@ -8,7 +9,6 @@ from urllib.parse import quote
 from gpt.errors import DataError, DiskError, InputError
 from sweep.storage_errors import explained, unsound
 
-HEADER = b"SQLite format 3\x00"
 TIMEOUT = 60  # seconds to wait for another process's lock; SQLite's own 5 end in an error
 
 
@@ -37,20 +37,36 @@ def check(path: Path, create: bool) -> None:
 
 
 def check_header(path: Path) -> None:
-    """Refuse a file that is no SQLite database, whatever else is in it."""
+    """Refuse a file that is no SQLite database, whatever else is in it.
+
+    SQLite reads the file, not we: whoever opens and closes a file drops all locks that its process
+    has on it, those of its connections too. Another process that ends then believes that it was
+    the last one and deletes the log, with all that is written to it afterwards
+    (https://sqlite.org/howtocorrupt.html, 2.2).
+    """
     if path.is_dir():
         raise InputError(f"storage {path} must be a file, but it is a folder.")
-    try:
-        with path.open("rb") as file:
-            header = file.read(len(HEADER))
-    except OSError as error:
-        raise DiskError(f"storage {path} must be readable, but {error.strerror}.") from None
-    if header != HEADER:
-        kind = "another kind of file" if header else "empty"
+    if not os.access(path, os.R_OK):
+        raise DiskError(f"storage {path} must be readable, but Permission denied.")
+    empty = path.stat().st_size == 0
+    if empty or not _is_database(path):
+        kind = "empty" if empty else "another kind of file"
         raise DataError(
             f"storage {path} must be a SQLite database, but it is {kind}; "
             f"it was not touched. Pass another --storage."
         )
+
+
+def _is_database(path: Path) -> bool:
+    """Whether the file begins as a database does; also in a folder that cannot be written."""
+    connection = sqlite3.connect(f"file:{quote(str(path))}?mode=ro&immutable=1", uri=True)
+    try:
+        connection.execute("PRAGMA schema_version")
+    except sqlite3.Error as error:  # what is wrong with a database is told later
+        return getattr(error, "sqlite_errorname", "") != "SQLITE_NOTADB"
+    finally:
+        connection.close()
+    return True
 
 
 def read_only(path: Path) -> sqlite3.Connection:
