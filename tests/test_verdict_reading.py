@@ -17,7 +17,7 @@ from sweep import results
 from sweep.cli import main
 from sweep.pruning import SHADOW, is_shadow, should_prune
 from sweep.verdict.ledger import ledger_table
-from sweep.verdict.original_study import placements
+from sweep.verdict.original_study import card, placements
 from sweep.verdict.phases import CONFIRM, SCREENING, phase_spec, plan, seeds_of, wanted_runs
 from sweep.verdict.pruner_audit import CANDIDATES, shadow_table, what_if_table
 from sweep.verdict.question import make_question
@@ -334,3 +334,11 @@ def test_the_original_studys_settings_are_placed_among_the_trials(stored: Stored
     )
     assert placed.published == 6.2  # exp(1.826), not the 3.8 that was printed
     assert math.exp(1.826) == pytest.approx(6.2, abs=0.02)
+
+
+def test_the_card_says_another_scale_and_what_text_ours_is():
+    facts = dict(card("built-in stories"))
+    assert "do not compare" in facts["Scale"]
+    assert facts["Text"].startswith("This study's is built-in stories.")
+    assert "50 iterations each, all inside a learning-rate warm-up of 2,000" in facts["Search"]
+    assert "Text" not in dict(card(None))  # a verdict that was kept before it was noted

@@ -27,9 +27,10 @@ def make_record(question: Question, storage: RDBStorage) -> Record:
     """Judge, and say it.
 
     Returns:
-        answer (the paragraph), arms, looks (numbers of seeds of this answer and earlier ones), the
-        fields of judge.Verdict, and the tables ledger, winners_curse, shadows and original as lists
-        of rows. A figure that is missing or infinite is None.
+        answer (the paragraph), arms, text (the name of what was trained on), looks (numbers of
+        seeds of this answer and earlier ones), the fields of judge.Verdict, and the tables ledger,
+        winners_curse, shadows and original as lists of rows. A figure that is missing or infinite
+        is None.
 
     Raises:
         InputError: a run is missing.
@@ -45,6 +46,7 @@ def make_record(question: Question, storage: RDBStorage) -> Record:
     record = {
         "answer": paragraph(verdict, search, notice, looks),
         "arms": question.arms,
+        "text": study.user_attrs["data"]["name"],
         "looks": looks,
         **verdict.as_dict(),
         "ledger": ledger_table(trials, evaluations, question.spec).to_dict("records"),

@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from sweep.terminal import duration, perplexity
-from sweep.verdict.original_study import FACTS
+from sweep.verdict.original_study import card
 from sweep.verdict.plots import plot_best_after, plot_forest
 from sweep.verdict.record import Record
 from sweep.verdict.selection_bias import best_after_table
@@ -66,8 +66,7 @@ def make_section(record: Record, trials: pd.DataFrame) -> Section:
                 "forest",
                 "Each seed, the mean and its interval",
                 "Ratio of perplexities on held-back stories. Rings: seeds. Diamond and line: mean "
-                "and 95% interval of a paired t test over seeds, which holds for the settings that "
-                "were found: the luck of the search is not in it. Grey: differences that do not "
+                "and 95% interval of a paired t test over seeds. Grey: differences that do not "
                 "matter. Thin: other yardsticks, and a bootstrap over seeds and stories.",
                 plot_forest(record),
             ),
@@ -80,7 +79,7 @@ def make_section(record: Record, trials: pd.DataFrame) -> Section:
                 plot_best_after({arm: best_after_table(trials, arm) for arm in arms}, arms),
             ),
         ],
-        card=list(FACTS) if record["original"] else [],
+        card=card(record.get("text")) if record["original"] else [],
         placed=[_placed(one) for one in record["original"]],
     )
 
