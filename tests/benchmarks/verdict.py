@@ -26,7 +26,8 @@ from sweep.verdict.inference import answers, paired_differences, two_level_boots
 Floats = npt.NDArray[np.float64]
 
 MARGIN = math.log(1.01)
-STUDIES = 1000
+STUDIES = 4000
+STUDIES_OF_A_SCHEME = 10_000
 
 
 @dataclass(frozen=True)
@@ -330,10 +331,10 @@ def main(out: Path, studies: int = STUDIES) -> None:
             for world in (CASES["2 % better"], MEASURED)
         },
         "choosing_and_judging": {
-            "noise 0.01": schemes(World(), 10 * studies, 101),
-            f"noise {MEASURED.noise}": schemes(MEASURED, 10 * studies, 103),
+            "noise 0.01": schemes(World(), STUDIES_OF_A_SCHEME, 101),
+            f"noise {MEASURED.noise}": schemes(MEASURED, STUDIES_OF_A_SCHEME, 103),
         },
-        "bootstrap_coverage": bootstraps(World(), studies // 4, 102),
+        "bootstrap_coverage": bootstraps(World(), studies // 8, 102),
     }
     results["seconds"] = round(time.perf_counter() - start, 1)
     out.write_text(json.dumps(results, indent=1) + "\n")
