@@ -45,8 +45,13 @@ class Corpus:
     notice: str | None = None  # what every reader of a result must be told
 
 
-def read_corpus(data: DataConfig, progress: Progress) -> Corpus:
+def read_corpus(data: DataConfig, progress: Progress, patience: float | None = None) -> Corpus:
     """Read the stories that data.source names: "hub", "built-in" or a path.
+
+    Args:
+        data: Its source is not "auto".
+        progress: Told what takes long.
+        patience: Seconds that the hub's first story may take; None: as many as it takes.
 
     Raises:
         InputError: the source is missing, unreachable, unreadable, or too small to split.
@@ -54,7 +59,7 @@ def read_corpus(data: DataConfig, progress: Progress) -> Corpus:
     if data.source == "built-in":
         return _built_in(data.max_stories, progress)
     if data.source == "hub":
-        return _hub(data.hub_name, data.max_stories, progress)
+        return _hub(data.hub_name, data.max_stories, progress, patience)
     return _files(_path(data.source), data.max_stories, progress)
 
 
@@ -142,14 +147,15 @@ def _built_in(max_stories: int | None, progress: Progress) -> Corpus:
     )
 
 
-def _hub(name: str, max_stories: int | None, progress: Progress) -> Corpus:
-    progress(f"asking the Hugging Face hub for {name}; its first story has {hub.START_SECONDS:g} s")
+def _hub(name: str, max_stories: int | None, progress: Progress, patience: float | None) -> Corpus:
+    limit = "may take minutes" if patience is None else f"has {patience:g} s"
+    progress(f"asking the Hugging Face hub for {name}; its first story {limit}")
     data_set = hub.HubDataset(name)
     if data_set.reason:
         progress(f"reading the copy of {name} that `datasets` keeps, because {data_set.reason}")
-    limit = max_stories and HUB_VALIDATION_STORIES
-    validation = list(islice(_clean(data_set.stories("validation")), limit))
-    stories = _counted(_clean(data_set.stories("train")), name, progress)
+    count = max_stories and HUB_VALIDATION_STORIES
+    validation = list(islice(_clean(data_set.stories("validation", patience)), count))
+    stories = _counted(_clean(data_set.stories("train", patience)), name, progress)
     train = _unlike(validation, stories, max_stories)
     if not train or not validation:
         raise InputError(f"{name} must have stories in its splits train and validation.")

@@ -22,14 +22,14 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from gpt import corpus, token_files, tokenizer
+from gpt import corpus, hub, token_files, tokenizer
 from gpt.config import DataConfig
 from gpt.corpus import Corpus, Progress
 from gpt.disk import sync
 from gpt.errors import InputError
-from gpt.hub import HubUnreachableError
 from gpt.token_files import Meta
 
+QUICK_LETTERS = 100_000  # a vocabulary is learnt from so many in 0.05 s
 PADDING = -1  # the target of a position behind a story's end: no token, no part of a loss
 _FINGERPRINT = "[0-9a-f]{16}"
 
@@ -223,13 +223,14 @@ def _resolved(data: DataConfig, progress: Progress) -> TokenData:
     if data.source != "auto":
         return _from_source(data, progress)
     try:
-        return _from_source(data.model_copy(update={"source": "hub"}), progress)
-    except HubUnreachableError as error:
+        hubs = data.model_copy(update={"source": "hub"})
+        return _from_source(hubs, progress, hub.START_SECONDS)
+    except hub.HubUnreachableError as error:
         progress(f"{error.reason}; the built-in story grammar is used instead")
         return _from_source(data.model_copy(update={"source": "built-in"}), progress)
 
 
-def _from_source(data: DataConfig, progress: Progress) -> TokenData:
+def _from_source(data: DataConfig, progress: Progress, patience: float | None = None) -> TokenData:
     """The tokens that this source gave last time, or else those made of it now."""
     settings = [corpus.identity(data), data.tokenizer, data.bpe_vocab_size]
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
@@ -237,7 +238,7 @@ def _from_source(data: DataConfig, progress: Progress) -> TokenData:
     if known := _indexed(index):
         return known
     with _lock(cache_folder() / "locks" / key, progress):
-        return _indexed(index) or _make(data, index, progress)
+        return _indexed(index) or _make(data, index, progress, patience)
 
 
 def _indexed(index: Path) -> TokenData | None:
@@ -258,11 +259,11 @@ def _tokens_folder(fingerprint: str) -> Path:
     return cache_folder() / "tokens" / fingerprint
 
 
-def _make(data: DataConfig, index: Path, progress: Progress) -> TokenData:
+def _make(data: DataConfig, index: Path, progress: Progress, patience: float | None) -> TokenData:
     """Read, tokenise and keep a source, whose text may turn out to be kept already."""
     # GPT-2's first: it may be missing, and reading the text may take long
     gpt2 = tokenizer.gpt2() if data.tokenizer == "gpt2" else None
-    text = corpus.read_corpus(data, progress)
+    text = corpus.read_corpus(data, progress, patience)
     encoding = gpt2 or _train_bpe(text, data.bpe_vocab_size, progress)
     identity = token_files.identify(text, encoding)
     folder = _tokens_folder(identity.fingerprint)
@@ -280,7 +281,8 @@ def _make(data: DataConfig, index: Path, progress: Progress) -> TokenData:
 def _train_bpe(text: Corpus, vocab_size: int | None, progress: Progress) -> tiktoken.Encoding:
     if vocab_size is None:
         raise InputError('bpe_vocab_size must be a number where tokenizer = "bpe", but got none.')
-    progress(f"learning a vocabulary of {vocab_size:,} tokens from {text.name}")
+    if sum(map(len, text.train)) > QUICK_LETTERS:  # else it is done, or refused, at once
+        progress(f"learning a vocabulary of {vocab_size:,} tokens from {text.name}")
     # A study is written for real stories: the grammar's few hundred words must not stop it.
     encoding = tokenizer.train_bpe(text.train, vocab_size, or_fewer=text.kind == "built-in")
     if encoding.n_vocab < vocab_size:

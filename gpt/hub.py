@@ -20,7 +20,8 @@ from gpt.tables import first_line, texts
 
 # The hub may answer while its files do not come: `datasets` takes minutes to say so. This is enough
 # for its first request of a parquet file, 32 MB, at 2.2 MB/s. Counted from where the reader asks:
-# importing `datasets` takes 3 s, and much longer on a busy machine.
+# importing `datasets` takes 3 s, and much longer on a busy machine. For "auto" alone, which has
+# other text to take: who asks for the hub may have a slow link, and `datasets` ends it by itself.
 START_SECONDS = 15.0
 _OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
 _TRUE = ("1", "ON", "YES", "TRUE")  # as huggingface_hub reads its variables
@@ -50,8 +51,12 @@ class HubDataset:
         if self.reason and not _kept(name):
             raise HubUnreachableError(name, self.reason)
 
-    def stories(self, split: str) -> Iterator[str]:
+    def stories(self, split: str, patience: float | None = None) -> Iterator[str]:
         """The column text of one split, as it arrives.
+
+        Args:
+            split: "train" or "validation".
+            patience: Seconds that the first story may take; None: as long as `datasets` lets it.
 
         Raises:
             HubUnreachableError: the hub stopped answering, or the local copy does not have it.
@@ -67,11 +72,12 @@ class HubDataset:
         ) as reader:
             assert reader.stdout
             reader.stdout.readline()  # it has imported `datasets`
-            patience = Timer(START_SECONDS, reader.kill)
-            patience.start()
+            alarm = Timer(patience or 0, reader.kill)
+            if patience is not None:
+                alarm.start()
             try:
                 for line in reader.stdout:
-                    patience.cancel()
+                    alarm.cancel()
                     if not line.endswith(b"\n"):  # the reader was killed in the middle of it
                         said = {"unreachable": "the reading broke off"}
                         break
@@ -80,11 +86,15 @@ class HubDataset:
                         break
                     yield said
                 else:
-                    killed = reader.wait() < 0
-                    late = f"no story arrived within {START_SECONDS:g} s"
-                    said = {"unreachable": late if killed else "the reading broke off"}
+                    late = reader.wait() < 0 and patience is not None
+                    why = (
+                        f"no story arrived within {patience:g} s"
+                        if late
+                        else "the reading broke off"
+                    )
+                    said = {"unreachable": why}
             finally:
-                patience.cancel()
+                alarm.cancel()
                 reader.kill()
         self._check_end(said)
 

@@ -82,6 +82,7 @@ def write_study(folder: Path, max_steps: int = 12, eval_interval: int = 4) -> No
     """tiny.toml, its text, and text that is none."""
     write_stories(folder / "text")
     (folder / "empty.txt").write_text("")
+    (folder / "short.txt").write_text("A cat.<|endoftext|>A dog.")
     (folder / "binary.txt").write_bytes(bytes(range(256)) * 16)
     knobs = {"lowest": 1e-3, "highest": 1e-2, "baseline": 5e-3, "pruner": "none", "batch_size": 4}
     study = STUDY.format(text="text", max_steps=max_steps, eval_interval=eval_interval, **knobs)
@@ -420,6 +421,10 @@ BAD_BEFORE_A_RUN = {
         "--data must be auto, hub, built-in, or a file or folder that exists, but got ''",
     ),
     "empty text": (("run", "--study", "tiny.toml", "--data", "empty.txt", *NEW), "empty.txt"),
+    "short text": (
+        ("run", "--study", "tiny.toml", "--data", "short.txt", *NEW),
+        "bpe_vocab_size must be at most .* for this text",
+    ),
     "binary text": (("run", "--study", "tiny.toml", "--data", "binary.txt", *NEW), "UTF-8"),
     "text as storage": (
         ("run", "--study", "tiny.toml", "--storage", "tiny.toml", "--runs", "new"),
@@ -539,8 +544,9 @@ EXIT_CODES = {"text as storage": 65, "read-only storage": 74}  # of others: 2, u
 
 def assert_refused(home: Home, arguments: tuple[str, ...], message: str, expected: int = 2) -> None:
     before = home.files()
-    code, _, err = home(*arguments)
+    code, out, err = home(*arguments)
     assert code == expected
+    assert out == "" or arguments[0] == "doctor"  # which begins with what people report of it
     assert err.startswith("error: ")
     assert err.count("\n") == 1
     assert re.search(message, err)

@@ -107,6 +107,7 @@ def test_nanogpt_can_read_the_folder(text):
 
 @pytest.mark.usefixtures("cache")
 def test_asking_again_reads_and_tokenises_nothing(text):
+    write(text / "train.txt", [f"Story {number} of a cat and a dog." for number in range(5_000)])
     lines: list[str] = []
     first = prepare(config(text), lines.append)
     assert any("learning a vocabulary" in line for line in lines)

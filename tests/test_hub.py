@@ -130,10 +130,9 @@ def test_a_data_set_that_cannot_be_used_is_refused_in_one_line(name, message):
 
 
 @pytest.mark.usefixtures("at_hub")
-def test_a_hub_that_answers_but_sends_no_story_is_given_up(monkeypatch):
-    monkeypatch.setattr("gpt.hub.START_SECONDS", 1.5)
+def test_a_hub_that_answers_but_sends_no_story_is_given_up():
     with pytest.raises(HubUnreachableError, match=r"no story arrived within 1\.5 s"):
-        list(HubDataset("someone/Stuck").stories("train"))
+        list(HubDataset("someone/Stuck").stories("train", patience=1.5))
 
 
 @pytest.mark.usefixtures("at_hub", "cache")
@@ -152,8 +151,21 @@ def test_the_time_for_the_first_story_begins_when_the_reader_asks_for_it(
 ):
     slow = """#!/bin/sh\nsleep 2\necho null\necho '"A story."'\necho '{}'\n"""
     use_reader(slow, tmp_path, monkeypatch)
-    monkeypatch.setattr("gpt.hub.START_SECONDS", 1.5)
-    assert list(HubDataset("someone/Stories").stories("train")) == ["A story."]
+    stories = HubDataset("someone/Stories").stories("train", patience=1.5)
+    assert list(stories) == ["A story."]
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_slow_link_is_not_given_up_where_the_hub_was_asked_for(at_hub, tmp_path, monkeypatch):
+    slow = """#!/bin/sh\necho null\nsleep 2\necho '"A story of '$4'."'\necho '{}'\n"""
+    use_reader(slow, tmp_path, monkeypatch)
+    monkeypatch.setattr("gpt.hub.START_SECONDS", 0.5)
+    lines: list[str] = []
+    data = prepare(config(source="hub", bpe_vocab_size=257), lines.append)
+    assert train_of(data) == ["A story of train."]
+    assert lines[0].endswith("someone/Stories; its first story may take minutes")
+    other = config(source="auto", bpe_vocab_size=258, max_stories=50)
+    assert prepare(other).meta.kind == "built-in"  # it has something else to take
 
 
 def use_reader(script: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
