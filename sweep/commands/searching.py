@@ -24,9 +24,33 @@ from sweep.commands.options import (
 )
 
 if TYPE_CHECKING:
+    from sweep.progress import Listener
+    from sweep.spec import StudySpec
     from sweep.summary import Summary
+    from sweep.watchdog import Limits
 
 app = typer.Typer()
+
+Trials = Annotated[int, typer.Option(help="Total of the study; again continues to it.")]
+Runs = Annotated[Path, typer.Option(help="Where run directories go.")]
+Data = Annotated[
+    str | None,
+    typer.Option(help="auto, hub, built-in or a PATH; by default what the study says."),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Workers = Annotated[str, typer.Option(help="Trials at a time, or auto.")]
+NewName = Annotated[
+    str | None,
+    typer.Option("--as", help="Another name: a new study after a changed file or text."),
+]
+Wait = Annotated[bool, typer.Option("--wait", help="Wait for another run of the study to end.")]
+TrialTimeout = Annotated[str | None, typer.Option(help="End a trial that takes longer, as pruned.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Show nothing but notices.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print every event as a line of JSON.")]
+Track = Annotated[
+    list[str] | None,
+    typer.Option(help="Mirror trials to tensorboard, wandb or mlflow; may be repeated."),
+]
 
 
 @app.command(epilog="Example: squen-sweep studies")
@@ -49,66 +73,31 @@ def studies() -> None:
 def run(
     *,
     study: StudyFile,
-    trials: Annotated[int, typer.Option(help="Total of the study; again continues to it.")] = 40,
+    trials: Trials = 40,
     storage: Storage = DEFAULT_STORAGE,
-    runs: Annotated[Path, typer.Option(help="Where run directories go.")] = Path("runs"),
-    data: Annotated[
-        str | None,
-        typer.Option(help="auto, hub, built-in or a PATH; by default what the study says."),
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    workers: Annotated[str, typer.Option(help="Trials at a time, or auto.")] = "auto",
-    new_name: Annotated[
-        str | None,
-        typer.Option("--as", help="Another name: a new study after a changed file or text."),
-    ] = None,
-    wait: Annotated[
-        bool, typer.Option("--wait", help="Wait for another run of the study to end.")
-    ] = False,
+    runs: Runs = Path("runs"),
+    data: Data = None,
+    device: Device = "auto",
+    workers: Workers = "auto",
+    new_name: NewName = None,
+    wait: Wait = False,
     timeout: Timeout = None,
-    trial_timeout: Annotated[
-        str | None, typer.Option(help="End a trial that takes longer, as pruned.")
-    ] = None,
+    trial_timeout: TrialTimeout = None,
     hang_timeout: HangTimeout = "10m",
-    quiet: Annotated[bool, typer.Option("--quiet", help="Show nothing but notices.")] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print every event as a line of JSON.")
-    ] = False,
-    track: Annotated[
-        list[str] | None,
-        typer.Option(help="Mirror trials to tensorboard, wandb or mlflow; may be repeated."),
-    ] = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+    track: Track = None,
 ) -> None:
     """Run a study to its total of trials, from where an earlier call left it; write its report."""
     with resumable():
         from sweep import driver
-        from sweep.dashboard_feed import DashboardFeed
-        from sweep.executors import resolve_device
-        from sweep.live import make_listener
-        from sweep.progress import Several
-        from sweep.spec import load_study, renamed
-        from sweep.status import closing_lines
-        from sweep.tracking import make_trackers
-        from sweep.watchdog import Limits, seconds_of
 
         count = workers_of(workers)
-        limits = Limits(
-            sweep=seconds_of("--timeout", timeout),
-            trial=seconds_of("--trial-timeout", trial_timeout),
-            silence=seconds_of("--hang-timeout", hang_timeout),
-        )
-        if runs.exists() and not runs.is_dir():
-            raise InputError(f"--runs must be a directory, but {runs} is a file.")
-        kind = resolve_device(device).partition(":")[0]
-        spec = load_study(study, kind)
-        if new_name is not None:
-            spec = renamed(spec, new_name)
-        text = spec.data if data is None else spec.data.model_copy(update={"source": data})
-        display = make_listener(quiet, as_json)
-        others = [DashboardFeed(display.message), *make_trackers(track or [], spec.name, runs)]
+        limits = _limits(timeout, trial_timeout, hang_timeout)
+        spec = _spec(study, new_name, device, runs)
         summary = driver.run(
             spec,
-            text,
+            spec.data if data is None else spec.data.model_copy(update={"source": data}),
             trials=trials,
             storage=storage,
             runs=runs,
@@ -116,7 +105,7 @@ def run(
             workers=count,
             limits=limits,
             wait=wait,
-            listener=Several(display, *others),
+            listener=_listener(spec.name, runs, track or [], quiet, as_json),
         )
     if summary.interrupted:
         say_how_to_go_on(f"stopped at {summary.finished} of {summary.total} trials")
@@ -125,10 +114,7 @@ def run(
     if as_json:
         typer.echo(json.dumps({"event": "summary", **asdict(summary), "report": str(report)}))
     elif not quiet:
-        suffix = "" if storage == DEFAULT_STORAGE else f" --storage {shlex.quote(storage)}"
-        steps = 4 * spec.max_steps  # a longer run than a trial's
-        lines = closing_lines(summary, runs / summary.study, storage, suffix, steps, report)
-        typer.echo("\n".join(lines))
+        _say_what_is_next(summary, spec, runs, storage, report)
 
 
 @app.command(epilog="Example: squen-sweep status --study tinystories")
@@ -148,6 +134,52 @@ def status(
         typer.echo(status_json(stored))
         return
     terminal.show(*parts_of(stored, terminal.console().width))
+
+
+def _limits(sweep: str | None, trial: str | None, silence: str) -> "Limits":
+    """How long things may take, from what the options say."""
+    from sweep.watchdog import Limits, seconds_of
+
+    return Limits(
+        sweep=seconds_of("--timeout", sweep),
+        trial=seconds_of("--trial-timeout", trial),
+        silence=seconds_of("--hang-timeout", silence),
+    )
+
+
+def _spec(study: str, new_name: str | None, device: str, runs: Path) -> "StudySpec":
+    """The study for the kind of device that there is, under its new name if it has one."""
+    from sweep.executors import resolve_device
+    from sweep.spec import load_study, renamed
+
+    if runs.exists() and not runs.is_dir():
+        raise InputError(f"--runs must be a directory, but {runs} is a file.")
+    spec = load_study(study, resolve_device(device).partition(":")[0])
+    return spec if new_name is None else renamed(spec, new_name)
+
+
+def _listener(
+    study: str, runs: Path, trackers: list[str], quiet: bool, as_json: bool
+) -> "Listener":
+    """The terminal, the dashboard and the trackers, told the same."""
+    from sweep.dashboard_feed import DashboardFeed
+    from sweep.live import make_listener
+    from sweep.progress import Several
+    from sweep.tracking import make_trackers
+
+    display = make_listener(quiet, as_json)
+    return Several(display, DashboardFeed(display.message), *make_trackers(trackers, study, runs))
+
+
+def _say_what_is_next(
+    summary: "Summary", spec: "StudySpec", runs: Path, storage: str, report: Path
+) -> None:
+    from sweep.status import closing_lines
+
+    suffix = "" if storage == DEFAULT_STORAGE else f" --storage {shlex.quote(storage)}"
+    steps = 4 * spec.max_steps  # a longer run than a trial's
+    lines = closing_lines(summary, runs / summary.study, storage, suffix, steps, report)
+    typer.echo("\n".join(lines))
 
 
 def _report_of(summary: "Summary", runs: Path, storage: str, quiet: bool) -> Path:
