@@ -2,7 +2,8 @@
 
     python tests/chaos.py --seeds 10 --output tests/benchmarks/chaos.json
 
-runs many seeds and writes what was done and what it cost; tests/test_chaos.py runs one.
+runs many seeds and writes after each what was done and what it cost; `--first 5 --seeds 5` adds
+five more to the same file. tests/test_chaos.py runs one.
 """
 
 import argparse
@@ -237,15 +238,22 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=30.0, help="of chaos for each")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
-    results = []
     for seed in range(options.first, options.first + options.seeds):
         with tempfile.TemporaryDirectory() as name:
             os.environ["SQUEN_SWEEP_CACHE"] = str(Path(name) / "cache")
-            results.append(run_seed(Path(name), seed, options.seconds))
-        print(json.dumps(results[-1]), flush=True)
-    command = f"python tests/chaos.py --seeds {options.seeds} --seconds {options.seconds:g}"
-    if options.output:
-        options.output.write_text(json.dumps(summary(results, command), indent=1) + "\n")
+            figures = run_seed(Path(name), seed, options.seconds)
+        print(json.dumps(figures), flush=True)
+        if options.output:
+            add(figures, options.output, options.seconds)
+
+
+def add(figures: dict[str, Any], path: Path, seconds: float) -> None:
+    """Put a seed's figures beside those of the seeds that the file has already."""
+    kept = json.loads(path.read_text())["seeds"] if path.exists() else []
+    results = [result for result in kept if result["seed"] != figures["seed"]]
+    results = sorted([*results, figures], key=lambda result: result["seed"])
+    command = f"python tests/chaos.py --seeds {len(results)} --seconds {seconds:g} --output {path}"
+    path.write_text(json.dumps(summary(results, command), indent=1) + "\n")
 
 
 def summary(results: list[dict[str, Any]], command: str) -> dict[str, Any]:

@@ -3,9 +3,6 @@
 import os
 import resource
 import signal
-import sqlite3
-import threading
-import time
 from pathlib import Path
 
 import psutil
@@ -96,15 +93,44 @@ def test_a_trial_that_is_killed_in_any_phase_resumes_under_its_number(
     assert_undisturbed(tmp_path)
 
 
-def test_a_trial_that_dies_twice_at_a_step_fails_and_the_sweep_goes_on(
-    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("phase", "step"), [("start", 0), ("step", 7), ("evaluation", 8), ("checkpoint", 8)]
+)
+def test_a_trial_that_dies_twice_in_a_phase_fails_and_the_sweep_goes_on(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phase: str, step: int
 ):
-    inject(monkeypatch, "kill@trial=0,step=7,times=2")
+    inject(monkeypatch, f"kill@trial=0,at={phase},step={step},times=2")
     summary = run_tiny(tiny_study(tmp_path, text), tmp_path, trials=2)
-    assert fired(tmp_path) == [("kill", "step", 7)] * 2
+    assert fired(tmp_path) == [("kill", phase, step)] * 2
     assert summary.outcomes == {"complete": 1, "failed": 1}
     assert stored_trials(tmp_path)[0].user_attrs["reason"] == "was killed by signal 9"
+    assert attempts_of(tmp_path, 0) == [1, 2]
     assert_sound(tmp_path, trials=2)
+    assert_undisturbed(tmp_path)
+
+
+def test_when_everything_is_killed_while_checkpoints_are_written_the_last_whole_ones_serve(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    inject(monkeypatch, "stop@at=checkpoint,step=8")
+    tiny_study(tmp_path, text)
+    driver = start_command(tmp_path, 2)
+    wait_until(lambda: len(fired(tmp_path)) == 2)
+    for process in (psutil.Process(driver.pid), *trial_processes(tmp_path)):
+        process.kill()
+    driver.communicate()
+    wait_until(lambda: not trial_processes(tmp_path))
+    runs = [tmp_path / "runs" / "tiny" / str(number) for number in (0, 1)]
+    for run_dir in runs:
+        assert len(list(run_dir.glob("checkpoints/.step-000008.*/state.json"))) == 1
+        saved = checkpoint.load(run_dir)
+        assert saved is not None
+        assert (saved.step, saved.skipped) == (4, ())
+    output, _ = start_command(tmp_path, 2).communicate(timeout=120)
+    assert {t.user_attrs["outcome"] for t in stored_trials(tmp_path)} == {"complete"}, output
+    assert_sound(tmp_path, trials=2)
+    assert_undisturbed(tmp_path)
 
 
 def test_a_loss_that_is_not_finite_is_found_at_its_step_and_never_tried_again(
@@ -131,9 +157,9 @@ def test_out_of_memory_goes_on_with_half_the_micro_batch_then_is_told_to_the_sam
     monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "1000000")  # larger blocks are not kept in reserve
     inject(monkeypatch, "memory@trial=0,bytes=100000; memory@trial=1,bytes=100000,times=2")
     spec = tiny_study(tmp_path, text, max_steps=2, eval_interval=2, batch_size=1024)
-    summary = run_tiny(spec, tmp_path, trials=2)
+    summary = run_tiny(spec, tmp_path, trials=3)  # a slot goes on with the third
     assert [action for action, _, _ in fired(tmp_path)] == ["memory"] * 3
-    assert summary.outcomes == {"complete": 1, "oom": 1}
+    assert summary.outcomes == {"complete": 2, "oom": 1}
     runs = [
         read_config(tmp_path / "runs" / "tiny" / str(number) / "config.json") for number in "01"
     ]
@@ -143,30 +169,36 @@ def test_out_of_memory_goes_on_with_half_the_micro_batch_then_is_told_to_the_sam
     assert trials[0].user_attrs["micro_batch"] == 512
     assert (trials[1].value, trials[1].state) == (280, TrialState.PRUNED)
     assert "allocate" in trials[1].user_attrs["reason"]
-    assert_sound(tmp_path, trials=2)
+    assert_sound(tmp_path, trials=3)
     assert_undisturbed(tmp_path)
 
 
 # --- a disk that is full ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("room", [0, 20_000])  # bytes: not even for an event; not for weights
+@pytest.mark.parametrize(
+    ("room", "torn"),  # bytes of a file; whether a line of events.jsonl is
+    [(0, False), (1_000, True), (20_000, False)],  # no event, half an event, but no weights
+)
 def test_a_full_disk_stops_the_sweep_and_after_space_is_made_it_goes_on(
-    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int, torn: bool
 ):
     inject(monkeypatch, f"full@trial=0,step=6,bytes={room}")
     spec = tiny_study(tmp_path, text)
     with pytest.raises(DiskError, match=r"tiny/0 must be writable, but.* free there\); make sp"):
-        run_tiny(spec, tmp_path, trials=1)
+        run_tiny(spec, tmp_path, trials=2, workers=1)
+    assert DiskError.exit_code == 74
     assert fired(tmp_path) == [("full", "step", 6)]
     assert not trial_processes(tmp_path)
-    assert [t.state for t in stored_trials(tmp_path)] == [TrialState.WAITING]
-    saved = checkpoint.load(tmp_path / "runs" / "tiny" / "0")
+    assert [t.state for t in stored_trials(tmp_path)] == [TrialState.WAITING]  # no other was begun
+    run_dir = tmp_path / "runs" / "tiny" / "0"
+    assert (not (run_dir / "events.jsonl").read_bytes().endswith(b"\n")) == torn
+    saved = checkpoint.load(run_dir)
     assert saved is not None
-    assert saved.step == 4
+    assert (saved.step, saved.skipped) == (4, ())
     monkeypatch.delenv("SQUEN_FAULT")
-    assert run_tiny(spec, tmp_path, trials=1).outcomes == {"complete": 1}
-    assert_sound(tmp_path, trials=1)
+    assert run_tiny(spec, tmp_path, trials=2, workers=1).outcomes == {"complete": 2}
+    assert_sound(tmp_path, trials=2)
     assert_undisturbed(tmp_path)
 
 
@@ -255,42 +287,3 @@ def test_a_stopped_trainer_keeps_others_out_of_its_directory_and_reports_once(
     assert [e["attempt"] for e in events if e["event"] == "start"] == [1]
     steps = [e["step"] for e in events if e["event"] == "evaluation"]
     assert steps == list(range(20, 601, 20))
-
-
-# --- other processes at the database ---------------------------------------------------------
-
-
-def test_a_locked_database_makes_the_sweep_wait_but_no_trial(text: Path, tmp_path: Path):
-    spec = tiny_study(tmp_path, text, max_steps=400, eval_interval=20)
-    grown: list[int] = []
-
-    def hold() -> None:
-        wait_until(lambda: evaluated(tmp_path) >= 2)
-        connection = sqlite3.connect(tmp_path / "sweep.db", timeout=60)
-        connection.execute("BEGIN IMMEDIATE")
-        before = evaluated(tmp_path)
-        time.sleep(7)  # longer than SQLite's own patience of 5 s
-        grown.append(evaluated(tmp_path) - before)
-        connection.rollback()
-        connection.close()
-
-    thread = threading.Thread(target=hold)
-    thread.start()
-    summary = run_tiny(spec, tmp_path, trials=2)
-    thread.join()
-    assert grown[0] > 0
-    assert summary.outcomes == {"complete": 2}
-    assert_sound(tmp_path, trials=2)
-
-
-def test_a_second_run_waits_for_the_first_when_asked_to(
-    text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
-    spec = tiny_study(tmp_path, text, max_steps=400, eval_interval=50)
-    first = start_command(tmp_path, 1)
-    wait_until(lambda: evaluated(tmp_path) >= 1)
-    second = run_tiny(spec, tmp_path, trials=1, wait=True)
-    first.communicate(timeout=120)
-    assert f"waiting: process {first.pid} on" in capsys.readouterr().out
-    assert second.already_complete
-    assert_sound(tmp_path, trials=1)
