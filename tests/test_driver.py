@@ -28,6 +28,7 @@ from gpt.errors import InputError
 from gpt.events import read_events
 from gpt.train import train
 from sweep.pruning import SHADOW, is_shadow
+from sweep.spec import load_study
 from sweep.storage import open_storage, open_study
 from sweep.telling import SweepFailed
 
@@ -283,6 +284,17 @@ def test_a_sweep_whose_trials_all_fail_stops_and_says_why(
     assert {t.state for t in trials} <= {TrialState.FAIL, TrialState.WAITING}
     assert len(trials) < 10
     assert not trial_processes(tmp_path)
+
+
+def test_a_changed_tokenizer_is_refused(finished: Path, tmp_path: Path):
+    spec = tiny_study(tmp_path, finished / "text")
+    path = tmp_path / "tiny.toml"
+    path.write_text(path.read_text().replace("bpe_vocab_size = 280", "bpe_vocab_size = 270"))
+    changed = load_study(str(path), "cpu")
+    assert changed.data != spec.data
+    with pytest.raises(InputError, match=r"data\.bpe_vocab_size differs.*--as NEW_NAME"):
+        run_tiny(changed, finished, trials=3)
+    assert len(stored_trials(finished)) == 2
 
 
 def test_a_changed_text_is_refused(finished: Path, tmp_path: Path):

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from gpt.errors import InputError
@@ -78,6 +79,32 @@ def test_a_directory_that_nobody_trains_has_no_process(tmp_path: Path):
 def test_a_pid_that_belongs_to_another_program_by_now_is_not_taken_over(tmp_path: Path):
     append_event(tmp_path, "start", pid=os.getpid())
     assert TrialProcess.find(tmp_path) is None
+
+
+def test_the_trainer_of_another_directory_that_has_the_pid_by_now_is_not_taken_over(
+    tmp_path: Path,
+):
+    ours, others = tmp_path / "1", tmp_path / "10"
+    ours.mkdir()
+    sleep = "import time; time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", sleep, "gpt.train", str(others)]) as process:
+        append_event(ours, "start", pid=process.pid)
+        assert TrialProcess.find(others) is not None
+        assert TrialProcess.find(ours) is None
+        process.kill()
+
+
+def test_a_process_whose_pid_is_anothers_by_now_is_dead_and_the_other_is_left_alone():
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as other:
+        ended = psutil.Process(other.pid)
+        pid, start = ended._ident
+        ended._ident = (pid, start - 1.0)  # as if it had been started a second before
+        process = TrialProcess(ended)
+        assert not process.alive
+        process.stop()
+        process.kill()
+        assert other.poll() is None
+        other.kill()
 
 
 def test_a_process_that_has_said_nothing_yet_is_found_and_can_be_killed(tmp_path: Path):
