@@ -244,7 +244,7 @@ def test_a_verdict_whose_time_is_up_exits_75_and_the_same_command_goes_on(
 @pytest.mark.slow
 def test_a_killed_verdict_goes_on_with_the_same_runs(swept: Swept, command):
     process = subprocess.Popen(
-        [sys.executable, "-m", "sweep.cli", *swept.command("--seeds", "6")[1:]],
+        [sys.executable, "-m", "sweep.cli", *swept.command("--seeds", "5")[1:]],
         stdout=subprocess.DEVNULL,
     )
     folder = swept.folder / "runs" / "tiny.confirm"
@@ -252,16 +252,16 @@ def test_a_killed_verdict_goes_on_with_the_same_runs(swept: Swept, command):
     wait_until(lambda: len(list(folder.glob("*/events.jsonl"))) > started)
     process.kill()
     process.wait()
-    assert command("--seeds", "6", "--quiet") == 0
+    assert command("--seeds", "5", "--quiet") == 0
     runs = swept.study("tiny.confirm").trials
     assert {run.state for run in runs} == {TrialState.COMPLETE}
     each = [(run.user_attrs["of_trial"], run.params["seed"]) for run in runs]
-    assert len(each) == len(set(each)) == 2 * 6
+    assert len(each) == len(set(each)) == 2 * 5
     for run in runs:
         events, _ = read_events(Path(run.user_attrs["run_dir"]))
         steps = [event["step"] for event in events if event["event"] == "evaluation"]
         assert steps == sorted(set(steps))  # nothing is measured twice
-        assert [event["event"] for event in events].count("done") == 1
+        assert events[-1]["event"] == "done"
 
 
 @pytest.mark.slow
@@ -270,12 +270,12 @@ def test_a_verdict_is_refused_or_waits_while_the_search_goes_on(
 ):
     with ExitStack() as running:
         running.enter_context(only_driver(swept.folder / "runs" / "tiny", "tiny"))
-        assert command("--seeds", "7") == 75
+        assert command("--seeds", "6") == 75
         assert "study 'tiny' must have one driver, but process" in capsys.readouterr().err
         Timer(0.5, running.pop_all().close).start()
         assert command("--wait") == 0
     assert "waiting: process" in capsys.readouterr().out
-    assert len(swept.study("tiny.confirm").trials) < 2 * 7
+    assert len(swept.study("tiny.confirm").trials) < 2 * 6
 
 
 @pytest.mark.slow

@@ -122,6 +122,18 @@ def test_a_study_of_one_arm_is_told_that_it_has_none_to_compare(
     )
 
 
+@pytest.mark.parametrize("words", [["verdict"], ["prune", "--what-if"]])
+def test_a_phase_of_a_verdict_is_no_sweep(stored: StoredStudy, monkeypatch, capsys, words):
+    phase = optuna.create_study(storage=stored.storage, study_name="tiny.confirm")
+    phase.set_user_attr("of", "the sweep's identity")
+    phase.set_user_attr("spec", phase_spec(stored.spec, CONFIRM).model_dump(mode="json"))
+    assert command(stored, monkeypatch, *words, "--study", "tiny.confirm") == 2
+    assert capsys.readouterr().err == (
+        "error: study 'tiny.confirm' must be a sweep, but it is the confirm phase of the verdict "
+        "on 'tiny'; pass --study tiny.\n"
+    )
+
+
 # --- the phases ------------------------------------------------------------------------------
 
 

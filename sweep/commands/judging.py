@@ -129,8 +129,8 @@ def prune(
 ) -> None:
     """What other pruners would have saved and lost; changes nothing."""
     from sweep import terminal
-    from sweep.spec import StudySpec
     from sweep.verdict.pruner_audit import shadow_table, what_if_table
+    from sweep.verdict.question import sweep_spec
     from sweep.verdict.tables import shadow_lines, what_if_view
 
     if not what_if:
@@ -141,6 +141,6 @@ def prune(
     if top < 1:
         raise InputError(f"--top must be at least 1, but got {top}.")
     _, stored = stored_study(study, storage)
-    spec = StudySpec.model_validate(stored.user_attrs["spec"])
+    spec = sweep_spec(stored)
     table = what_if_table(stored, spec, top)
     terminal.show(what_if_view(table, top), *shadow_lines(shadow_table(stored, spec.arms, top)))

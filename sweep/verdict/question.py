@@ -40,11 +40,7 @@ def make_question(
         InputError: fewer than two arms, an arm that the study does not have or that has no complete
             trial, fewer than 2 seeds, or a number that is too large or too small.
     """
-    if "spec" not in study.user_attrs:
-        raise InputError(
-            f"study {study.study_name!r} must be one of `squen-sweep run`, but it is another's."
-        )
-    spec = StudySpec.model_validate(study.user_attrs["spec"])
+    spec = sweep_spec(study)
     chosen = _chosen_arms(study, arms)
     for arm in chosen:
         results.best_trial(study, arm)  # or it says what to run
@@ -58,6 +54,25 @@ def make_question(
     if most < 1:
         raise InputError(f"--top must be at least 1, but got {most}.")
     return Question(study, spec, chosen, most, count)
+
+
+def sweep_spec(study: optuna.Study) -> StudySpec:
+    """The study file of a sweep, as stored.
+
+    Raises:
+        InputError: it is another program's study, or itself a phase of a verdict.
+    """
+    if "spec" not in study.user_attrs:
+        raise InputError(
+            f"study {study.study_name!r} must be one of `squen-sweep run`, but it is another's."
+        )
+    if "of" in study.user_attrs:  # as sweep.verdict.confirm binds a phase to its sweep
+        sweep, _, phase = study.study_name.rpartition(".")
+        raise InputError(
+            f"study {study.study_name!r} must be a sweep, but it is the {phase} phase of the "
+            f"verdict on {sweep!r}; pass --study {sweep}."
+        )
+    return StudySpec.model_validate(study.user_attrs["spec"])
 
 
 def _chosen_arms(study: optuna.Study, asked: list[str] | None) -> list[str]:
