@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from gpt.errors import InputError
+from sweep.arm_views import read_only, with_arm_views
 from sweep.artifacts import artifact_store
 from sweep.guard import THIS_MACHINE, guarded
 from sweep.storage import open_storage
@@ -64,7 +65,9 @@ def make_server(
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"port {port} must be free, but {reason}; pass another --port.") from None
-    server.set_app(guarded(wsgi(storage, artifact_store(storage)), host))
+    views = with_arm_views(storage)  # for the page that compares studies
+    app = wsgi(views, artifact_store(storage))
+    server.set_app(guarded(read_only(app, views), host))
     return server
 
 

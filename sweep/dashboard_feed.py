@@ -115,6 +115,7 @@ def publish(study: "optuna.Study", storage: "RDBStorage") -> None:
 def figures(stored: "Stored") -> "dict[str, go.Figure]":
     """The dashboard's figures by their fixed ids: basic traces, together under 200 kB."""
     from sweep import plots
+    from sweep.expected_best import expected_best_table
 
     arms, floor = stored.arms, stored.data.get("floor_perplexity")
     trials = _few(stored.trials)
@@ -122,10 +123,15 @@ def figures(stored: "Stored") -> "dict[str, go.Figure]":
     found = {
         "curves-by-arm": plots.plot_curves(curves, trials, arms, floor),
         "best-so-far-by-arm": plots.plot_best_so_far(stored.trials, arms, floor),
+        "expected-best-by-arm": plots.plot_expected_best(
+            expected_best_table(stored.trials, arms), arms, floor
+        ),
     }
     if "learning_rate" in stored.parameters:
         space = stored.parameters["learning_rate"]
         found["learning-rate-by-arm"] = plots.plot_slice(trials, "learning_rate", arms, space)
+    if len(stored.confirm_runs):
+        found["confirm-runs"] = plots.plot_confirm_runs(stored.confirm_runs, arms)
     for name, figure in found.items():
         title = name.replace("-", " ")
         heading = {"text": title, "x": 0.01, "y": 0.98, "yanchor": "top"}  # above the legend
@@ -169,7 +175,18 @@ def study_note(stored: "Stored") -> str:
         chosen = ", ".join(f"{name} {value}" for name, value in best.settings)
         value = perplexity(best.perplexity)
         lines.append(f"| {_escaped(best.arm)} | {value} | {best.number} | {_escaped(chosen)} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_compare_link(stored)]) + "\n"
+
+
+def _compare_link(stored: "Stored") -> list[str]:
+    """To the page that lays the arms side by side, where `squen-sweep dashboard` serves it."""
+    from sweep.arm_views import view_id
+
+    if len(stored.arms) < 2:
+        return []
+    places = range(1, len(stored.arms) + 1)
+    ids = ",".join(str(view_id(stored.study._study_id, place)) for place in places)
+    return ["", f"[The arms side by side](/dashboard/compare-studies?ids={ids})"]
 
 
 def trial_note(

@@ -14,6 +14,7 @@ import plotly.graph_objects as go
 from gpt.errors import DiskError, InputError
 from sweep import plots, results
 from sweep.calibration_bins import calibration_table
+from sweep.expected_best import expected_best_table
 from sweep.importances import MIN_TRIALS, importances_table
 from sweep.report_parts import Stored
 from sweep.sessions import sessions_table
@@ -32,14 +33,38 @@ class Figure:
     caption: str
     draw: Callable[[], go.Figure]
     wide: bool = False  # over the whole page
+    of_verdict: bool = False  # shown beside the verdict, once there is one
 
 
 def figures(stored: Stored) -> Iterator[Figure]:
     """Every figure, in the order of the page."""
+    if len(stored.arms) > 1:
+        yield from _confirmed(stored)
     yield from _progress(stored)
     yield from _slices(stored)
     yield from _landscapes(stored)
     yield from _costs(stored)
+
+
+def _confirmed(stored: Stored) -> Iterator[Figure]:
+    yield Figure(
+        "confirm-runs",
+        "Fresh seeds",
+        "The chosen settings of each arm, trained again with seeds that the search never used. A "
+        "grey line joins the runs of one seed, which saw the same batches. Bar: mean over the "
+        "seeds, and its 95% interval by itself. Cross: the run did not end well.",
+        partial(plots.plot_confirm_runs, stored.confirm_runs, stored.arms),
+        of_verdict=True,
+    )
+    yield Figure(
+        "confirm-ratios",
+        "Compared seed by seed",
+        "Ratio of perplexities on stories that the search never saw. Rings: one seed each. Diamond "
+        "and line: mean and 95% interval of a paired t test over seeds. Grey band: differences too "
+        "small to matter. Thin: other yardsticks, and a bootstrap over seeds and stories.",
+        partial(plots.plot_forest, stored.verdict, stored.arms),
+        of_verdict=True,
+    )
 
 
 def _progress(stored: Stored) -> Iterator[Figure]:
@@ -53,11 +78,12 @@ def _progress(stored: Stored) -> Iterator[Figure]:
         wide=True,
     )
     yield Figure(
-        "best-so-far",
-        "Best so far",
-        "The lowest perplexity of each arm against the number of its trials. Pruned and diverged "
-        "trials count: they cost budget too.",
-        partial(plots.plot_best_so_far, trials, arms, floor),
+        "expected-best",
+        "Expected best after n trials",
+        "The lowest perplexity that half of all searches of n trials reach, if trials are drawn at "
+        "random from those of the arm, with a 95% band for the whole curve. A pruned trial counts "
+        "as worse than every complete one; a sampler that learns should do better.",
+        lambda: plots.plot_expected_best(expected_best_table(trials, arms), arms, floor),
     )
     yield Figure(
         "outcomes",

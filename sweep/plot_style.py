@@ -14,7 +14,20 @@ import plotly.graph_objects as go
 # Okabe and Ito (2008): colours that stay apart in every common form of colour blindness, here in an
 # order that begins with those that are clear on white as well as on black.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
-SYMBOLS = ("circle", "diamond", "square", "triangle-down", "pentagon", "hexagon", "star")
+SYMBOLS = (  # twice as many as colours; none that means something else: cross, triangle-up
+    *("circle", "diamond", "square", "triangle-down", "pentagon", "hexagon", "star"),
+    *(
+        "hourglass",
+        "bowtie",
+        "triangle-left",
+        "triangle-right",
+        "star-diamond",
+        "hexagram",
+        "cross",
+    ),
+)
+DASHES = ("solid", "dash", "dot", "dashdot")  # of the first seven arms, the next seven, and so on
+PATTERNS = ("", "/", ".", "x")  # of their bars
 GREY = "#808080"  # a contrast of about 4 on white and 5 on black
 FADED = 0.45  # opacity of what was stopped early
 
@@ -27,6 +40,21 @@ def arm_colours(arms: Sequence[str]) -> dict[str, str]:
 def arm_symbols(arms: Sequence[str]) -> dict[str, str]:
     """The marker of each arm, so that colour is not the only difference."""
     return {arm: SYMBOLS[i % len(SYMBOLS)] for i, arm in enumerate(arms)}
+
+
+def arm_rounds(arms: Sequence[str]) -> dict[str, int]:
+    """How often the palette was used up before each arm: 0 for the first seven."""
+    return {arm: i // len(PALETTE) for i, arm in enumerate(arms)}
+
+
+def arm_dashes(arms: Sequence[str]) -> dict[str, str]:
+    """The dash of each arm's lines: arms of one colour differ in it."""
+    return {arm: DASHES[number % len(DASHES)] for arm, number in arm_rounds(arms).items()}
+
+
+def arm_patterns(arms: Sequence[str]) -> dict[str, str]:
+    """The pattern of each arm's bars: arms of one colour differ in it."""
+    return {arm: PATTERNS[number % len(PATTERNS)] for arm, number in arm_rounds(arms).items()}
 
 
 @dataclass(frozen=True)

@@ -34,8 +34,7 @@ from sweep.report_parts import (
 from sweep.report_tables import all_table, best_table, yardsticks_table
 from sweep.story_samples import PROMPTS, SEED, tell
 from sweep.terminal import perplexity
-from sweep.verdict.record import kept
-from sweep.verdict.section import Section, make_section
+from sweep.verdict.section import make_section
 
 TEMPLATE = "report.html.jinja"
 
@@ -92,6 +91,8 @@ def render(
     )
     environment.filters["perplexity"] = perplexity
     best = best_of_arms(stored)
+    confirmed = len(stored.confirm_runs) > 0
+    drawn = [_drawn(one, show) for one in figures(stored) if confirmed or not one.of_verdict]
     return environment.get_template(TEMPLATE).render(
         spec=stored.spec,
         data=stored.data,
@@ -99,9 +100,10 @@ def render(
         best=best,
         answer=answer(stored),
         colours=arm_colours(stored.arms),
-        verdict=_verdict(stored),
+        verdict=make_section(stored.verdict) if stored.verdict else None,
         facts=facts(stored),
-        figures=[_drawn(figure, show) for figure in figures(stored)],
+        figures=[one for one in drawn if not one["of_verdict"]],
+        verdict_figures=[one for one in drawn if one["of_verdict"]],
         best_table=best_table(stored),
         all_table=all_table(stored),
         yardsticks=yardsticks_table(stored),
@@ -114,12 +116,6 @@ def render(
         commands=commands(stored, best, prompts[0], SEED),
         plotly_js=get_plotlyjs(),
     )
-
-
-def _verdict(stored: Stored) -> Section | None:
-    """The section on what was confirmed; None before `squen-sweep verdict`."""
-    record = kept(stored.study)
-    return make_section(record, stored.trials) if record else None
 
 
 def as_json(stored: Stored) -> str:
@@ -167,6 +163,7 @@ def _drawn(figure: Figure, show: Callable[[str], None]) -> dict[str, Any]:
         "title": figure.title,
         "caption": figure.caption,
         "wide": figure.wide,
+        "of_verdict": figure.of_verdict,
         "height": drawn.layout.height,
         "json": str(drawn.to_json()).replace("<", "\\u003c"),
     }

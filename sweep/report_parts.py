@@ -35,6 +35,7 @@ class Stored:
     url: str  # of its storage, without a password
     trials: pd.DataFrame  # results.trials_table, with columns of the last evaluation
     evaluations: pd.DataFrame
+    confirm_runs: pd.DataFrame  # results.confirm_runs_table
     arms: list[str]
     parameters: dict[str, BaseDistribution]  # searched, without the one whose choices are the arms
 
@@ -47,6 +48,11 @@ class Stored:
     def data(self) -> dict[str, Any]:
         """Facts of the prepared text."""
         return dict(self.study.user_attrs["data"])
+
+    @property
+    def verdict(self) -> dict[str, Any] | None:
+        """What `squen-sweep verdict` found, as sweep.verdict.record keeps it."""
+        return self.study.user_attrs.get("verdict")
 
     @property
     def progress(self) -> tuple[int, int]:
@@ -73,6 +79,7 @@ def read(storage: RDBStorage, study: optuna.Study) -> Stored:
         url=sa.make_url(storage.url).render_as_string(hide_password=True),
         trials=results.trials_table(study).join(last, on="number"),
         evaluations=evaluations,
+        confirm_runs=results.confirm_runs_table(storage, study),
         arms=results.arms(study),
         parameters=space,
     )
@@ -87,13 +94,15 @@ class Answer:
 
     text: str
     caveat: str = ""  # why that is not sure yet
-    confirm: str | None = None  # the command that makes it so; None where it is confirmed
+    confirm: str | None = None  # the command that makes it so; None where none does
 
 
 def answer(stored: Stored) -> Answer:
     """The verdict if there is one, else what the search alone says."""
-    if verdict := stored.study.user_attrs.get("verdict"):  # as sweep.verdict.record keeps it
-        return Answer(verdict["answer"])
+    if stored.verdict:
+        return Answer(stored.verdict["answer"])
+    if len(stored.arms) < 2:  # nothing is compared, so nothing can be confirmed
+        return Answer(_found(stored))
     return Answer(_found(stored), CAVEAT, confirm_command(stored))
 
 

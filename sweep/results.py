@@ -39,6 +39,7 @@ YARDSTICKS = (  # fields of an Evaluation that judge a model whatever loss it wa
     "mean_squared_logit",
 )
 UNFINISHED = ("running", "waiting")
+SCREENING, CONFIRM = "screening", "confirm"  # what `squen-sweep verdict` runs after a sweep
 
 _OUTCOME_OF_STATE = {  # of trials without that attribute: unfinished ones, other people's studies
     TrialState.COMPLETE: "complete",
@@ -107,6 +108,68 @@ def evaluations_table(storage: RDBStorage, study_name: str) -> "pd.DataFrame":
     dtypes = {c.name: "int64" if c.type.python_type is int else "float64" for c in columns}
     with storage.engine.connect() as connection:
         return pd.read_sql(query, connection).astype(dtypes)
+
+
+def confirm_runs_table(storage: RDBStorage, study: optuna.Study) -> "pd.DataFrame":
+    """One row per finished run of `squen-sweep verdict` after this sweep; without any, no row.
+
+    Returns:
+        phase          string   "screening" (a few configurations of each arm, on the sweep's own
+                                validation stories) or "confirm" (the one that was chosen, on
+                                stories that the sweep never saw)
+        number         int64    of the run, within its phase
+        arm            string
+        of_trial       int64    the sweep's trial whose configuration it has
+        seed           int64    of initialisation and data order; runs of one seed are a pair
+        outcome        string   one of OUTCOMES
+        run_dir        string
+        <yardstick>    float64  the last evaluation: perplexity, cross_entropy in nats per token,
+                                and every other field of gpt.events.Evaluation; NaN where the run
+                                is not complete
+        By phase and number.
+    """
+    import pandas as pd
+
+    tables = [_runs_of_phase(storage, study, phase) for phase in (SCREENING, CONFIRM)]
+    return pd.concat(tables, ignore_index=True)
+
+
+def phase_name(study: str, phase: str) -> str:
+    """The name of the study that holds a phase's runs."""
+    return f"{study}.{phase}"
+
+
+def _runs_of_phase(storage: RDBStorage, study: optuna.Study, phase: str) -> "pd.DataFrame":
+    import pandas as pd
+
+    name = phase_name(study.study_name, phase)
+    there = name in optuna.get_all_study_names(storage)
+    told = (TrialState.COMPLETE, TrialState.PRUNED)
+    runs: list[FrozenTrial] = []
+    if there:
+        runs = optuna.load_study(study_name=name, storage=storage).get_trials(False, told)
+    rows = [_confirm_row(run, phase) for run in runs]
+    table = pd.DataFrame(rows, columns=list(_CONFIRM_DTYPES)).astype(_CONFIRM_DTYPES)
+    last = last_evaluations(evaluations_table(storage, name)).astype("float64")
+    table = table.join(last, on="number")
+    table.loc[table["outcome"] != "complete", last.columns.to_list()] = math.nan
+    return table
+
+
+def _confirm_row(run: FrozenTrial, phase: str) -> dict[str, Any]:
+    named = {key: run.user_attrs[key] for key in ("arm", "of_trial", "outcome", "run_dir")}
+    return {"phase": phase, "number": run.number, "seed": run.params["seed"], **named}
+
+
+_CONFIRM_DTYPES = {
+    "phase": "string",
+    "number": "int64",
+    "arm": "string",
+    "of_trial": "int64",
+    "seed": "int64",
+    "outcome": "string",
+    "run_dir": "string",
+}
 
 
 def last_evaluations(evaluations: "pd.DataFrame") -> "pd.DataFrame":

@@ -10,7 +10,7 @@ from wsgiref.simple_server import WSGIServer
 import optuna
 import pandas as pd
 import pytest
-from stored_studies import BUILT_IN, StoredStudy, evaluation
+from stored_studies import BUILT_IN, STUDY, StoredStudy, evaluation
 from tiny_runs import write_stories
 from tiny_studies import tiny_study
 
@@ -20,8 +20,16 @@ from sweep.dashboard import make_server
 from sweep.dashboard_feed import DashboardFeed, figures, publish, study_note, trial_note
 from sweep.report_parts import read
 from sweep.storage import load_study, open_storage
+from sweep.verdict.record import keep
 
-FIGURES = ["curves-by-arm", "best-so-far-by-arm", "learning-rate-by-arm"]
+NO_ARMS = STUDY.replace('compare = "loss"', "").partition("[search.square_weight]")[0]
+
+FIGURES = [
+    "curves-by-arm",
+    "best-so-far-by-arm",
+    "expected-best-by-arm",
+    "learning-rate-by-arm",
+]
 
 
 @pytest.fixture(scope="module")
@@ -124,8 +132,19 @@ def test_figures_of_a_thousand_trials_are_together_under_200_kilobytes(tmp_path)
     steps["step"] = range(100, 10_100, 100)
     evaluations = pd.concat([steps] * 1000, ignore_index=True)
     evaluations["trial_number"] = [i // 100 for i in range(100_000)]
-    drawn = figures(replace(small, trials=trials, evaluations=evaluations))
-    assert list(drawn) == FIGURES
+    confirm_runs = pd.DataFrame(
+        {"phase": "confirm", "number": i, "of_trial": 1, "outcome": "complete"}
+        | {
+            "arm": ("cross_entropy", "squentropy")[i % 2],
+            "seed": 2000 + i // 2,
+            "perplexity": 50 + i,
+        }
+        for i in range(1800)  # the most that a verdict takes
+    )
+    many = replace(small, trials=trials, evaluations=evaluations, confirm_runs=confirm_runs)
+    drawn = figures(many)
+    assert list(drawn) == [*FIGURES, "confirm-runs"]
+    assert {trace.type for figure in drawn.values() for trace in figure.data} == {"scatter"}
     assert sum(len(figure.to_json()) for figure in drawn.values()) < 200_000
 
 
@@ -135,6 +154,26 @@ def test_the_study_note_warns_of_text_that_is_not_tinystories(tmp_path):
     assert "> NOT TinyStories" in note
     assert "0 of 40 trials finished: none yet." in note
     assert "Which loss is \\<b\\>better" in note  # markup is shown as text
+
+
+def test_the_study_note_leads_with_the_verdict_once_there_is_one(tmp_path):
+    stored = StoredStudy(tmp_path)
+    stored.add("cross_entropy", [90.0])
+    assert "Not confirmed yet" in study_note(read(stored.storage, stored.study))
+    keep(stored.study, {"answer": "squentropy is worse than cross_entropy: it was measured."})
+    note = study_note(read(stored.storage, stored.study))
+    assert note.splitlines()[2] == "squentropy is worse than cross_entropy: it was measured."
+    assert "Not confirmed yet" not in note
+    assert "squen-sweep verdict" not in note
+
+
+def test_a_study_that_compares_nothing_has_a_note_without_a_verdict_or_a_comparison(tmp_path):
+    stored = StoredStudy(tmp_path, NO_ARMS)
+    stored.add("all", [60.0])
+    note = study_note(read(stored.storage, stored.study))
+    assert "The best trial reached a validation perplexity of 60.00." in note
+    assert "verdict" not in note
+    assert "side by side" not in note
 
 
 def test_the_note_of_a_pruned_trial_says_why_and_tells_no_story(tmp_path):

@@ -10,14 +10,15 @@ from optuna.trial import TrialState
 from stored_studies import STUDY, StoredStudy, evaluation
 
 from gpt.errors import InputError
+from sweep import results
+from sweep.plots import forest_data, plot_forest
 from sweep.storage import record_evaluation
 from sweep.verdict.judge import YARDSTICKS, Verdict, judge
 from sweep.verdict.phases import CONFIRM, SCREENING, phase_spec, plan, seeds_of, wanted_runs
-from sweep.verdict.plots import forest_data, plot_best_after, plot_forest
 from sweep.verdict.question import Question, make_question
 from sweep.verdict.readings import phase_runs
 from sweep.verdict.record import make_record
-from sweep.verdict.selection_bias import best_after_table, curse_table
+from sweep.verdict.selection_bias import curse_table
 from sweep.verdict.words import paragraph
 
 NOISE = [0.004, -0.003, 0.001, -0.004, 0.002]  # by seed, the same for every arm
@@ -178,6 +179,24 @@ def test_the_words_say_what_is_known_and_warn_of_what_is_not(judged: Judged):
     assert said.endswith("Note: NOT TinyStories.")
 
 
+def test_confirm_runs_are_one_row_each_with_their_last_evaluation(judged: Judged):
+    empty = results.confirm_runs_table(judged.stored.storage, judged.stored.study)
+    judged.run(SCREENING, {"cross_entropy": [82.0], "squentropy": [80.0]})
+    judged.run(CONFIRM, {"cross_entropy": [60.0, 61.0], "squentropy": [66.0, 67.0]}, blown_up=1)
+    table = results.confirm_runs_table(judged.stored.storage, judged.stored.study)
+    assert empty.empty
+    assert list(empty.dtypes) == list(table.dtypes)
+    assert list(table["phase"]) == ["screening"] * 2 + ["confirm"] * 4
+    assert list(table["number"]) == [0, 1, 0, 1, 2, 3]
+    assert list(table["arm"]) == ["cross_entropy", "squentropy"] * 3
+    assert list(table["of_trial"]) == [0, 1] * 3
+    assert list(table["seed"]) == [2337, 2337, 3337, 3337, 3338, 3338]
+    assert list(table["perplexity"][:5]) == pytest.approx([82, 80, 60, 66, 61])
+    assert table["cross_entropy"][2] == pytest.approx(math.log(60))
+    assert table.loc[5, ["outcome", "run_dir"]].to_list() == ["diverged", "nowhere"]
+    assert table.loc[5, ["perplexity", "accuracy", "step"]].isna().all()
+
+
 def test_the_winners_curse_is_the_search_against_fresh_seeds_on_the_same_stories(judged: Judged):
     judged.run(SCREENING, {"cross_entropy": [82.0, 84.0, 86.0], "squentropy": [80.0, 80.0, 80.0]})
     first, second = curse_table(judged.question, judged.stored.storage).to_dict("records")
@@ -194,24 +213,8 @@ def test_the_forest_has_a_ring_per_seed_and_a_diamond_at_the_mean(judged: Judged
     data = forest_data(record)
     assert list(data["primary"]) == [True, *[False] * (len(data) - 1)]
     assert data["seeds"][0] == pytest.approx([1.05 * math.exp(own) for own in OWN])
-    figure = plot_forest(record)
+    figure = plot_forest(record, record["arms"])
     rings = [trace for trace in figure.data if trace.marker.symbol == "circle-open"]
     assert list(rings[0].x) == pytest.approx(data["seeds"][0])
     margins = [shape for shape in figure.layout.shapes if shape.type == "rect"]
     assert (margins[0].x0, margins[0].x1) == (pytest.approx(1 / 1.01), 1.01)
-
-
-def test_the_curve_of_a_search_is_drawn_within_its_band(tmp_path: Path):
-    stored = StoredStudy(tmp_path)
-    for end in (60.0, 50.0, 70.0, 55.0):
-        stored.add("cross_entropy", [end])
-    from sweep.results import trials_table
-
-    table = best_after_table(trials_table(stored.study), "cross_entropy")
-    figure = plot_best_after({"cross_entropy": table}, ["cross_entropy", "squentropy"])
-    area, line = figure.data
-    assert list(line.y) == list(table["perplexity"])
-    assert area.fill == "toself"
-    assert len(area.x) == 2 * len(table)
-    empty = plot_best_after({"cross_entropy": table.iloc[:0]}, ["cross_entropy"])
-    assert empty.layout.annotations[0].text == "No complete trial yet."

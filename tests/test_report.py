@@ -19,7 +19,7 @@ from sweep.storage import open_storage
 
 NO_ARMS = STUDY.replace('compare = "loss"', "").partition("[search.square_weight]")[0]
 FIGURES = [
-    "curves", "best-so-far", "outcomes",
+    "curves", "expected-best", "outcomes",
     "slice-learning_rate", "slice-n_layer", "slice-square_weight",
     "importances", "frontier", "cost-time", "cost-weights", "calibration", "timeline",
 ]  # fmt: skip

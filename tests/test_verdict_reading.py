@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import optuna
-import pandas as pd
 import pytest
 from optuna.trial import TrialState
 from stored_studies import STUDY, StoredStudy
@@ -21,7 +20,6 @@ from sweep.verdict.original_study import card, placements
 from sweep.verdict.phases import CONFIRM, SCREENING, phase_spec, plan, seeds_of, wanted_runs
 from sweep.verdict.pruner_audit import CANDIDATES, shadow_table, what_if_table
 from sweep.verdict.question import make_question
-from sweep.verdict.selection_bias import band, best_after_table
 
 
 @pytest.fixture
@@ -183,38 +181,6 @@ def test_ledger_counts_what_each_arm_was_given(stored: StoredStudy):
     assert (first["tokens"], second["tokens"]) == (3 * 3000, 3 * 3000 + 1000 + 2000)
     assert (first["device_seconds"], second["device_seconds"]) == (3 * 6.0, 3 * 6.0 + 2 + 4)
     assert (first["tuned_parameters"], second["tuned_parameters"]) == (2, 3)  # and square_weight
-
-
-# --- what a search finds ---------------------------------------------------------------------
-
-
-def test_best_after_n_is_the_median_of_the_best_of_n(stored: StoredStudy):
-    table = best_after_table(results.trials_table(stored.study), "cross_entropy")
-    assert list(table["n"]) == [1, 2, 3]
-    # half of all single draws from {53, 56, 59} reach 56; the best of 2 reaches 53 in 5 of 9
-    assert list(table["perplexity"]) == [pytest.approx(56.0), pytest.approx(53.0), 53.0]
-
-
-def test_pruned_and_diverged_trials_count_as_worse_than_complete_ones(stored: StoredStudy):
-    table = best_after_table(results.trials_table(stored.study), "squentropy")
-    assert len(table) == 5
-    assert table["perplexity"][0] == 69.0  # the third of 63, 66, 69, worse, worse
-
-
-def test_band_holds_the_whole_true_curve_in_95_of_100_samples():
-    n, rng = 12, np.random.default_rng(1)
-    truth = [1 - 0.5 ** (1 / k) for k in range(1, n + 1)]  # of uniform trials
-    held = 0
-    for draw in rng.random((400, n)):
-        trials = pd.DataFrame({"arm": "a", "outcome": "complete", "perplexity": draw})
-        table = best_after_table(trials, "a")
-        held += bool(((table["low"] <= truth) & (truth <= table["high"])).all())
-    assert 0.93 <= held / 400 <= 1.0
-
-
-def test_band_for_one_value_is_the_interval_of_a_uniform():
-    below, above = band(1)
-    assert (below[0], above[0]) == (pytest.approx(0.025, abs=2e-3), pytest.approx(0.975, abs=2e-3))
 
 
 # --- the pruner ------------------------------------------------------------------------------

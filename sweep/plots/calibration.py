@@ -5,7 +5,15 @@ from collections.abc import Sequence
 import pandas as pd
 import plotly.graph_objects as go
 
-from sweep.plot_style import GREY, arm_colours, arm_symbols, empty_figure, finish, plain
+from sweep.plot_style import (
+    GREY,
+    arm_colours,
+    arm_dashes,
+    arm_symbols,
+    empty_figure,
+    finish,
+    plain,
+)
 from sweep.plots.parts import labelled, rows
 
 
@@ -29,7 +37,7 @@ def plot_calibration(bins: pd.DataFrame, arms: Sequence[str]) -> go.Figure:
                 y=plain(of_trial["accuracy"]),
                 text=texts,
                 mode="lines+markers",
-                line={"color": colour, "width": 2},
+                line={"color": colour, "width": 2, "dash": arm_dashes(arms)[arm]},
                 marker={"symbol": arm_symbols(arms)[arm], "size": 8},
                 **labelled(arm),
             )

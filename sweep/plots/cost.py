@@ -13,6 +13,7 @@ from sweep.plot_style import (
     View,
     add_floor,
     arm_colours,
+    arm_patterns,
     arm_symbols,
     empty_figure,
     finish,
@@ -110,7 +111,8 @@ def plot_timeline(sessions: pd.DataFrame, arms: Sequence[str]) -> go.Figure:
     lanes = list(dict.fromkeys(sessions.sort_values(["device", "slot"])["lane"]))
     figure = go.Figure()
     for arm, colour in arm_colours(arms).items():
-        figure.add_trace(_bars(sessions[sessions["arm"] == arm], arm, colour))
+        bars = _bars(sessions[sessions["arm"] == arm], arm, colour)
+        figure.add_trace(bars.update(marker_pattern_shape=arm_patterns(arms)[arm]))
     figure.update_yaxes(categoryorder="array", categoryarray=lanes[::-1], title_text="")
     figure.update_xaxes(type="date", title_text="time (UTC)")
     figure.update_layout(barmode="overlay")

@@ -15,6 +15,8 @@ from sweep.plot_style import (
     View,
     add_floor,
     arm_colours,
+    arm_dashes,
+    arm_patterns,
     arm_symbols,
     empty_figure,
     finish,
@@ -57,15 +59,16 @@ def plot_curves(
     shown = view(data["perplexity"], floor)
     figure = go.Figure()
     for arm, colour in arm_colours(arms).items():
-        of_arm = data[data["arm"] == arm]
+        of_arm, line = data[data["arm"] == arm], {"color": colour, "dash": arm_dashes(arms)[arm]}
         complete = of_arm["outcome"] == "complete"
         early, others = of_arm[~complete], of_arm[complete & ~of_arm["best"]]
-        figure.add_trace(_lines(early, arm, width=1, color=colour).update(opacity=FADED))
-        figure.add_trace(_lines(others, arm, width=1.2, color=colour))
+        figure.add_trace(_lines(early, arm, width=1, **line).update(opacity=FADED))
+        figure.add_trace(_lines(others, arm, width=1.2, **line))
         figure.add_trace(_crosses(of_arm, arm, colour, shown))
     for arm, colour in arm_colours(arms).items():  # on top of all others
-        best = data[(data["arm"] == arm) & data["best"]]
-        figure.add_trace(_lines(best, arm, width=3.5, color=colour).update(showlegend=True))
+        best, dash = data[(data["arm"] == arm) & data["best"]], arm_dashes(arms)[arm]
+        figure.add_trace(_lines(best, arm, width=3.5, color=colour, dash=dash))
+        figure.data[-1].update(showlegend=True)
     add_floor(figure, floor, [0, data["tokens"].max()], shown)
     figure.update_xaxes(title_text="training tokens", rangemode="tozero", tickformat="~s")
     return finish(figure, shown)
@@ -118,7 +121,8 @@ def plot_best_so_far(
     figure = go.Figure()
     for arm, colour in arm_colours(arms).items():
         of_arm = data[data["arm"] == arm]
-        figure.add_trace(_steps(of_arm, arm, colour, arm_symbols(arms)[arm]))
+        line = _steps(of_arm, arm, colour, arm_symbols(arms)[arm])
+        figure.add_trace(line.update(line_dash=arm_dashes(arms)[arm]))
     add_floor(figure, floor, [1, data["nth"].max()], shown)
     most = int(data["nth"].max())
     figure.update_xaxes(title_text="trials of the arm", range=[0.5, most + 0.5], **whole(most))
@@ -236,7 +240,7 @@ def plot_importances(importances: pd.DataFrame, arms: Sequence[str]) -> go.Figur
         return empty_figure(f"Importances need {MIN_TRIALS} complete trials in an arm.")
     bars = importances.pivot_table(index="parameter", columns="arm", values="importance")
     bars = bars.loc[bars.mean(axis="columns").sort_values(ascending=False).index]
-    figure = _bars(bars, [arm for arm in arms if arm in bars], arm_colours(arms), "%{x:.0%}")
+    figure = _bars(bars, arms, "%{x:.0%}")
     return figure.update_xaxes(title_text="share of variance", tickformat=".0%", range=[0, 1.15])
 
 
@@ -244,23 +248,22 @@ def plot_outcomes(counts: pd.DataFrame, arms: Sequence[str]) -> go.Figure:
     """How the trials of each arm ended; `counts` is results.outcome_counts."""
     if counts.empty:
         return empty_figure("No trial yet.")
-    figure = _bars(counts.T, arms, arm_colours(arms), "%{x}")
+    figure = _bars(counts.T, arms, "%{x}")
     most = int(counts.to_numpy().max())
     ends = [0, 1.15 * most]  # leaves room for the label of the longest
     return figure.update_xaxes(title_text="trials", range=ends, **whole(most))
 
 
-def _bars(
-    table: pd.DataFrame, arms: Sequence[str], colours: dict[str, str], text: str
-) -> go.Figure:
-    """One group of horizontal bars per row, the first at the top; one bar per arm, a column."""
+def _bars(table: pd.DataFrame, arms: Sequence[str], text: str) -> go.Figure:
+    """One group of horizontal bars per row, the first at the top; one bar per arm with a column."""
     figure = go.Figure()
-    for arm in arms:
+    for arm in (arm for arm in arms if arm in table):
         bar = go.Bar(y=list(table.index), x=plain(table[arm]), orientation="h")
-        bar.update(marker_color=colours[arm], texttemplate=text, textposition="outside")
+        bar.update(marker_color=arm_colours(arms)[arm], texttemplate=text, textposition="outside")
+        bar.update(marker_pattern_shape=arm_patterns(arms)[arm])
         figure.add_trace(bar.update(cliponaxis=False, text=plain(table.index), **labelled(arm)))
     figure.update_yaxes(autorange="reversed")
-    return finish(figure, height=110 + len(table) * (16 + 20 * len(arms)))  # pixels
+    return finish(figure, height=110 + len(table) * (16 + 20 * len(figure.data)))  # pixels
 
 
 def _at_step(row: dict[Any, Any]) -> str:

@@ -18,9 +18,10 @@ from gpt.errors import InputError
 from sweep.driver import Driver, driving
 from sweep.lock import only_driver
 from sweep.progress import Listener
+from sweep.results import CONFIRM, SCREENING
 from sweep.study_data import data_facts
 from sweep.summary import Summary
-from sweep.verdict.phases import CONFIRM, SCREENING, phase_spec, plan, seeds_of, wanted_runs
+from sweep.verdict.phases import phase_spec, plan, seeds_of, wanted_runs
 from sweep.verdict.question import Question
 from sweep.verdict.readings import chosen_trials
 from sweep.watchdog import SILENCE_SECONDS, Limits

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from optuna.storages import RDBStorage
 
+from sweep.results import CONFIRM
 from sweep.verdict.inference import (
     Answer,
     Difference,
@@ -24,7 +25,7 @@ from sweep.verdict.inference import (
     paired_difference,
     two_level_bootstrap,
 )
-from sweep.verdict.phases import CONFIRM, seeds_of
+from sweep.verdict.phases import seeds_of
 from sweep.verdict.question import Question
 from sweep.verdict.readings import by_seed, chosen_trials, phase_runs, story_nats
 

@@ -27,10 +27,10 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from sweep.results import CONFIRM, SCREENING, phase_name
 from sweep.search_space import Parameter
 from sweep.spec import PrunerSpec, StudySpec
 
-SCREENING, CONFIRM = "screening", "confirm"
 _FIRST_SEED = {SCREENING: 1_000, CONFIRM: 2_000}  # above the study's own
 _SEEDS = 900  # of each phase, so that no seed belongs to both
 HELD_BACK = 8  # times the sweep's eval_tokens, as far as the text goes
@@ -45,11 +45,6 @@ class Wanted:
     of_trial: int  # the sweep's trial whose configuration it has
     params: dict[str, Any]
     seed: int
-
-
-def phase_name(study: str, phase: str) -> str:
-    """The name of a phase's study."""
-    return f"{study}.{phase}"
 
 
 def phase_spec(spec: StudySpec, phase: str) -> StudySpec:

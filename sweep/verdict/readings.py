@@ -9,49 +9,31 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import optuna
 import pandas as pd
 from optuna.storages import RDBStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from gpt.errors import InputError
 from sweep import results
+from sweep.results import SCREENING
 from sweep.verdict.inference import Floats
-from sweep.verdict.phases import SCREENING, phase_name, seeds_of
+from sweep.verdict.phases import seeds_of
 from sweep.verdict.question import Question
 
 STORIES = "stories.json"  # in a run directory: nats and tokens of each validation story
 
 
 def phase_runs(question: Question, storage: RDBStorage, phase: str) -> pd.DataFrame:
-    """One row per finished run of a phase; without any, an empty table.
+    """The finished runs of a phase, as results.confirm_runs_table has them.
 
-    Returns:
-        number, arm, of_trial, seed, outcome, run_dir and the columns of the run's last evaluation.
-        A run that diverged or ran out of memory counts as guessing uniformly, with a cross-entropy
-        of ln V; its other figures are missing.
+    A run that diverged or ran out of memory counts as guessing uniformly, with a cross-entropy of
+    ln V; its other figures are missing.
     """
-    name = phase_name(question.study.study_name, phase)
-    if name not in optuna.get_all_study_names(storage):
-        return pd.DataFrame(columns=["number", "arm", "of_trial", "seed", "cross_entropy"])
-    trials = optuna.load_study(study_name=name, storage=storage).get_trials(deepcopy=False)
-    table = pd.DataFrame(
-        [_row(trial) for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
-        or None,
-        columns=["number", "arm", "of_trial", "seed", "outcome", "run_dir"],
-    )
-    last = results.last_evaluations(results.evaluations_table(storage, name))
-    table = table.join(last, on="number")
-    blown_up = table["outcome"] != "complete"
-    table.loc[blown_up, last.columns.to_list()] = math.nan
+    table = results.confirm_runs_table(storage, question.study)
+    table = table[table["phase"] == phase].reset_index(drop=True)
     worst = math.log(question.study.user_attrs["data"]["vocab_size"])
-    table.loc[blown_up, "cross_entropy"] = worst
+    table.loc[table["outcome"] != "complete", "cross_entropy"] = worst
     return table
-
-
-def _row(trial: FrozenTrial) -> dict[str, object]:
-    named = {key: trial.user_attrs[key] for key in ("arm", "of_trial", "outcome", "run_dir")}
-    return {"number": trial.number, "seed": trial.params["seed"], **named}
 
 
 def chosen_trials(question: Question, storage: RDBStorage) -> dict[str, FrozenTrial]:

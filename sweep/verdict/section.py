@@ -1,18 +1,13 @@
-"""The verdict's part of a report, as plain values and figures; verdict.html.jinja lays it out."""
+"""The verdict's part of a report, as plain values; verdict.html.jinja lays it out."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
-import plotly.graph_objects as go
-
 from sweep.terminal import duration, perplexity
 from sweep.verdict.original_study import card
-from sweep.verdict.plots import plot_best_after, plot_forest
 from sweep.verdict.record import Record
-from sweep.verdict.selection_bias import best_after_table
 
 DASH = "–"
 
@@ -27,58 +22,18 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Plot:
-    """A figure and the words around it."""
-
-    id: str
-    title: str
-    caption: str
-    figure: go.Figure
-
-    @property
-    def json(self) -> str:
-        """The figure for a script element, which only a "<" could end."""
-        return str(self.figure.to_json()).replace("<", "\\u003c")
-
-
-@dataclass(frozen=True)
 class Section:
     """What the page shows of a verdict."""
 
     tables: list[Rows]
-    plots: list[Plot]
     card: list[tuple[str, str]]  # facts of the original study
     placed: list[str]  # where its settings fall here
 
 
-def make_section(record: Record, trials: pd.DataFrame) -> Section:
-    """Everything that a report shows of a verdict.
-
-    Args:
-        record: As the study keeps it.
-        trials: results.trials_table of the sweep.
-    """
-    arms = record["arms"]
+def make_section(record: Record) -> Section:
+    """Everything that a report says of a verdict besides its answer and its figures."""
     return Section(
         tables=[make(record) for make in (_yardsticks, _confirmed, _ledger, _curse, _shadows)],
-        plots=[
-            Plot(
-                "forest",
-                "Each seed, the mean and its interval",
-                "Ratio of perplexities on held-back stories. Rings: seeds. Diamond and line: mean "
-                "and 95% interval of a paired t test over seeds. Grey: differences that do not "
-                "matter. Thin: other yardsticks, and a bootstrap over seeds and stories.",
-                plot_forest(record),
-            ),
-            Plot(
-                "best-after",
-                "What a search of n trials finds",
-                "Median of the best perplexity of n trials drawn at random from the arm's own, "
-                "with a 95% band for the whole curve. Pruned trials have no final perplexity and "
-                "count as worse than every complete one; a sampler that learns should do better.",
-                plot_best_after({arm: best_after_table(trials, arm) for arm in arms}, arms),
-            ),
-        ],
         card=card(record.get("text")) if record["original"] else [],
         placed=[_placed(one) for one in record["original"]],
     )

@@ -1,0 +1,108 @@
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from stored_studies import StoredStudy
+
+from sweep import plots, results
+from sweep.expected_best import band, expected_best_table
+from sweep.plot_style import PALETTE
+
+ARMS = ["cross_entropy", "squentropy"]
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> StoredStudy:
+    """Three complete trials of each arm; of squentropy one was pruned and one diverged as well."""
+    stored = StoredStudy(tmp_path)
+    for end in (53.0, 56.0, 59.0):
+        stored.add("cross_entropy", [end])
+        stored.add("squentropy", [end + 10])
+    stored.add("squentropy", [61.0], outcome="pruned")
+    stored.add("squentropy", [90.0], outcome="diverged")
+    stored.add("squentropy", [90.0], outcome="failed")  # the machine's fault
+    stored.add("squentropy", [90.0], outcome="running")
+    return stored
+
+
+def of_arm(table: pd.DataFrame, arm: str) -> pd.DataFrame:
+    return table[table["arm"] == arm].reset_index(drop=True)
+
+
+def test_expected_best_is_the_median_of_the_best_of_n(stored):
+    table = of_arm(expected_best_table(results.trials_table(stored.study), ARMS), ARMS[0])
+    assert list(table["n"]) == [1, 2, 3]
+    # half of all single draws from {53, 56, 59} reach 56; the best of 2 reaches 53 in 5 of 9
+    assert list(table["perplexity"]) == [pytest.approx(56.0), pytest.approx(53.0), 53.0]
+
+
+def test_pruned_and_diverged_trials_count_as_worse_than_complete_ones(stored):
+    table = of_arm(expected_best_table(results.trials_table(stored.study), ARMS), ARMS[1])
+    assert len(table) == 5
+    assert table["perplexity"][0] == 69.0  # the third of 63, 66, 69, worse, worse
+
+
+def test_band_holds_the_whole_true_curve_in_95_of_100_samples():
+    n, rng = 12, np.random.default_rng(1)
+    truth = [1 - 0.5 ** (1 / k) for k in range(1, n + 1)]  # of uniform trials
+    held = 0
+    for draw in rng.random((400, n)):
+        trials = pd.DataFrame({"arm": "a", "outcome": "complete", "perplexity": draw})
+        table = expected_best_table(trials, ["a"])
+        held += bool(((table["low"] <= truth) & (truth <= table["high"])).all())
+    assert 0.93 <= held / 400 <= 1.0
+
+
+def test_band_for_one_value_is_the_interval_of_a_uniform():
+    below, above = band(1)
+    assert (below[0], above[0]) == (pytest.approx(0.025, abs=2e-3), pytest.approx(0.975, abs=2e-3))
+
+
+def test_an_arm_without_a_complete_trial_has_no_row(stored):
+    table = expected_best_table(results.trials_table(stored.study), ["cross_entropy", "mse"])
+    assert set(table["arm"]) == {"cross_entropy"}
+    assert expected_best_table(results.trials_table(stored.study), []).empty
+
+
+# The figure
+
+
+def test_expected_best_is_drawn_as_a_curve_within_its_band(stored):
+    table = expected_best_table(results.trials_table(stored.study), ARMS)
+    figure = plots.plot_expected_best(table, ARMS)
+    first, second, curve, other = figure.data
+    assert list(curve.y) == list(of_arm(table, "cross_entropy")["perplexity"])
+    assert (curve.name, other.name) == tuple(ARMS)
+    assert (curve.line.color, other.line.color) == PALETTE[:2]
+    assert first.fill == second.fill == "toself"
+    assert len(first.x) == 2 * len(curve.x)
+    low, high = figure.layout.yaxis.range
+    if figure.layout.yaxis.type == "log":
+        low, high = 10**low, 10**high
+    assert all(low <= y <= high for y in first.y)  # cut at the frame where nothing bounds it
+
+
+def test_hovering_says_where_so_few_trials_bound_nothing(stored):
+    figure = plots.plot_expected_best(
+        expected_best_table(results.trials_table(stored.study), ARMS), ARMS
+    )
+    assert "1 trials: 56.00<br>95% band not bounded" in figure.data[2].text[0]
+
+
+def test_a_curve_of_five_hundred_trials_has_few_points_and_its_ends():
+    perplexities = 50 + np.arange(500) / 10
+    trials = pd.DataFrame({"arm": "a", "outcome": "complete", "perplexity": perplexities})
+    figure = plots.plot_expected_best(expected_best_table(trials, ["a"]), ["a"])
+    curve = figure.data[-1]
+    assert (curve.x[0], curve.x[-1]) == (1, 500)
+    assert len(curve.x) <= 40
+    assert len(json.dumps(figure.to_plotly_json()["data"], default=list)) < 10_000
+
+
+def test_without_a_complete_trial_the_figure_says_so():
+    none = pd.DataFrame({"arm": ["a"], "outcome": ["pruned"], "perplexity": [math.nan]})
+    figure = plots.plot_expected_best(expected_best_table(none, ["a"]), ["a"])
+    assert figure.layout.annotations[0].text == "No complete trial yet."
