@@ -140,7 +140,7 @@ def _built_in(max_stories: int | None, progress: Progress) -> Corpus:
     return Corpus(
         kind="built-in",
         name=name,
-        train=_unlike(texts, _counted(told, name, progress), count),
+        train=_unlike(texts, _counted(told, name, progress, count), count),
         validation=texts,
         validation_nats=[story.nats for story in validation],
         notice=BUILT_IN_NOTICE,
@@ -155,7 +155,8 @@ def _hub(name: str, max_stories: int | None, progress: Progress, patience: float
         progress(f"reading the copy of {name} that `datasets` keeps, because {data_set.reason}")
     count = max_stories and HUB_VALIDATION_STORIES
     validation = list(islice(_clean(data_set.stories("validation", patience)), count))
-    stories = _counted(_clean(data_set.stories("train", patience)), name, progress)
+    told = _clean(data_set.stories("train", patience))
+    stories = _counted(told, name, progress, max_stories)
     train = _unlike(validation, stories, max_stories)
     if not train or not validation:
         raise InputError(f"{name} must have stories in its splits train and validation.")
@@ -189,12 +190,21 @@ def _clean(texts: Iterable[str]) -> Iterator[str]:
     return filter(None, map(normalise, texts))
 
 
-def _counted(stories: Iterable[str], name: str, progress: Progress) -> Iterator[str]:
+def _counted(
+    stories: Iterable[str], name: str, progress: Progress, total: int | None = None
+) -> Iterator[str]:
+    """The stories, told as they come; with a percentage where it is known how many are wanted."""
     tell = throttled(progress)
     for number, story in enumerate(stories):
         if number % 256 == 0:
-            tell(f"reading {name}: {number:,} stories")
+            of_all = f" of {total:,}" if total else ""
+            tell(f"reading {name}: {number:,}{of_all} stories{percentage(number, total)}")
         yield story
+
+
+def percentage(done: int, total: int | None) -> str:
+    """ " (37%)" for the end of a message; empty where the total is not known."""
+    return f" ({min(done / total, 1):.0%})" if total else ""
 
 
 def _fraction(story: str) -> float:

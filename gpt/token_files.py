@@ -17,7 +17,7 @@ import tiktoken
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gpt import tokenizer
-from gpt.corpus import Corpus, Kind, Progress, throttled
+from gpt.corpus import Corpus, Kind, Progress, percentage, throttled
 from gpt.disk import sync
 
 FORMAT_VERSION = 1  # of a folder; with another one, every text is prepared again
@@ -127,7 +127,8 @@ def _write_tokens(
     written = 0
     with path.open("wb") as file:
         for first in range(0, len(stories), STORIES_AT_ONCE):
-            tell(f"tokenising: {first:,} of {len(stories):,} stories")
+            share = percentage(first, len(stories))
+            tell(f"tokenising: {first:,} of {len(stories):,} stories{share}")
             some = stories[first : first + STORIES_AT_ONCE]
             encoded = encoding.encode_ordinary_batch(some, num_threads=os.cpu_count() or 1)
             ids = np.fromiter(chain.from_iterable(s + end for s in encoded), dtype=np.uint16)

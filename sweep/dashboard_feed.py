@@ -161,7 +161,14 @@ def study_note(stored: "Stored") -> str:
     from sweep.report_parts import answer, best_of_arms
 
     found, spec, data = answer(stored), stored.spec, stored.data
-    lines = [f"## {_escaped(spec['question'] or stored.study.study_name)}", "", found.text, ""]
+    lines = [
+        f"## {_escaped(spec['question'] or stored.study.study_name)}",
+        "",
+        f"**{_escaped(found.text)}**",
+        "",
+        _escaped(found.more),
+        "",
+    ]
     if found.confirm:
         lines += [f"**Not confirmed yet.** {found.caveat}", "", f"    {found.confirm}", ""]
     if data.get("notice"):
@@ -212,7 +219,7 @@ def trial_note(
     values = asdict(latest) if latest else {}
     known = {name: values[name] for name in YARDSTICKS if values.get(name) is not None}
     if known:
-        lines += ["| yardstick | at the last evaluation |", "|---|---|"]
+        lines += ["At its last evaluation:", "", "| | |", "|---|---|"]
         lines += [f"| {name} | {value:.4g} |" for name, value in known.items()]
         lines += [""]
     if story:

@@ -59,12 +59,19 @@ def _confirmed(stored: Stored) -> Iterator[Figure]:
     yield Figure(
         "confirm-ratios",
         "Compared seed by seed",
-        "Ratio of perplexities on stories that the search never saw. Rings: one seed each. Diamond "
-        "and line: mean and 95% interval of a paired t test over seeds. Grey band: differences too "
-        "small to matter. Thin: other yardsticks, and a bootstrap over seeds and stories.",
+        f"Ratio of perplexities, {_pairs(stored)}, on stories that the search never saw. "
+        "Rings: one seed each. Diamond and line: mean and 95% interval of a paired t test over "
+        "seeds. Grey band: differences too small to matter. Thin: other yardsticks, and a "
+        "bootstrap over seeds and stories.",
         partial(plots.plot_forest, stored.verdict, stored.arms),
         of_verdict=True,
     )
+
+
+def _pairs(stored: Stored) -> str:
+    """Which arms a verdict compares: "squentropy to cross_entropy"."""
+    arms = stored.verdict["arms"] if stored.verdict else stored.arms
+    return f"{' and '.join(arms[1:])} to {arms[0]}"
 
 
 def _progress(stored: Stored) -> Iterator[Figure]:

@@ -21,7 +21,7 @@ from rich.text import Text
 
 from sweep.json_lines import JsonProgress
 from sweep.progress import Listener, PlainProgress, QuietProgress, Silent, finished_line
-from sweep.terminal import best_line, duration, is_terminal, perplexity, settings
+from sweep.terminal import best_line, duration, is_terminal, perplexity, settings, share_of
 
 if TYPE_CHECKING:
     from gpt.events import Evaluation
@@ -118,8 +118,12 @@ class LiveProgress(Silent):
         self._sweep = replace(self._sweep, notices=(*self._sweep.notices, text))
 
     def message(self, text: str) -> None:
-        """Prints the line above the part that is redrawn; before the header, with a spinner."""
-        self._print(text, "dim")
+        """Prints the line above the part that is redrawn; before the header, with a spinner.
+
+        What has a percentage moves a bar instead: the next one follows in two seconds.
+        """
+        if share_of(text) is None:
+            self._print(text, "dim")
         if not self._sweep.total:
             self._sweep = replace(self._sweep, busy=text)
 
@@ -157,7 +161,7 @@ class LiveProgress(Silent):
         sweep, now = self._sweep, self._clock()
         parts: list[RenderableType] = [_notice_panel(text) for text in sweep.notices]
         if sweep.busy:
-            parts.append(self._spinner)
+            parts.append(_busy(sweep.busy, self._spinner))
         if sweep.total:
             parts.append(_overall(sweep, now))
         if sweep.running:
@@ -173,6 +177,15 @@ class LiveProgress(Silent):
 
 def _notice_panel(text: str) -> Panel:
     return Panel(Text(text, "bold"), title="NOTICE", border_style="bold yellow", style="yellow")
+
+
+def _busy(text: str, spinner: Spinner) -> RenderableType:
+    """A spinner; a bar and the text where the text says how much is done."""
+    if (share := share_of(text)) is None:
+        return spinner
+    row = Table.grid(padding=(0, 2))
+    row.add_row(ProgressBar(total=1.0, completed=share, width=2 * BAR_WIDTH), Text(text, "dim"))
+    return row
 
 
 def _overall(sweep: _Sweep, now: float) -> Table:

@@ -5,7 +5,7 @@ Reads only. A figure is added in sweep/figures.py, a fact in sweep/report_parts.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +20,7 @@ from gpt.disk import write_text
 from gpt.errors import DiskError
 from sweep import results
 from sweep.figures import Figure, figures, save
-from sweep.plot_style import arm_colours
+from sweep.plot_style import arm_colours, arm_rounds
 from sweep.report_parts import (
     Stored,
     answer,
@@ -33,10 +33,11 @@ from sweep.report_parts import (
 )
 from sweep.report_tables import all_table, best_table, yardsticks_table
 from sweep.story_samples import PROMPTS, SEED, tell
-from sweep.terminal import perplexity
+from sweep.terminal import Show, perplexity, unseen
 from sweep.verdict.section import make_section
 
 TEMPLATE = "report.html.jinja"
+FIGURES_SHARE = 0.5  # of the time that a report takes; the stories take the rest
 
 
 def write_report(
@@ -45,7 +46,7 @@ def write_report(
     out: Path,
     *,
     prompts: Sequence[str] = PROMPTS,
-    show: Callable[[str], None] = lambda message: None,
+    show: Show = unseen,
 ) -> Path:
     """Write the report of a study to `out`, whole or not at all.
 
@@ -79,7 +80,7 @@ def write_report(
 def render(
     stored: Stored,
     prompts: Sequence[str] = PROMPTS,
-    show: Callable[[str], None] = lambda message: None,
+    show: Show = unseen,
 ) -> str:
     """The page."""
     environment = Environment(
@@ -92,7 +93,8 @@ def render(
     environment.filters["perplexity"] = perplexity
     best = best_of_arms(stored)
     confirmed = len(stored.confirm_runs) > 0
-    drawn = [_drawn(one, show) for one in figures(stored) if confirmed or not one.of_verdict]
+    chosen = [one for one in figures(stored) if confirmed or not one.of_verdict]
+    drawn = _all_drawn(chosen, show)
     return environment.get_template(TEMPLATE).render(
         spec=stored.spec,
         data=stored.data,
@@ -100,6 +102,7 @@ def render(
         best=best,
         answer=answer(stored),
         colours=arm_colours(stored.arms),
+        rounds=arm_rounds(stored.arms),
         verdict=make_section(stored.verdict) if stored.verdict else None,
         facts=facts(stored),
         figures=[one for one in drawn if not one["of_verdict"]],
@@ -110,7 +113,7 @@ def render(
         progress=stored.progress,
         prompts=prompts,
         seed=SEED,
-        told=tell(stored, prompts, show),
+        told=tell(stored, prompts, show, FIGURES_SHARE),
         provenance=provenance(stored),
         study_file=study_file(stored),
         commands=commands(stored, best, prompts[0], SEED),
@@ -137,9 +140,7 @@ def as_json(stored: Stored) -> str:
     return json.dumps(found, indent=1, ensure_ascii=False)
 
 
-def write_pictures(
-    stored: Stored, folder: Path, show: Callable[[str], None] = lambda message: None
-) -> None:
+def write_pictures(stored: Stored, folder: Path, show: Show = unseen) -> None:
     """Write every figure of the report into `folder`, as NAME.png.
 
     Raises:
@@ -154,9 +155,16 @@ def write_pictures(
     save(drawn)
 
 
-def _drawn(figure: Figure, show: Callable[[str], None]) -> dict[str, Any]:
+def _all_drawn(chosen: Sequence[Figure], show: Show) -> list[dict[str, Any]]:
+    drawn = []
+    for place, figure in enumerate(chosen):
+        show(f"drawing {figure.title.lower()}", FIGURES_SHARE * place / len(chosen))
+        drawn.append(_drawn(figure))
+    return drawn
+
+
+def _drawn(figure: Figure) -> dict[str, Any]:
     """What the page needs of a figure; only a "<" could end the script element of its JSON."""
-    show(f"drawing {figure.title.lower()}")
     drawn = figure.draw()
     return {
         "id": figure.name,

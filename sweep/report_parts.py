@@ -93,6 +93,7 @@ class Answer:
     """What a report says first."""
 
     text: str
+    more: str = ""  # what else belongs to it
     caveat: str = ""  # why that is not sure yet
     confirm: str | None = None  # the command that makes it so; None where none does
 
@@ -100,10 +101,19 @@ class Answer:
 def answer(stored: Stored) -> Answer:
     """The verdict if there is one, else what the search alone says."""
     if stored.verdict:
-        return Answer(stored.verdict["answer"])
+        return _judged(stored.verdict, stored.data["notice"])
     if len(stored.arms) < 2:  # nothing is compared, so nothing can be confirmed
         return Answer(_found(stored))
-    return Answer(_found(stored), CAVEAT, confirm_command(stored))
+    return Answer(_found(stored), caveat=CAVEAT, confirm=confirm_command(stored))
+
+
+def _judged(verdict: dict[str, Any], notice: str | None) -> Answer:
+    """The sentences that answer, then the others; the notice stands by itself wherever they do."""
+    first = verdict.get("headline") or [verdict["answer"]]
+    more = verdict["answer"]
+    for known in [*first, f"Note: {(notice or '').rstrip('.')}."]:
+        more = more.replace(known, "")
+    return Answer(" ".join(first), more=" ".join(more.split()))
 
 
 CAVEAT = (
@@ -151,6 +161,16 @@ def named(stored: Stored, arm: str) -> str:
 
 
 @dataclass(frozen=True)
+class Confirmed:
+    """What stands for an arm in a verdict: the mean of fresh seeds on held-back stories."""
+
+    number: int  # the trial whose settings they are
+    perplexity: float
+    seeds: int
+    settings: list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
 class Best:
     """The best trial of one arm."""
 
@@ -162,6 +182,7 @@ class Best:
     n_complete: int  # of how many it is the best
     settings: list[tuple[str, str]]
     baselines: list[tuple[str, int, float]]  # name, trial, perplexity
+    confirmed: Confirmed | None  # where there is a verdict on this arm
 
 
 def best_of_arms(stored: Stored) -> list[Best]:
@@ -180,9 +201,18 @@ def best_of_arms(stored: Stored) -> list[Best]:
                 (name, shown(row[name])) for name in stored.parameters if not pd.isna(row[name])
             ],
             baselines=_baselines(complete[complete["arm"] == row["arm"]]),
+            confirmed=_confirmed(stored, row["arm"]),
         )
         for row in rows_of(winners)
     ]
+
+
+def _confirmed(stored: Stored, arm: str) -> Confirmed | None:
+    for one in (stored.verdict or {}).get("confirmed", []):
+        if one["arm"] == arm:
+            settings = [(name, shown(value)) for name, value in one["params"].items()]
+            return Confirmed(one["trial"], one["perplexity"], len(one["perplexities"]), settings)
+    return None
 
 
 def _baselines(complete: pd.DataFrame) -> list[tuple[str, int, float]]:

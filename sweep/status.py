@@ -30,7 +30,8 @@ def status(study: "optuna.Study", width: int) -> "list[RenderableType]":
     total = study.user_attrs.get("n_trials", "?")
     counts = [f"{count} {outcome}" for outcome, count in outcomes.value_counts().items()]
     finished = int((~outcomes.isin(UNFINISHED)).sum())
-    parts.append(Text(", ".join([f"{finished}/{total} trials finished", *counts])))
+    left = [f"about {terminal.duration(seconds)} left"] if (seconds := _seconds_left(study)) else []
+    parts.append(Text(", ".join([f"{finished}/{total} trials finished", *counts, *left])))
     if best := best_by_arm(study):
         parts.append(Text(f"best: {terminal.best_line(best)}", "green"))
     return parts
@@ -111,9 +112,11 @@ def _table(study: "optuna.Study", trials: "pd.DataFrame", width: int) -> "Table"
 
     wide = width >= WIDE
     names = [name for name in search_space(study) if name != compared_parameter(study)]
-    rows = [_row(trial, names, wide) for _, trial in trials.iterrows()]
+    curves = _curves(study) if wide else {}
+    rows = [_row(trial, names, wide, curves) for _, trial in trials.iterrows()]
     words = ["arm", *(["origin"] if wide else []), "outcome"]
-    numbers = ["step", "perplexity", *(terminal.SHORT_NAMES.get(n, n) for n in names)]
+    numbers = ["step", *(["curve"] if curves else []), "perplexity"]
+    numbers += [terminal.SHORT_NAMES.get(name, name) for name in names]
     table = Table(box=None, padding=(0, 2 if wide else 1, 0, 0), header_style="bold")
     for column, room in _widths(["trial", *words, *numbers], words, rows, width).items():
         table.add_column(
@@ -146,12 +149,52 @@ def _widths(
     return widths | shared
 
 
-def _row(trial: "pd.Series[Any]", names: list[str], wide: bool) -> list[str]:
+def _curves(study: "optuna.Study") -> dict[int, str]:
+    """The curve of each running trial, drawn as `run` does."""
+    from sweep.live import sparkline
+
+    max_steps = study.user_attrs.get("spec", {}).get("train", {}).get("max_steps")
+    return {
+        trial.number: sparkline(
+            [value for _, value in sorted(trial.intermediate_values.items())],
+            (trial.last_step or 0) / max_steps,
+        )
+        for trial in _running(study)
+        if max_steps
+    }
+
+
+def _running(study: "optuna.Study") -> "list[optuna.trial.FrozenTrial]":
+    return [trial for trial in study.get_trials(deepcopy=False) if trial.state.name == "RUNNING"]
+
+
+def _seconds_left(study: "optuna.Study") -> float | None:
+    """At the pace of the trials that have ended, in as many slots as train now on this machine.
+
+    None where no process trains, or none has ended: what would be said is a guess.
+    """
+    from sweep.executors import TrialProcess
+
+    running = [Path(trial.user_attrs.get("run_dir", "")) for trial in _running(study)]
+    slots = sum(TrialProcess.find(run_dir) is not None for run_dir in running)
+    trials = study.get_trials(deepcopy=False)
+    took = [trial.duration.total_seconds() for trial in trials if trial.duration is not None]
+    if not slots or not took:
+        return None
+    total: int = study.user_attrs.get("n_trials", len(trials))
+    left = total - len(took) - 0.5 * slots  # half done
+    return max(0.0, left) * sum(took) / len(took) / slots
+
+
+def _row(
+    trial: "pd.Series[Any]", names: list[str], wide: bool, curves: dict[int, str]
+) -> list[str]:
     import pandas as pd
 
     known = {key: None if pd.isna(value) else value for key, value in trial.items()}
     where = ["number", "arm", *(["origin"] if wide else []), "outcome", "last_step"]
     words = ["-" if known[key] is None else str(known[key]) for key in where]
+    words += [curves.get(int(trial["number"]), "")] if curves else []
     params = ["-" if known[name] is None else terminal.number(known[name]) for name in names]
     reason = [known["reason"] or ""] if wide else []
     return [*words, terminal.perplexity(known["perplexity"]), *params, *reason]

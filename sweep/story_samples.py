@@ -4,12 +4,13 @@ One story proves nothing, and the best trial's may be luck: hence the median tri
 how varied and how repetitive the texts are.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from gpt.errors import InputError
 from sweep.report_parts import Stored, rows_of, run_dir_of
+from sweep.terminal import Show, unseen
 
 PROMPTS = ("Once upon a time", "One day, a little girl", "The dog was sad because")
 SEED = 0  # of the draws; the same for every trial, as `squen-sweep sample` has it
@@ -56,14 +57,21 @@ def chosen(stored: Stored) -> list[tuple[str, str, int, float]]:
 
 
 def tell(
-    stored: Stored,
-    prompts: Sequence[str] = PROMPTS,
-    show: Callable[[str], None] = lambda message: None,
+    stored: Stored, prompts: Sequence[str] = PROMPTS, show: Show = unseen, done: float = 0.0
 ) -> list[Told]:
-    """The stories of every chosen trial, from its checkpoint; `show` is told what is under way."""
+    """The stories of every chosen trial, from its checkpoint.
+
+    Args:
+        stored: The study.
+        prompts: How the stories begin.
+        show: Told what is under way, from `done` of a greater whole to the end of it.
+        done: In [0, 1].
+    """
     told = []
-    for arm, role, number, perplexity in chosen(stored):
-        show(f"telling stories: trial {number}, the {role} of {arm}")
+    tellers = chosen(stored)
+    for place, (arm, role, number, perplexity) in enumerate(tellers):
+        share = done + (1 - done) * place / len(tellers)
+        show(f"telling stories: trial {number}, the {role} of {arm}", share)
         texts, missing = stories_of(run_dir_of(stored, number), prompts)
         told.append(Told(arm, number, role, perplexity, texts, missing))
     return told

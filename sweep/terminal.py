@@ -3,12 +3,13 @@
 A table in a pipe is as wide as its rows need and has no colour: nothing wraps, nothing is cut.
 """
 
+import re
 import sys
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from rich.console import Console, RenderableType
 
@@ -44,21 +45,43 @@ def show(*renderables: "RenderableType") -> None:
     print("\n".join(line.rstrip() for line in capture.get().splitlines()), flush=True)
 
 
-@contextmanager
-def working(text: str) -> "Iterator[Callable[[str], None]]":
-    """A spinner on stderr while something takes seconds; yields what changes its text.
+class Show(Protocol):
+    """Told what is under way, and which share of the whole is done before it, if that is known."""
 
-    Where stderr is no terminal, nothing is shown.
+    def __call__(self, what: str, done: float | None = None) -> None:
+        """`done` is in [0, 1]."""
+
+
+def unseen(what: str, done: float | None = None) -> None:
+    """A Show that shows nothing."""
+
+
+@contextmanager
+def working(text: str) -> "Iterator[Show]":
+    """A bar on stderr while something takes seconds; yields what moves it and changes its text.
+
+    The bar runs to and fro until a share is known. Where stderr is no terminal, nothing is shown.
     """
     from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(32), TimeElapsedColumn())
     target = Console(stderr=True)
-    with target.status(f"{text} ...") as status:
+    with Progress(*columns, console=target, transient=True, disable=not target.is_terminal) as bar:
+        task = bar.add_task(text, total=None)
 
-        def show(detail: str) -> None:
-            status.update(f"{text}: {detail} ...")
+        def show(what: str, done: float | None = None) -> None:
+            known = share_of(what) if done is None else done
+            total = None if known is None else 1.0
+            bar.update(task, description=f"{text}: {what}", completed=known or 0, total=total)
 
         yield show
+
+
+def share_of(message: str) -> float | None:
+    """What a message says at its end is done: "tokenising: 3 of 4 stories (75%)" -> 0.75."""
+    found = re.search(r"\((\d+)%\)$", message)
+    return int(found[1]) / 100 if found else None
 
 
 def number(value: Any) -> str:

@@ -17,6 +17,7 @@ from playwright.sync_api import Browser
 from rich.console import Console
 
 from gpt.events import Evaluation
+from sweep.arm_views import view_id
 from sweep.dashboard import make_server
 from sweep.live import LiveProgress
 from sweep.report import write_report
@@ -26,6 +27,7 @@ from sweep.storage import load_study, open_storage
 
 WIDTHS = {"desktop": 1200, "phone": 390}
 PAGES = {"study": "", "analytics": "/analytics", "trials": "/trials?numbers=0", "note": "/note"}
+COMPARED = [1, 2]  # arms of the study, by their places in its file
 
 
 def picture_report(browser: Browser, report: Path, out: Path) -> list[str]:
@@ -62,6 +64,10 @@ def picture_dashboard(browser: Browser, storage: str, number: int, out: Path) ->
             page.goto(address)
             page.wait_for_timeout(4000)  # it asks for data after it is loaded
             page.screenshot(path=out / f"dashboard-{name}.png")
+        ids = ",".join(str(view_id(number, place)) for place in COMPARED)
+        page.goto(f"http://127.0.0.1:{server.server_port}/dashboard/compare-studies?ids={ids}")
+        page.wait_for_timeout(4000)
+        page.screenshot(path=out / "dashboard-compare.png")
         page.close()
         server.shutdown()
         thread.join()

@@ -166,6 +166,25 @@ def test_studies_lists_the_shipped_studies(home):
     assert all(name in out for name in ("tinystories", "original", "smoke"))
 
 
+def test_studies_lists_own_files_and_what_the_storage_holds(swept):
+    folder = swept.folder / "studies"
+    folder.mkdir()
+    own = (swept.folder / "tiny.toml").read_text()
+    (folder / "mine.toml").write_text(own.replace('name = "tiny"', 'name = "mine"'))
+    (folder / "broken.toml").write_text("name = ")
+    try:
+        code, out, err = swept("studies")
+        rows = {line.split()[0]: line for line in out.splitlines() if line.strip()}
+        assert (code, err) == (0, "")
+        assert "2 of 2  Seconds on a CPU." in rows["tiny"]
+        assert " -  Seconds on a CPU." in rows["studies/mine.toml"]
+        assert "not a study: broken.toml: must be TOML" in rows["studies/broken.toml"]
+        assert " -  " in rows["smoke"]
+        assert list(rows)[:3] == ["study", "original", "smoke"]
+    finally:
+        shutil.rmtree(folder)
+
+
 # --- the main job ----------------------------------------------------------------------------
 
 
@@ -243,6 +262,22 @@ def test_status_fits_a_narrow_terminal(swept):
     assert len(shown.splitlines()) == 7  # no row wraps
 
 
+def test_status_draws_the_curve_of_a_running_trial_in_a_wide_terminal(tmp_path):
+    from rich.console import Console
+    from stored_studies import STUDY as STORED
+    from stored_studies import StoredStudy
+
+    from sweep.status import status
+
+    stored = StoredStudy(tmp_path, STORED + "[train]\nmax_steps = 400\neval_interval = 100")
+    stored.add("cross_entropy", [60.0])
+    stored.add("squentropy", [90.0, 45.0], outcome="running")
+    for width, curve in ((140, True), (80, False)):
+        console = Console(file=io.StringIO(), width=width)
+        console.print(*status(stored.study, width), sep="\n")
+        assert ("████▁▁▁▁········" in console.file.getvalue()) == curve
+
+
 def test_status_takes_the_study_file_as_well_as_the_name(swept):
     assert swept("status", "--study", "tiny.toml") == swept("status", "--study", "tiny")
 
@@ -315,6 +350,24 @@ def test_report_goes_beside_the_run_directories(swept):
     code, out, err = swept("report", "--study", "tiny")
     assert (code, out, err) == (0, "report: runs/tiny/report.html\n", "")
     assert Path("runs/tiny/report.html").read_text().startswith("<!doctype html>")
+
+
+@pytest.mark.parametrize("browser", ["browser", "nowhere"])
+def test_report_open_shows_the_file_in_the_browser(swept, tmp_path, monkeypatch, browser):
+    script, seen = tmp_path / "browser", tmp_path / "seen"
+    script.write_text(f'#!/bin/sh\necho "$1" > {seen}\n')
+    script.chmod(0o755)
+    monkeypatch.setenv("BROWSER", str(tmp_path / browser))
+    monkeypatch.setenv("PATH", "")  # no other one
+    with swept.start(
+        "report", "--study", "tiny", "--open", "-o", str(tmp_path / "a b.html")
+    ) as run:
+        out, err = run.communicate(timeout=300)
+    assert (run.returncode, out) == (0, f"report: {tmp_path}/a b.html\n")
+    if browser == "nowhere":
+        assert err == "no browser was found; open the report yourself\n"
+    else:
+        assert seen.read_text() == f"file://{tmp_path}/a%20b.html\n"
 
 
 def test_plot_writes_the_figure_of_the_report_as_html_or_json(swept, tmp_path):

@@ -160,9 +160,14 @@ def test_the_study_note_leads_with_the_verdict_once_there_is_one(tmp_path):
     stored = StoredStudy(tmp_path)
     stored.add("cross_entropy", [90.0])
     assert "Not confirmed yet" in study_note(read(stored.storage, stored.study))
-    keep(stored.study, {"answer": "squentropy is worse than cross_entropy: it was measured."})
+    answer = "squentropy is worse: it was measured. With 5 seeds."
+    keep(stored.study, {"answer": answer, "headline": ["squentropy is worse: it was measured."]})
     note = study_note(read(stored.storage, stored.study))
-    assert note.splitlines()[2] == "squentropy is worse than cross_entropy: it was measured."
+    assert note.splitlines()[2:5] == [
+        "**squentropy is worse: it was measured.**",
+        "",
+        "With 5 seeds.",
+    ]
     assert "Not confirmed yet" not in note
     assert "squen-sweep verdict" not in note
 

@@ -123,7 +123,7 @@ def test_report_shows_markup_of_a_study_file_as_text(page):
 def test_a_figure_cannot_end_its_script_element():
     drawn = go.Figure(go.Scatter(name="</script><b>", x=[1], y=[2]))
     figure = Figure("id", "title", "caption", lambda: drawn)
-    text = _drawn(figure, print)["json"]
+    text = _drawn(figure)["json"]
     assert "<" not in text
     assert json.loads(text)["data"][0]["name"] == "</script><b>"
 

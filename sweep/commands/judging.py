@@ -1,6 +1,7 @@
 """Commands that judge what a search found: verdict, prune."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -88,7 +89,7 @@ def verdict(
             silence=silence,
             wait=wait,
         )
-        record, report = _answered(question, opened, place)
+        record, report = _answered(question, opened, place, quiet=quiet or as_json)
     if as_json:
         typer.echo(json.dumps(record, indent=2))
         return
@@ -97,10 +98,13 @@ def verdict(
         typer.echo(f"\nreport: {report}")
 
 
-def _answered(question: "Question", storage: "RDBStorage", place: "Place") -> "tuple[Record, Path]":
+def _answered(
+    question: "Question", storage: "RDBStorage", place: "Place", *, quiet: bool
+) -> "tuple[Record, Path]":
     """Train what is missing, judge, and keep the answer with the study, dashboard and report."""
     from sweep.dashboard_feed import publish
     from sweep.report import write_report
+    from sweep.terminal import unseen, working
     from sweep.verdict.confirm import run_phases, search_at_rest
     from sweep.verdict.record import keep, make_record
 
@@ -113,8 +117,10 @@ def _answered(question: "Question", storage: "RDBStorage", place: "Place") -> "t
             raise typer.Exit(128 + summary.signal if summary.signal else BusyError.exit_code)
         record = make_record(question, storage)
         keep(study, record)
-    publish(study, storage)
-    return record, write_report(storage, study, place.runs / study.study_name / "report.html")
+    out = place.runs / study.study_name / "report.html"
+    with nullcontext(unseen) if quiet else working("writing the report") as show:
+        publish(study, storage)
+        return record, write_report(storage, study, out, show=show)
 
 
 @app.command(epilog="Example: squen-sweep prune --study tinystories --what-if")

@@ -1,5 +1,7 @@
 """Commands that show a stored study: report, plot, dashboard."""
 
+import sys
+import webbrowser
 from pathlib import Path
 from typing import Annotated
 
@@ -54,8 +56,8 @@ def report(
     typer.echo(f"report: {output}")
     if png is not None:
         typer.echo(f"pictures: {png}")
-    if open_it:
-        typer.launch(output.resolve().as_uri())
+    if open_it and not webbrowser.open(output.resolve().as_uri()):
+        print("no browser was found; open the report yourself", file=sys.stderr)
 
 
 @app.command(epilog="Example: squen-sweep plot curves --study tinystories -o curves.png")
@@ -74,6 +76,7 @@ def plot(
     """Write one figure of a study; PNG and SVG need squen-sweep[images] and a Chromium."""
     from sweep import figures
     from sweep.report_parts import read
+    from sweep.terminal import working
 
     output = output or Path(f"{name}.html")
     figures.check_format(output)
@@ -83,7 +86,10 @@ def plot(
     if name == "list":
         typer.echo("\n".join(f"{each.name}: {each.title}" for each in figures.figures(reading)))
         return
-    figures.save({output: figures.figure(reading, name).draw()})
+    with working("drawing") as show:
+        chosen = figures.figure(reading, name)
+        show(chosen.title.lower())
+        figures.save({output: chosen.draw()})
     typer.echo(f"written: {output}")
 
 

@@ -54,18 +54,20 @@ Track = Annotated[
 
 
 @app.command(epilog="Example: squen-sweep studies")
-def studies() -> None:
-    """List the studies that are there to run."""
+def studies(*, storage: Storage = DEFAULT_STORAGE) -> None:
+    """List the studies that are there to run: shipped, in ./studies, and in the storage."""
     from rich.table import Table
+    from rich.text import Text
 
     from sweep import terminal
-    from sweep.spec import shipped_studies
+    from sweep.catalogue import catalogue
 
     table = Table(box=None, padding=(0, 2), pad_edge=False)
     table.add_column("study", style="bold", no_wrap=True)
+    table.add_column("trials", no_wrap=True, justify="right")
     table.add_column("description")
-    for study in shipped_studies():
-        table.add_row(study.name, study.description)
+    for study in catalogue(storage):
+        table.add_row(Text(study.name), study.progress or "-", Text(study.description))
     terminal.show(table, "\nRun one, or a .toml of your own: squen-sweep run --study NAME|FILE")
 
 
@@ -186,9 +188,9 @@ def _report_of(summary: "Summary", runs: Path, storage: str, quiet: bool) -> Pat
     """The report of a sweep that has just ended."""
     from sweep.report import write_report
     from sweep.storage import load_study, open_storage
-    from sweep.terminal import working
+    from sweep.terminal import unseen, working
 
     opened = open_storage(storage)
     out = runs / summary.study / "report.html"
-    with nullcontext(lambda text: None) if quiet else working("writing the report") as show:
+    with nullcontext(unseen) if quiet else working("writing the report") as show:
         return write_report(opened, load_study(opened, summary.study), out, show=show)

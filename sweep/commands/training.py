@@ -39,12 +39,18 @@ def export(
 ) -> None:
     """Write the best trial's configuration, for `squen-sweep train` or nanoGPT's train.py."""
     from sweep import export as exports
+    from sweep.terminal import working
 
     if output is not None:
         check_output(output)
     form = exports.format_of(output, format_name)
-    _, stored = stored_study(study, storage)
-    config, origin = exports.export(stored, arm, trial)
+    with working("exporting") as show:
+        _, stored = stored_study(study, storage)
+        config, origin = exports.export(stored, arm, trial)
+        if form == "nanogpt":  # names a folder of tokens, which may have to be made again
+            from gpt.data import prepare
+
+            prepare(config.data, show)
     if output is None:
         text = exports.FORMATS[form](config, origin, f"best{exports.suffix_of(form)}")
         typer.echo(text, nl=False)

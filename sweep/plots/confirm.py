@@ -148,23 +148,24 @@ def forest_data(record: Mapping[str, Any]) -> pd.DataFrame:
     """One row per interval of a verdict's record.
 
     Returns:
-        arm, row (what the axis shows), ratio, low, high (of perplexities, arm to reference),
+        arm, against ("a to b"), yardstick, ratio, low, high (of perplexities, arm to reference),
         seeds (the ratio of each seed; empty for the bootstrap), primary.
     """
-    rows = []
+    found: list[tuple[Any, ...]] = []
     for one in record["comparisons"]:
         arm, against = one["arm"], f"{one['arm']} to {one['reference']}"
-        rows.append((arm, against, *_interval(one["difference"]), True))
+        found.append((arm, against, "perplexity", *_interval(one["difference"]), True))
         if one["bootstrap"]:
             low, high = one["bootstrap"]
-            rows.append((arm, f"{against}, bootstrap", one["ratio"], low, high, [], False))
-        rows += [
-            (arm, f"{against}, {other['yardstick']}", *_interval(other["difference"]), False)
+            name = "perplexity, by a bootstrap"
+            found.append((arm, against, name, one["ratio"], low, high, [], False))
+        found += [
+            (arm, against, other["yardstick"], *_interval(other["difference"]), False)
             for other in one["readings"]
             if other["is_perplexity"]
         ]
-    columns = ["arm", "row", "ratio", "low", "high", "seeds", "primary"]
-    return pd.DataFrame(rows, columns=columns)
+    columns = ["arm", "against", "yardstick", "ratio", "low", "high", "seeds", "primary"]
+    return pd.DataFrame(found, columns=columns)
 
 
 def _interval(difference: Mapping[str, Any]) -> tuple[float, float, float, list[float]]:
@@ -185,15 +186,18 @@ def plot_forest(record: Mapping[str, Any] | None, arms: Sequence[str]) -> go.Fig
     figure = go.Figure()
     figure.add_vrect(x0=1 / (1 + margin), x1=1 + margin, fillcolor=GREY, opacity=0.18, line_width=0)
     figure.add_vline(x=1, line={"color": GREY, "width": 1.5})
+    several = len(record["comparisons"]) > 1
     for row in rows(data):
-        figure.add_traces(_whisker(row, colours[row["arm"]]))
+        name = f"{row['against']}<br>{row['yardstick']}" if several else row["yardstick"]
+        figure.add_traces(_whisker(row, name, colours[row["arm"]]))
     figure.update_xaxes(title_text="ratio of perplexities (below 1: better than the reference)")
     figure.update_yaxes(autorange="reversed", type="category")
     return finish(figure, height=150 + 48 * len(data)).update_layout(showlegend=False)
 
 
-def _whisker(row: Mapping[Any, Any], colour: str) -> list[go.Scatter]:
-    name, ends = row["row"], [row["low"], row["high"]]
+def _whisker(row: Mapping[Any, Any], name: str, colour: str) -> list[go.Scatter]:
+    ends = [row["low"], row["high"]]
+    name = name.replace(" under ", "<br>under ").replace(" at ", "<br>at ")  # a narrow page
     words = f"{row['ratio']:.4f}, 95% interval {row['low']:.4f} to {row['high']:.4f}"
     width = 3 if row["primary"] else 1.5
     line = go.Scatter(x=ends, y=[name, name], mode="lines", hoverinfo="skip")

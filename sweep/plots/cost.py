@@ -76,7 +76,8 @@ def plot_cost(
     ends = [float(data["cost"].min()), float(data["cost"].max())]
     add_floor(figure, floor, ends, shown)
     ticks = "D2" if ends[1] > 10 * ends[0] else "D1"  # labels at 1, 2 and 5, or at every digit
-    figure.update_xaxes(title_text=COSTS[cost], type="log", tickformat="~s", dtick=ticks)
+    figure.update_xaxes(title_text=COSTS[cost], type="log", dtick=ticks)
+    figure.update_xaxes(tickformat=",~g" if cost == "seconds" else "~s")
     return finish(figure, shown)
 
 
@@ -114,7 +115,7 @@ def plot_timeline(sessions: pd.DataFrame, arms: Sequence[str]) -> go.Figure:
         bars = _bars(sessions[sessions["arm"] == arm], arm, colour)
         figure.add_trace(bars.update(marker_pattern_shape=arm_patterns(arms)[arm]))
     figure.update_yaxes(categoryorder="array", categoryarray=lanes[::-1], title_text="")
-    figure.update_xaxes(type="date", title_text="time (UTC)")
+    figure.update_xaxes(type="date", title_text="time (UTC)", tickangle=0, nticks=6)
     figure.update_layout(barmode="overlay")
     return finish(figure, height=130 + 34 * len(lanes))  # pixels
 

@@ -18,7 +18,8 @@ def parameter_axis(parameter: str, distribution: BaseDistribution) -> dict[str, 
     if ends.log:
         low, high = math.log10(ends.low), math.log10(ends.high)
         tiny = ends.low < 1e-3  # 6e-5 rather than 0.00006
-        axis |= {"type": "log", "tickformat": "~e" if tiny else ",~g", "dtick": "D2"}
+        ticks = "D2" if high - low <= 2.5 else 1  # labels at 1, 2 and 5, or one a decade
+        axis |= {"type": "log", "tickformat": "~e" if tiny else ",~g", "dtick": ticks}
     else:
         low, high = ends.low, ends.high
     if isinstance(distribution, IntDistribution) and not ends.log:

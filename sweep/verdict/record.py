@@ -16,7 +16,7 @@ from sweep.verdict.original_study import placements
 from sweep.verdict.pruner_audit import shadow_table
 from sweep.verdict.question import Question
 from sweep.verdict.selection_bias import curse_table
-from sweep.verdict.words import paragraph
+from sweep.verdict.words import headline, paragraph
 
 ATTRIBUTE = "verdict"
 
@@ -27,10 +27,10 @@ def make_record(question: Question, storage: RDBStorage) -> Record:
     """Judge, and say it.
 
     Returns:
-        answer (the paragraph), arms, text (the name of what was trained on), looks (numbers of
-        seeds of this answer and earlier ones), the fields of judge.Verdict, and the tables ledger,
-        winners_curse, shadows and original as lists of rows. A figure that is missing or infinite
-        is None.
+        answer (the paragraph), headline (its sentences that answer), arms, text (the name of what
+        was trained on), looks (numbers of seeds of this answer and earlier ones), the fields of
+        judge.Verdict, and the tables ledger, winners_curse, shadows and original as lists of rows.
+        A figure that is missing or infinite is None.
 
     Raises:
         InputError: a run is missing.
@@ -45,6 +45,7 @@ def make_record(question: Question, storage: RDBStorage) -> Record:
     search = (finished, study.user_attrs.get("n_trials", finished))
     record = {
         "answer": paragraph(verdict, search, notice, looks),
+        "headline": headline(verdict),
         "arms": question.arms,
         "text": study.user_attrs["data"]["name"],
         "looks": looks,

@@ -20,6 +20,15 @@ class Rows:
     columns: list[str]
     rows: list[list[str]]
 
+    @property
+    def numeric(self) -> list[bool]:
+        """Of each column whether it holds numbers alone."""
+        return [all(map(_is_number, cells)) for cells in zip(*self.rows, strict=True)]
+
+
+def _is_number(cell: str) -> bool:
+    return cell == DASH or cell[-1:].isdigit() or cell.endswith("%")
+
 
 @dataclass(frozen=True)
 class Section:
@@ -47,7 +56,7 @@ def _yardsticks(record: Record) -> Rows:
         for other in one["readings"]:
             shown = _ratio if other["is_perplexity"] else _plain
             rows.append([pair, other["yardstick"], other["answer"], *shown(other["difference"])])
-    columns = ["comparison", "yardstick", "the arm is", "change", "95% interval", "p"]
+    columns = ["comparison", "yardstick", "the arm is", "change", "95% interval", "p value"]
     return Rows("The same question by every yardstick", columns, rows)
 
 

@@ -23,22 +23,26 @@ def paragraph(
     return " ".join(sentences + ([f"Note: {notice.rstrip('.')}."] if notice else []))
 
 
+def headline(verdict: Verdict) -> list[str]:
+    """Of that paragraph the sentences that answer, one per comparison."""
+    return [_of(one, verdict.margin)[0] for one in verdict.comparisons]
+
+
 def _of(comparison: Comparison, margin: float) -> list[str]:
     arm, reference = comparison.arm, comparison.reference
     ends = f"{_percent(comparison.ratio_low)} to {_percent(comparison.ratio_high)}"
     interval = f"(95% interval of the change {ends})"
+    further: list[str] = []
     measured = f"its perplexity is {_apart(comparison.ratio)} that of {reference} {interval}"
     if comparison.answer == "equivalent":
         matters = f"surely less than the {100 * margin:g}% that would matter"
         first = f"{arm} and {reference} are equivalent: {measured}, {matters}."
     elif comparison.answer == "inconclusive":
-        first = (
-            f"Whether {arm} is better than {reference} stays open: {measured}. "
-            f"{_further(comparison.further_seeds)}"
-        )
+        first = f"Whether {arm} is better than {reference} stays open: {measured}."
+        further = [_further(comparison.further_seeds)]
     else:
         first = f"{arm} is {comparison.answer} than {reference}: {measured}."
-    return [first, *_by_other_yardsticks(comparison)]
+    return [first, *further, *_by_other_yardsticks(comparison)]
 
 
 def _by_other_yardsticks(comparison: Comparison) -> list[str]:

@@ -70,7 +70,7 @@ def main() -> None:
             stored.storage,
             stored.study,
             out,
-            show=lambda part: parts.append((part, time.perf_counter() - started)),
+            show=lambda part, done=None: parts.append((part, time.perf_counter() - started)),
         )
         seconds = time.perf_counter() - started
         found = {
