@@ -11,7 +11,16 @@ from stored_studies import StoredStudy
 
 from sweep import plots, results
 from sweep.importances import MIN_TRIALS, importances_table
-from sweep.plot_style import PALETTE, add_floor, arm_colours, arm_symbols, plain, view
+from sweep.plot_style import (
+    PALETTE,
+    add_floor,
+    arm_colours,
+    arm_dashes,
+    arm_patterns,
+    arm_symbols,
+    plain,
+    view,
+)
 
 ARMS = ["cross_entropy", "squentropy"]
 
@@ -98,7 +107,27 @@ def test_arms_keep_colour_and_symbol_by_their_position_in_the_study():
     assert arm_colours(ARMS) == {"cross_entropy": PALETTE[0], "squentropy": PALETTE[1]}
     assert arm_colours(["a"])["a"] == arm_colours(["a", "b"])["a"]
     assert len(set(arm_symbols(ARMS).values())) == 2
-    assert len(arm_colours([str(i) for i in range(9)])) == 9
+
+
+def test_arms_beyond_the_palette_differ_in_symbol_dash_and_pattern():
+    arms = [str(i) for i in range(2 * len(PALETTE))]
+    assert arm_colours(arms)["7"] == arm_colours(arms)["0"]  # the palette is used up
+    assert len(set(arm_symbols(arms).values())) == len(arms)
+    lines = zip(arm_colours(arms).values(), arm_dashes(arms).values(), strict=True)
+    bars = zip(arm_colours(arms).values(), arm_patterns(arms).values(), strict=True)
+    assert len(set(lines)) == len(set(bars)) == len(arms)
+    assert arm_dashes(arms)["0"] == "solid"
+
+
+def test_lines_and_bars_of_the_eighth_arm_are_told_from_those_of_the_first():
+    arms = [str(i) for i in range(8)]
+    trials = pd.DataFrame({"arm": arms, "outcome": "complete", "perplexity": 50.0})
+    trials = trials.assign(number=range(8), last_step=100)
+    first, *_, eighth = plots.plot_best_so_far(trials, arms).data
+    assert (first.line.color, first.line.dash) == (eighth.line.color, "solid")
+    assert eighth.line.dash == "dash"
+    first, *_, eighth = plots.plot_outcomes(results.outcome_counts(trials, arms), arms).data
+    assert (first.marker.pattern.shape, eighth.marker.pattern.shape) == ("", "/")
 
 
 def test_plain_turns_missing_values_into_none_and_numpy_into_python():

@@ -11,6 +11,7 @@ from rich.console import Console
 from gpt.events import Evaluation
 from sweep.live import LiveProgress, make_listener, sparkline
 from sweep.progress import Listener, PlainProgress, QuietProgress, Several
+from sweep.terminal import share_of, working
 
 SQUENTROPY = {"learning_rate": 0.00123, "n_layer": 4, "dropout": 0.1, "loss": "squentropy"}
 
@@ -188,6 +189,36 @@ def test_live_progress_spins_until_the_first_counts():
     assert re.search(r"[⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏]", drawn(listener))
     listener.counts(0, 40, {})
     assert not re.search(r"[⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏]", drawn(listener))
+
+
+def test_live_progress_draws_a_bar_where_a_message_has_a_percentage():
+    listener, _, console = live()
+    with listener:
+        listener.message("tokenising: 3 of 4 stories (75%)")
+        assert "━" in drawn(listener)
+        assert "tokenising: 3 of 4 stories (75%)" in drawn(listener)
+        listener.counts(0, 40, {})
+        assert "tokenising" not in drawn(listener)
+    assert share_of("tokenising: 3 of 4 stories (75%)") == 0.75
+    assert share_of("after 30% of the steps") is None
+
+
+def test_working_shows_nothing_where_stderr_is_no_terminal(capsys):
+    with working("writing the report") as show:
+        show("drawing curves", 0.5)
+        show("drawing what takes as long as it takes")
+    assert capsys.readouterr() == ("", "")
+
+
+def test_working_moves_a_bar_in_a_terminal(capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # what rich takes for a terminal
+    monkeypatch.setenv("TERM", "xterm")
+    with working("writing the report") as show:
+        show("drawing [curves]", 0.5)
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "writing the report: drawing [curves]" in shown.err
+    assert "━" in shown.err
 
 
 def test_json_progress_prints_one_object_per_event(capsys):

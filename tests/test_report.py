@@ -13,7 +13,16 @@ from gpt.errors import InputError
 from gpt.train import train_directory
 from sweep.figures import Figure, figures
 from sweep.report import _drawn, as_json, render, write_report
-from sweep.report_parts import best_of_arms, commands, facts, provenance, read
+from sweep.report_parts import (
+    Answer,
+    Confirmed,
+    answer,
+    best_of_arms,
+    commands,
+    facts,
+    provenance,
+    read,
+)
 from sweep.report_tables import all_table, best_table, yardsticks_table
 from sweep.storage import open_storage
 
@@ -173,6 +182,27 @@ def test_report_of_a_study_that_compares_nothing_has_no_ratio(tmp_path):
     text = page_of(stored).text
     assert "The best trial reached a validation perplexity of 60.00." in text
     assert "times as much" not in text
+    assert "squen-sweep verdict" not in text  # there is nothing to compare
+    assert "Not confirmed" not in text
+
+
+def test_report_with_a_verdict_leads_with_it_and_with_what_was_confirmed(tmp_path):
+    stored = filled(StoredStudy(tmp_path, **BUILT_IN))
+    said = "squentropy is worse than cross_entropy: by 5%."
+    confirmed = {"arm": "squentropy", "trial": 1, "params": {"learning_rate": 6e-3}}
+    confirmed |= {"perplexity": 66.0, "perplexities": [65.0, 67.0]}
+    record = {
+        "answer": f"{said} By accuracy it is better. Note: NOT TinyStories.",
+        "headline": [said],
+        "confirmed": [confirmed],
+    }
+    reading = read(stored.storage, stored.study)
+    stored.study.set_user_attr("verdict", record)
+    assert answer(reading) == Answer(said, more="By accuracy it is better.")
+    first, second = best_of_arms(reading)
+    assert first.confirmed is None
+    assert second.confirmed == Confirmed(1, 66.0, 2, [("learning_rate", "6.00e-03")])
+    assert (second.number, second.perplexity) == (3, 60.0)  # what the search said of itself
 
 
 def test_report_cannot_be_taken_for_tinystories_when_it_is_the_built_in_corpus(tmp_path):
