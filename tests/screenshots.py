@@ -45,7 +45,7 @@ def picture_report(browser: Browser, report: Path, out: Path) -> list[str]:
                 name = section.get_attribute("id")
                 section.screenshot(path=out / f"report-{device}-{scheme}-{name}.png")
             if (device, scheme) == ("desktop", "light"):
-                page.pdf(path=out / "report-printed.pdf", format="A4", margin={"top": "12mm"})
+                page.pdf(path=out / "report-printed.pdf", format="A4", prefer_css_page_size=True)
             complaints += heard
             page.close()
     return complaints

@@ -192,7 +192,7 @@ def test_live_progress_spins_until_the_first_counts():
 
 
 def test_live_progress_draws_a_bar_where_a_message_has_a_percentage():
-    listener, _, console = live()
+    listener, _, _ = live()
     with listener:
         listener.message("tokenising: 3 of 4 stories (75%)")
         assert "━" in drawn(listener)

@@ -190,7 +190,11 @@ def plot_forest(record: Mapping[str, Any] | None, arms: Sequence[str]) -> go.Fig
     for row in rows(data):
         name = f"{row['against']}<br>{row['yardstick']}" if several else row["yardstick"]
         figure.add_traces(_whisker(row, name, colours[row["arm"]]))
-    figure.update_xaxes(title_text="ratio of perplexities (below 1: better than the reference)")
+    ends = [*data["low"], *data["high"], *(seed for seeds in data["seeds"] for seed in seeds)]
+    low, high = min(1 / (1 + margin), *ends), max(1 + margin, *ends)
+    room = 0.06 * (high - low)
+    figure.update_xaxes(title_text="ratio of perplexities (below 1: better)")
+    figure.update_xaxes(range=[low - room, high + room])
     figure.update_yaxes(autorange="reversed", type="category")
     return finish(figure, height=150 + 48 * len(data)).update_layout(showlegend=False)
 

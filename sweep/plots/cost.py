@@ -75,7 +75,8 @@ def plot_cost(
         figure.add_trace(_points(of_arm[~complete], arm, faint, shown).update(showlegend=False))
     ends = [float(data["cost"].min()), float(data["cost"].max())]
     add_floor(figure, floor, ends, shown)
-    ticks = "D2" if ends[1] > 10 * ends[0] else "D1"  # labels at 1, 2 and 5, or at every digit
+    decades = math.log10(ends[1] / ends[0]) if ends[0] > 0 else 3
+    ticks = 1 if decades > 2.5 else "D2" if decades > 1 else "D1"  # "D2": labels at 1, 2 and 5
     figure.update_xaxes(title_text=COSTS[cost], type="log", dtick=ticks)
     figure.update_xaxes(tickformat=",~g" if cost == "seconds" else "~s")
     return finish(figure, shown)

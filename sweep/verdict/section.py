@@ -56,7 +56,7 @@ def _yardsticks(record: Record) -> Rows:
         for other in one["readings"]:
             shown = _ratio if other["is_perplexity"] else _plain
             rows.append([pair, other["yardstick"], other["answer"], *shown(other["difference"])])
-    columns = ["comparison", "yardstick", "the arm is", "change", "95% interval", "p value"]
+    columns = ["comparison", "yardstick", "answer", "change", "95% interval", "p value"]
     return Rows("The same question by every yardstick", columns, rows)
 
 
