@@ -174,12 +174,12 @@ def test_studies_lists_own_files_and_what_the_storage_holds(swept):
     (folder / "broken.toml").write_text("name = ")
     try:
         code, out, err = swept("studies")
-        rows = {line.split()[0]: line for line in out.splitlines() if line.strip()}
+        rows = {line.split()[0]: " ".join(line.split()) for line in out.splitlines() if line}
         assert (code, err) == (0, "")
-        assert "2 of 2  Seconds on a CPU." in rows["tiny"]
-        assert " -  Seconds on a CPU." in rows["studies/mine.toml"]
+        assert rows["tiny"] == "tiny 2 of 2 Seconds on a CPU."
+        assert rows["studies/mine.toml"] == "studies/mine.toml - Seconds on a CPU."
         assert "not a study: broken.toml: must be TOML" in rows["studies/broken.toml"]
-        assert " -  " in rows["smoke"]
+        assert rows["smoke"].startswith("smoke - ")
         assert list(rows)[:3] == ["study", "original", "smoke"]
     finally:
         shutil.rmtree(folder)
@@ -260,22 +260,6 @@ def test_status_fits_a_narrow_terminal(swept):
     shown = console.file.getvalue()
     assert "…" not in shown
     assert len(shown.splitlines()) == 7  # no row wraps
-
-
-def test_status_draws_the_curve_of_a_running_trial_in_a_wide_terminal(tmp_path):
-    from rich.console import Console
-    from stored_studies import STUDY as STORED
-    from stored_studies import StoredStudy
-
-    from sweep.status import status
-
-    stored = StoredStudy(tmp_path, STORED + "[train]\nmax_steps = 400\neval_interval = 100")
-    stored.add("cross_entropy", [60.0])
-    stored.add("squentropy", [90.0, 45.0], outcome="running")
-    for width, curve in ((140, True), (80, False)):
-        console = Console(file=io.StringIO(), width=width)
-        console.print(*status(stored.study, width), sep="\n")
-        assert ("████▁▁▁▁········" in console.file.getvalue()) == curve
 
 
 def test_status_takes_the_study_file_as_well_as_the_name(swept):

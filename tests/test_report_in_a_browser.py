@@ -11,10 +11,13 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import create_trial
 from playwright.sync_api import Browser, Page
 from stored_studies import BUILT_IN, STUDY, StoredStudy
+from stored_verdicts import Judged, ends
 
 from sweep.figures import figures
 from sweep.report import write_report
 from sweep.report_parts import read
+from sweep.results import CONFIRM, SCREENING
+from sweep.verdict.record import keep, make_record
 
 DROPOUT = "[search.dropout]\nlow = 0.0\nhigh = 0.3\n[search.loss]"
 
@@ -81,10 +84,28 @@ def test_every_figure_is_drawn_with_its_traces_and_no_complaint(page, report, st
     expected = [
         [f"figure-{figure.name}", len(figure.draw().data)]
         for figure in figures(read(stored.storage, stored.study))
+        if not figure.of_verdict  # there is none yet
     ]
     assert drawn == expected
     assert all(traces > 0 for _, traces in drawn)
     assert page.locator(".plot .point, .plot .lines, .plot .heatmaplayer").count() > 50
+
+
+def test_a_report_with_a_verdict_draws_every_seed_and_its_pairs(page, tmp_path):
+    judged = Judged(tmp_path)
+    judged.run(SCREENING, {"cross_entropy": [82.0] * 3, "squentropy": [80.0] * 3})
+    judged.run(CONFIRM, {"cross_entropy": ends(1, [0] * 5), "squentropy": ends(1.05)})
+    study, storage = judged.stored.study, judged.stored.storage
+    keep(study, make_record(judged.question, storage))
+    assert opened(page, write_report(storage, study, tmp_path / "report.html")) == []
+    count = "all => all.map((f) => [f.id, f.querySelectorAll('.point').length])"
+    drawn = dict(page.eval_on_selector_all("#verdict figure", count))
+    assert drawn["figure-confirm-runs"] == 2 * 5 + 2  # every seed, and each arm's mean
+    assert drawn["figure-confirm-ratios"] >= 5 + 1
+    answer = page.locator("#answer .verdict").inner_text()
+    assert answer.startswith("squentropy is worse than cross_entropy: its perplexity is 5.0% above")
+    assert page.locator(".arm .value").all_inner_texts() == ["60.00", "63.00"]
+    assert "best of the search\n80.00" in page.locator(".arm").first.inner_text()
 
 
 def test_a_heading_sorts_its_table_with_the_keyboard_as_well(page, report):

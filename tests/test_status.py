@@ -51,3 +51,22 @@ def test_a_narrow_table_never_cuts_a_number(tmp_path: Path, width: int):
     *_, first, second = table(tmp_path, STUDY + DROPOUT, width)
     assert first[-6:] == ["200", "214.30", "1.23e-03", "6", "-", "0.1234"]
     assert second[-6:] == ["200", "1,214", "1.23e-03", "6", "0.5", "0.1234"]
+
+
+@pytest.mark.parametrize(("width", "drawn"), [(140, True), (80, False)])
+def test_the_curve_of_a_running_trial_is_drawn_where_there_is_room(tmp_path, width, drawn):
+    stored = StoredStudy(tmp_path, STUDY + "[train]\nmax_steps = 400\neval_interval = 100")
+    stored.add("cross_entropy", [60.0])
+    stored.add("squentropy", [90.0, 45.0], outcome="running")
+    console = Console(file=io.StringIO(), width=width)
+    console.print(*status(stored.study, width), sep="\n")
+    assert ("████▁▁▁▁········" in console.file.getvalue()) == drawn
+    assert "left" not in console.file.getvalue()  # nobody trains it, so nobody knows
+
+
+def test_a_table_without_a_running_trial_has_no_column_for_curves(tmp_path):
+    stored = StoredStudy(tmp_path)
+    stored.add("cross_entropy", [60.0])
+    console = Console(file=io.StringIO(), width=140)
+    console.print(*status(stored.study, 140), sep="\n")
+    assert "curve" not in console.file.getvalue()
