@@ -37,7 +37,7 @@ from sweep.terminal import Show, perplexity, unseen
 from sweep.verdict.section import make_section
 
 TEMPLATE = "report.html.jinja"
-FIGURES_SHARE = 0.5  # of the time that a report takes; the stories take the rest
+FIGURES_SHARE = 0.3  # of the time that a report takes; the stories take the rest
 
 
 def write_report(

@@ -65,7 +65,8 @@ def working(text: str) -> "Iterator[Show]":
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(32), TimeElapsedColumn())
+    words = TextColumn("{task.description}", markup=False)
+    columns = (BarColumn(24), TimeElapsedColumn(), words)  # the words last: their length varies
     target = Console(stderr=True)
     with Progress(*columns, console=target, transient=True, disable=not target.is_terminal) as bar:
         task = bar.add_task(text, total=None)

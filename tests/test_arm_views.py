@@ -159,3 +159,14 @@ def test_a_study_with_the_id_of_a_view_is_the_one_that_is_shown(tmp_path):
     views = with_arm_views(stored.storage)
     assert views.get_study_name_from_id(FIRST) == "ten thousandth"
     assert views.get_study_name_from_id(SECOND) == "tiny: squentropy"
+
+
+def test_the_compare_page_draws_each_arm_by_its_name(browser, server):
+    page = browser.new_page()
+    port = server.server_port
+    page.goto(f"http://127.0.0.1:{port}/dashboard/compare-studies?ids={FIRST},{SECOND}")
+    page.wait_for_function("document.querySelectorAll('.legendtext').length >= 4")
+    legend = page.locator(".legendtext").all_text_contents()
+    page.close()
+    assert "Best Value of tiny: cross_entropy" in legend
+    assert "Best Value of tiny: squentropy" in legend

@@ -69,6 +69,7 @@ def studies(*, storage: Storage = DEFAULT_STORAGE) -> None:
     for study in catalogue(storage):
         table.add_row(Text(study.name), study.progress or "-", Text(study.description))
     terminal.show(table, "\nRun one, or a .toml of your own: squen-sweep run --study NAME|FILE")
+    terminal.show("What ran is shown by status, report, plot and dashboard.")
 
 
 @app.command(epilog="Example: squen-sweep run --study tinystories --trials 40")
