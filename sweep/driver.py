@@ -295,16 +295,16 @@ class Driver:
         run_dir = self._run_dir(frozen)
         config = configure(trial, run_dir, slot, self.spec, self.data)
         adopted = TrialProcess.find(run_dir)
+        earlier, offset = ([], 0) if adopted else read_events(run_dir)
         process = adopted or TrialProcess.start(run_dir, slot)
-        running = Running(trial, frozen.user_attrs["arm"], run_dir, config, slot, process)
+        running = Running(trial, frozen.user_attrs["arm"], run_dir, config, slot, process, offset)
         running.halved = "micro_batch" in frozen.user_attrs
         if frozen.intermediate_values:
             running.last = max(frozen.intermediate_values.items())
         self.running.append(running)
         self.listener.trial_started(frozen.number, running.arm, frozen.params, config.max_steps)
-        if adopted is None:
-            self._read_events(running)  # of earlier processes: this one has yet to import torch
-            running.end = None
+        self._hear(running, earlier)  # of earlier processes, so their ends are not this one's
+        running.end = None
 
     def _unfinished(self) -> list[FrozenTrial]:
         """Trials that an earlier call left, oldest first."""
@@ -328,6 +328,9 @@ class Driver:
         events, running.offset = read_events(running.run_dir, running.offset)
         if events:
             running.heard = time.monotonic()
+        self._hear(running, events)
+
+    def _hear(self, running: Running, events: list[Event]) -> None:
         for event in events:
             kind = event["event"]
             if kind == "evaluation":
