@@ -28,6 +28,12 @@ def fork_server() -> "ForkServer":
     return server
 
 
+def warm_up() -> None:
+    """Start it before it is needed."""
+    if SUPPORTED:
+        fork_server()
+
+
 def fork(run_dir: Path, environment: Mapping[str, str]) -> tuple[int, "ForkServer"] | None:
     """The pid of a new process that trains run_dir, and who tells its exit code.
 

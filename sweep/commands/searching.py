@@ -93,6 +93,10 @@ def run(
 ) -> None:
     """Run a study to its total of trials, from where an earlier call left it; write its report."""
     with resumable():
+        from sweep.forkserver import warm_up
+
+        warm_up()  # beside the imports of this process, which take as long
+
         from sweep import driver
 
         count = workers_of(workers)
