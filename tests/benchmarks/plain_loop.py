@@ -1,0 +1,103 @@
+"""The tinystories sweep beside the sweep that a user would write: seconds to the same perplexity.
+
+    python -m tests.benchmarks.plain_loop --nanogpt DIR
+
+DIR is a checkout of nanoGPT, whose model the other sweep (plain_sweep.py) trains. Both have 40
+trials of the same space, text, steps and evaluations, and both cores. One run of each, so it says
+nothing of the spread between runs. "The same perplexity" is the worse of the two sweeps' best.
+"""
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from gpt.data import prepare
+from gpt.events import read_events
+from sweep.spec import load_study
+from tests.benchmarks import measuring
+
+Curve = list[tuple[float, float]]  # seconds since the start, perplexity; every evaluation
+
+
+def ours(folder: Path, trials: int) -> tuple[float, Curve]:
+    """`squen-sweep run`, as a user starts it: its wall seconds and evaluations."""
+    started = time.time()
+    command = [measuring.PYTHON, "-m", "sweep.cli", "run", "--study", "tinystories"]
+    command += ["--data", "built-in", "--trials", str(trials), "--quiet"]
+    measuring.succeed(command, cwd=folder, env={**os.environ, "PYTHONPATH": str(Path.cwd())})
+    seconds = time.time() - started
+    events = [
+        event
+        for run_dir in (folder / "runs" / "tinystories").iterdir()
+        if run_dir.is_dir()
+        for event in read_events(run_dir)[0]
+        if event["event"] == "evaluation"
+    ]
+    return seconds, sorted((event["time"] - started, event["perplexity"]) for event in events)
+
+
+def plain(folder: Path, trials: int, nanogpt: Path, fingerprint: str) -> tuple[float, Curve]:
+    """The other sweep's."""
+    started = time.time()
+    command = [measuring.PYTHON, "-m", "tests.benchmarks.plain_sweep", str(nanogpt)]
+    printed = measuring.succeed([*command, str(folder / "plain.db"), str(trials), fingerprint])
+    seconds = time.time() - started
+    lines = [line.split() for line in printed.splitlines()]
+    rows = [line for line in lines if len(line) == 3 and line[0].replace(".", "", 1).isdigit()]
+    return seconds, [(float(at) - started, float(value)) for at, _, value in rows]
+
+
+def summary(seconds: float, curve: Curve, same: float) -> dict[str, Any]:
+    """Figures of one sweep."""
+    return {
+        "seconds": round(seconds, 1),
+        "best_perplexity": round(best(curve), 3),
+        "evaluations": len(curve),
+        "seconds_to_the_same_perplexity": round(
+            next(at for at, value in curve if value <= same), 1
+        ),
+    }
+
+
+def best(curve: Curve) -> float:
+    """The lowest perplexity of all evaluations."""
+    return min(value for _, value in curve)
+
+
+def main() -> None:
+    """Measure and write the results."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--nanogpt", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--trials", type=int, default=40)
+    args = parser.parse_args()
+    data = load_study("tinystories", "cpu").data.model_copy(update={"source": "built-in"})
+    fingerprint = prepare(data).meta.fingerprint
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        first = ours(folder, args.trials)
+        print("ours", round(first[0]), round(best(first[1]), 3), flush=True)
+        second = plain(folder, args.trials, args.nanogpt.resolve(), fingerprint)
+    same = max(best(first[1]), best(second[1]))
+    sweeps = {"ours": summary(*first, same), "plain": summary(*second, same)}
+    key = "seconds_to_the_same_perplexity"
+    figures = {
+        "trials": args.trials,
+        "same_perplexity": round(same, 3),
+        **sweeps,
+        "ratio_of_seconds": round(first[0] / second[0], 3),
+        "ratio_of_seconds_to_the_same_perplexity": round(
+            sweeps["ours"][key] / sweeps["plain"][key], 3
+        ),
+    }
+    if args.trials == 40:
+        measuring.write("plain_loop", figures, "--nanogpt DIR")
+    else:
+        print(json.dumps(figures, indent=1))
+
+
+if __name__ == "__main__":
+    main()
