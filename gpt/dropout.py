@@ -30,7 +30,7 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
 
 def _mask(shape: torch.Size, p: float, dtype: torch.dtype) -> Tensor:
     """0 with probability p, else the inverse of the share that is kept."""
-    dropped = round(p * LEVELS)
+    dropped = min(round(p * LEVELS), LEVELS - 1)  # a p just below 1 keeps something, too
     n = math.prod(shape)
     words = torch.empty((n + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
     bits = words.view(torch.int16)[:n].view(shape)  # uniform in [-2**15, 2**15)
