@@ -27,6 +27,7 @@ MIN_PAUSE = 10.0  # seconds between two updates of the figures
 MAX_SHARE = 0.02  # of the driver's time that updates may take: a long study is updated less often
 MAX_TRIALS = 150  # in the dashboard's figures, which travel with every look it takes: the newest
 MAX_POINTS = 12  # of a trial's curve there
+MAX_RUNS = 200  # confirm runs there: the first seeds, which every arm has
 PROMPT = "Once upon a time"
 STORY_TOKENS = 80  # of the story in a trial's note
 
@@ -131,7 +132,7 @@ def figures(stored: "Stored") -> "dict[str, go.Figure]":
         space = stored.parameters["learning_rate"]
         found["learning-rate-by-arm"] = plots.plot_slice(trials, "learning_rate", arms, space)
     if len(stored.confirm_runs):
-        found["confirm-runs"] = plots.plot_confirm_runs(stored.confirm_runs, arms)
+        found["confirm-runs"] = plots.plot_confirm_runs(_few_seeds(stored), arms)
     for name, figure in found.items():
         title = name.replace("-", " ")
         heading = {"text": title, "x": 0.01, "y": 0.98, "yanchor": "top"}  # above the legend
@@ -145,6 +146,13 @@ def _few(trials: "pd.DataFrame") -> "pd.DataFrame":
     best = complete.drop_duplicates("arm")["number"]
     newest = trials["number"] >= len(trials) - MAX_TRIALS
     return trials[newest | trials["number"].isin(best)].reset_index(drop=True)
+
+
+def _few_seeds(stored: "Stored") -> "pd.DataFrame":
+    """The confirm runs of as many seeds as there is room for, of every arm the same."""
+    runs = stored.confirm_runs
+    first = sorted(runs["seed"].unique())[: MAX_RUNS // len(stored.arms)]
+    return runs[runs["seed"].isin(first)]
 
 
 def _thinned(evaluations: "pd.DataFrame", trials: "pd.DataFrame") -> "pd.DataFrame":
