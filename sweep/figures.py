@@ -38,9 +38,9 @@ class Figure:
 
 def figures(stored: Stored) -> Iterator[Figure]:
     """Every figure, in the order of the page."""
+    yield from _progress(stored)
     if len(stored.arms) > 1:
         yield from _confirmed(stored)
-    yield from _progress(stored)
     yield from _slices(stored)
     yield from _landscapes(stored)
     yield from _costs(stored)

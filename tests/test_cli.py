@@ -368,7 +368,14 @@ def test_plot_list_names_every_figure(swept):
     names = [
         line.partition(":")[0] for line in swept("plot", "list", "--study", "tiny").out.split("\n")
     ]
-    assert {"curves", "best-so-far", "slice-learning_rate", "frontier", "timeline"} <= set(names)
+    assert {
+        "curves",
+        "expected-best",
+        "confirm-runs",
+        "slice-learning_rate",
+        "frontier",
+        "timeline",
+    } <= set(names)
 
 
 def test_run_as_json_prints_nothing_but_objects(swept):
