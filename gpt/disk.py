@@ -27,8 +27,10 @@ def write_text(path: Path, text: str) -> None:
     """Replace a file, also after a kill or a power cut whole; a link is replaced, not followed.
 
     Raises:
-        OSError: it cannot be written; the file is as before.
+        OSError: it cannot be written, or is a device or a folder; all is as before.
     """
+    if is_special(path):  # root could replace /dev/null, and every program would suffer
+        raise OSError(errno.EINVAL, "it is no ordinary file", str(path))
     _forget_dead_writers(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -40,6 +42,11 @@ def write_text(path: Path, text: str) -> None:
         sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_special(path: Path) -> bool:
+    """Whether something is there that is no ordinary file, or belongs to the devices."""
+    return path.absolute().parent == Path("/dev") or (path.exists() and not path.is_file())
 
 
 def _forget_dead_writers(path: Path) -> None:

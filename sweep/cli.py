@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from gpt.errors import InputError
+from gpt.errors import DiskError, InputError
 from sweep.commands import judging, looking, mending, searching, training
 from sweep.commands.options import DEFAULT_STORAGE
 
@@ -44,13 +44,14 @@ def main() -> None:
             sys.exit(2)
         _refuse(f"{error.format_message().rstrip('.')}; see {shlex.join(_command())} --help.")
     except Exception as error:
-        if (explanation := _of_storage(error)) is None:
+        if (explanation := _of_storage(error) or _of_a_file(error)) is None:
             raise
         _refuse(str(explanation), explanation.exit_code)
 
 
 def _refuse(message: str, code: int = 2) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr)
+    line = "\\n".join(message.splitlines())  # a path may hold line breaks
+    print(f"error: {line}", file=sys.stderr)
     sys.exit(code)
 
 
@@ -63,6 +64,13 @@ def _of_storage(error: Exception) -> InputError | None:
 
     given = next((b for a, b in pairwise(sys.argv) if a == "--storage"), DEFAULT_STORAGE)
     return explained(error, given, sqlite_path(storage_url(given)))
+
+
+def _of_a_file(error: Exception) -> InputError | None:
+    """What to say of a file that cannot be used, such as a name that is too long; None of a bug."""
+    if not isinstance(error, OSError) or error.filename is None:
+        return None
+    return DiskError(f"{error.filename} must be usable, but: {error.strerror}.")
 
 
 def _command() -> list[str]:

@@ -314,6 +314,7 @@ class Driver:
     # --- following ---------------------------------------------------------------------------
 
     def _follow_all(self, total: int) -> None:
+        self.watchdog.forgive(self.running)
         for running in list(self.running):
             alive = running.process.alive  # asked first: what it wrote last is then surely read
             self._read_events(running)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import plotly.graph_objects as go
 
+from gpt.disk import write_text
 from gpt.errors import DiskError, InputError
 from sweep import plots, results
 from sweep.calibration_bins import calibration_table
@@ -211,7 +212,7 @@ def save(drawn: dict[Path, go.Figure]) -> None:
     for path, fig in drawn.items():
         try:
             if path not in pictures:
-                path.write_text(_text(fig, check_format(path)), encoding="utf-8")
+                write_text(path, _text(fig, check_format(path)))
         except OSError as error:
             raise DiskError(f"{path} must be writable, but: {error.strerror}.") from None
     if pictures:

@@ -70,7 +70,7 @@ def open_storage(storage: str, *, create: bool = False) -> RDBStorage:
         opened = RDBStorage(url, engine_kwargs=options)
         if create:
             _set_up(opened.engine, wal=path is not None)
-    except (sa.exc.SQLAlchemyError, RuntimeError, ImportError) as error:
+    except (sa.exc.SQLAlchemyError, RuntimeError, ImportError, ValueError) as error:
         if explanation := explained(error, storage, path):
             raise explanation from None
         raise _unusable(storage, error) from None
@@ -111,7 +111,7 @@ def check_storage(storage: str) -> None:
         storage_file.check_header(path)
     try:
         sa.create_engine(storage_url(storage)).dispose()
-    except (sa.exc.SQLAlchemyError, ImportError) as error:
+    except (sa.exc.SQLAlchemyError, ImportError, ValueError) as error:  # of an odd URL
         raise _unusable(storage, error) from None
 
 

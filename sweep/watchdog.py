@@ -12,6 +12,7 @@ from sweep.running import Running
 from sweep.terminal import duration
 
 GRACE_SECONDS = 60.0  # for a checkpoint, from being asked to stop until being killed
+ASLEEP_SECONDS = 5.0  # between two looks: the sweep itself stood still
 SILENCE_SECONDS = 600.0  # a trial that trains says something every 10 s, a compiling one does not
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -30,13 +31,28 @@ class Watchdog:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self._started = time.monotonic()
+        self._started = self._looked = time.monotonic()
 
     @property
     def time_is_up(self) -> bool:
         """Whether the sweep has had its time."""
         limit = self.limits.sweep
         return limit is not None and time.monotonic() - self._started > limit
+
+    def forgive(self, trials: list[Running]) -> None:
+        """Count no time against trials in which this process itself stood still.
+
+        A cluster that suspends a job stops all of its processes, for hours maybe. To be called
+        before every look at the events.
+        """
+        now = time.monotonic()
+        asleep, self._looked = now - self._looked, now
+        if asleep > ASLEEP_SECONDS:
+            for running in trials:
+                running.heard += asleep
+                running.started += asleep
+                if running.asked is not None:
+                    running.asked += asleep
 
     def watch(self, running: Running) -> None:
         """Stop or kill a trial that is over a limit. Its events must have been read just before."""

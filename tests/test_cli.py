@@ -456,6 +456,10 @@ BAD_BEFORE_A_RUN = {
     "no trials": (("run", "--study", "tiny.toml", "--trials", "0"), "at least 1, but got 0"),
     "negative trials": (("run", "--study", "tiny.toml", "--trials", "-3"), "but got -3"),
     "no workers": (("run", "--study", "tiny.toml", "--workers", "0"), "--workers .* got '0'"),
+    "workers without end": (
+        ("run", "--study", "tiny.toml", "--workers", "9" * 5000),
+        "--workers must be auto or from 1 to 999",
+    ),
     "odd workers": (("run", "--study", "tiny.toml", "--workers", "two"), "--workers .* 'two'"),
     "no such GPU": (("run", "--study", "tiny.toml", "--device", "cuda:77"), "cuda:77 is not"),
     "odd device": (("run", "--study", "tiny.toml", "--device", "gpu"), "device .* got 'gpu'"),
@@ -474,6 +478,19 @@ BAD_BEFORE_A_RUN = {
         ("run", "--study", "tiny.toml", "--storage", "tiny.toml", "--runs", "new"),
         "tiny.toml must be a SQLite database",
     ),
+    "odd option of a database": (
+        ("run", "--study", "tiny.toml", "--storage", "sqlite:///x.db?timeout=soon"),
+        "storage .*timeout=soon must be a database to use, .*'soon'",
+    ),
+    "odd option of a stored database": (
+        ("status", *TINY, "--storage", "sqlite:///tiny.toml?timeout=soon"),
+        "tiny.toml must be a SQLite database",
+    ),
+    "name without end": (
+        ("run", "--study", "tiny.toml", "--storage", f"{'x' * 300}.db"),
+        r"x+\.db must be usable, but: File name too long",
+    ),
+    "name of two lines": (("run", "--study", "a\nb.toml"), r"a\\nb.toml: must be a study file"),
     "unknown kind of database": (
         ("run", "--study", "tiny.toml", "--data", "no.txt", "--storage", "oracel://host/db"),
         "storage oracel://host/db must be a database to use, .*oracel",
@@ -500,6 +517,7 @@ BAD_BEFORE_A_RUN = {
     "no samples": (("sample", "text", "--num-samples", "0"), "--num-samples .* at least 1"),
     "no tokens": (("sample", "text", "--max-new-tokens", "0"), "--max-new-tokens .* at least 1"),
     "cold": (("sample", "text", "--temperature", "-1"), "--temperature .* at least 0"),
+    "hot": (("sample", "text", "--temperature", "inf"), "--temperature .* at most 1000, .* inf"),
     "no temperature": (("sample", "text", "--temperature", "nan"), "--temperature .* nan"),
     "negative top-k": (("sample", "text", "--top-k", "-1"), "--top-k .* at least 0"),
 }
@@ -550,6 +568,9 @@ BAD_AFTER_A_RUN = {
     "unknown format": (("export", *TINY, "--format", "yaml"), "--format .* got 'yaml'"),
     "unknown suffix": (("export", *TINY, "-o", "best.yaml"), "best.yaml must end in"),
     "export to nowhere": (("export", *TINY, "-o", "no/best.toml"), "no must be a directory"),
+    "export to a device": (("export", *TINY, "-o", "dev"), "dev must be an ordinary file"),
+    "report to a device": (("report", *TINY, "-o", "dev"), "dev must be an ordinary file"),
+    "plot to a device": (("plot", "curves", *TINY, "-o", "dev.json"), "ordinary file"),
     "export to a folder": (("export", *TINY, "-o", "runs"), "runs must be a file"),
     "unknown plot": (
         ("plot", "curve", *TINY),
@@ -583,7 +604,12 @@ BAD_AFTER_A_RUN = {
 }
 
 
-EXIT_CODES = {"text as storage": 65, "read-only storage": 74}  # of others: 2, usage
+EXIT_CODES = {
+    "text as storage": 65,
+    "odd option of a stored database": 65,
+    "read-only storage": 74,
+    "name without end": 74,
+}  # of others: 2, usage
 
 
 def assert_refused(home: Home, arguments: tuple[str, ...], message: str, expected: int = 2) -> None:
@@ -614,6 +640,9 @@ def test_a_study_file_that_cannot_run_is_one_line_and_leaves_nothing(home, case)
 @pytest.mark.parametrize("case", BAD_AFTER_A_RUN)
 def test_bad_input_is_one_line_and_changes_nothing(swept, case):
     write_stories(swept.folder / "other", count=100)
+    for name in ("dev", "dev.json"):
+        (swept.folder / name).unlink(missing_ok=True)
+        os.mkfifo(swept.folder / name)
     assert_refused(swept, *BAD_AFTER_A_RUN[case], EXIT_CODES.get(case, 2))
 
 

@@ -3,6 +3,7 @@
 import os
 import resource
 import signal
+import time
 from pathlib import Path
 
 import psutil
@@ -240,6 +241,28 @@ def test_trials_that_hang_or_stand_still_are_started_again_once(
     assert hung.user_attrs["reason"] == "said nothing for 0:12, 2 times"
     assert (hung.state, hung.value) == (TrialState.PRUNED, 280)
     assert_sound(tmp_path, trials=3)
+    assert_undisturbed(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_job_that_is_suspended_for_longer_than_any_limit_goes_on_when_it_is_resumed(
+    text: Path, tmp_path: Path
+):
+    tiny_study(tmp_path, text, max_steps=400, eval_interval=20)
+    driver = start_command(tmp_path, 2, "--hang-timeout", "20s", "--trial-timeout", "40s")
+    wait_until(lambda: evaluated(tmp_path) >= 2)
+    everything = [psutil.Process(driver.pid), *trial_processes(tmp_path)]
+    for process in everything:
+        process.suspend()
+    before = evaluated(tmp_path)
+    time.sleep(45)
+    assert evaluated(tmp_path) == before
+    for process in everything:
+        process.resume()
+    output, _ = driver.communicate(timeout=120)
+    assert {t.user_attrs["outcome"] for t in stored_trials(tmp_path)} == {"complete"}, output
+    assert [attempts_of(tmp_path, number) for number in (0, 1)] == [[1], [1]]
+    assert_sound(tmp_path, trials=2)
     assert_undisturbed(tmp_path)
 
 

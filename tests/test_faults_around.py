@@ -74,7 +74,7 @@ def test_a_database_locked_for_half_a_minute_makes_the_sweep_wait_but_no_trial(
 
     thread = threading.Thread(target=hold)
     thread.start()
-    summary = run_tiny(spec, tmp_path, trials=2, limits=Limits(trial=50))
+    summary = run_tiny(spec, tmp_path, trials=2, limits=Limits(trial=30))
     thread.join()
     assert len(set(kept)) == 1  # the lock held
     for trial in zip(*made, strict=True):

@@ -124,6 +124,15 @@ def test_a_file_is_written_in_place_of_a_link_not_through_it(tmp_path: Path):
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["best.toml"]
 
 
+def test_what_is_no_ordinary_file_is_never_replaced(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path, Path("/dev/null"), Path("/dev/stdout")):
+        kind = path.lstat().st_mode
+        with pytest.raises(OSError, match="no ordinary file"):
+            write_text(path, "new")
+        assert path.lstat().st_mode == kind
+
+
 def test_a_file_is_written_whole_and_takes_away_what_a_killed_writer_left(tmp_path: Path):
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()

@@ -1,6 +1,7 @@
 """Options and helpers that several commands share."""
 
 import os
+import re
 import shlex
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gpt.disk import is_special
 from gpt.errors import InputError
 
 if TYPE_CHECKING:
@@ -50,6 +52,8 @@ def check_output(path: Path) -> None:
     """Raise InputError unless a file can be written at `path`."""
     if path.is_dir():
         raise InputError(f"{path} must be a file to write, but it is a directory.")
+    if is_special(path):
+        raise InputError(f"{path} must be an ordinary file to write; pass another path.")
     if not path.parent.is_dir():
         raise InputError(f"{path.parent} must be a directory, but there is none; make it first.")
     if not os.access(path if path.exists() else path.parent, os.W_OK):
@@ -76,6 +80,6 @@ def workers_of(text: str) -> int | None:
     """What --workers says; None for "auto"."""
     if text == "auto":
         return None
-    if not text.isdecimal() or int(text) < 1:
-        raise InputError(f"--workers must be auto or at least 1, but got {text!r}.")
+    if not re.fullmatch("[1-9][0-9]{0,2}", text):
+        raise InputError(f"--workers must be auto or from 1 to 999, but got {text!r}.")
     return int(text)

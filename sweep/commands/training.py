@@ -19,6 +19,8 @@ from sweep.commands.options import (
     stored_study,
 )
 
+MAX_TEMPERATURE = 1000.0  # all tokens are as likely long before
+
 app = typer.Typer()
 
 
@@ -117,6 +119,10 @@ def sample(
     _at_least("--num-samples", num_samples, 1)
     _at_least("--max-new-tokens", max_new_tokens, 1)
     _at_least("--temperature", temperature, 0)
+    if temperature > MAX_TEMPERATURE:
+        raise InputError(
+            f"--temperature must be at most {MAX_TEMPERATURE:g}, but got {temperature:g}."
+        )
     _at_least("--top-k", top_k, 0)
     if not 0 <= seed < 2**63:  # torch's generators take no more
         raise InputError(f"--seed must be at least 0 and below 2**63, but got {seed}.")
