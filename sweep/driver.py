@@ -391,7 +391,7 @@ class Driver:
             self._start_again(running)  # by the next call
         elif end.get("event") == "stopped" or running.process.exit_code == BusyError.exit_code:
             self._start_again(running)  # no crash: somebody stopped it, or trains it elsewhere
-        elif self.stopping:
+        elif self.stopping or running.process.obeyed:
             self._start_again(running)
         else:
             self._retry_or_fail(running, end)

@@ -4,6 +4,7 @@ Its memory is freed for certain, and a crash or an out-of-memory costs one trial
 """
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ import psutil
 
 from sweep.forkserver import ForkServer, fork
 
+ASKING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # to end, at a checkpoint if it can
 MAX_AUTO_WORKERS = 8  # beyond it the sampler learns too little between two trials
 
 
@@ -173,6 +175,12 @@ class TrialProcess:
             pid, server = self._forked
             return server.exit_code(pid)
         return self._process.poll() if isinstance(self._process, psutil.Popen) else None
+
+    @property
+    def obeyed(self) -> bool:
+        """Whether a process of ours was asked to end and did, before it had begun to listen."""
+        code = self.exit_code
+        return code is not None and -code in ASKING
 
     def exit_reason(self) -> str:
         """How a process of ours that has ended did so, in words."""

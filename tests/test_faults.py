@@ -111,6 +111,22 @@ def test_a_trial_that_dies_twice_in_a_phase_fails_and_the_sweep_goes_on(
     assert_undisturbed(tmp_path)
 
 
+def test_a_trial_that_is_asked_to_end_before_it_listens_did_not_crash(text: Path, tmp_path: Path):
+    tiny_study(tmp_path, text)
+    driver = start_command(tmp_path, 1)
+    for _ in range(2):
+        wait_until(lambda: trial_processes(tmp_path))
+        (process,) = trial_processes(tmp_path)
+        process.terminate()
+        wait_until(lambda process=process: not process.is_running())
+    assert events_of(tmp_path, "start") == []
+    output, _ = driver.communicate(timeout=120)
+    (trial,) = stored_trials(tmp_path)
+    assert trial.user_attrs["outcome"] == "complete", output
+    assert_sound(tmp_path, trials=1)
+    assert_undisturbed(tmp_path)
+
+
 def test_when_everything_is_killed_while_checkpoints_are_written_the_last_whole_ones_serve(
     text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
