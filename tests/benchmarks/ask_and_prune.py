@@ -1,34 +1,40 @@
-"""What an ask and a look at the pruner cost with many stored trials. Run by hand from the root."""
+"""What asking for a trial, its reports, looks at the pruner and its end cost with many stored.
+
+python -m tests.benchmarks.ask_and_prune
+"""
 
 import random
-import sys
 import tempfile
 import time
-from collections.abc import Callable
 
 import optuna
-from optuna.trial import TrialState, create_trial
+import sqlalchemy as sa
+from optuna.trial import Trial, TrialState, create_trial
 
 from sweep.pruning import should_prune
 from sweep.sampling import next_arm, next_params, sobol_params
 from sweep.spec import StudySpec, load_study
+from sweep.storage import open_storage
+from tests.benchmarks import measuring
+
+STORED, FILLED = (1_000, 10_000), 500
+STEPS = range(25, 401, 25)  # of tinystories' evaluations
 
 
 def fill(study: optuna.Study, spec: StudySpec, n: int) -> None:
-    """Store n finished trials, a third of them pruned, and one that runs."""
-    rng, steps = random.Random(0), range(30, 601, 30)
+    """Store n finished trials, a third of them pruned."""
+    rng = random.Random(0)
     origins = [f"baseline:{baseline.name}" for baseline in spec.baselines]
     origins += ["sobol"] * spec.sampler.startup_trials
-    for number in range(n + 1):
+    for number in range(n):
         state = TrialState.PRUNED if number % 3 == 0 else TrialState.COMPLETE
-        state = TrialState.RUNNING if number == n else state
         place, arm = number // len(spec.arms), spec.arms[number % len(spec.arms)]
         params = sobol_params(spec, arm, number)
-        reached = steps if state == TrialState.COMPLETE else steps[:10]
+        reached = STEPS if state == TrialState.COMPLETE else STEPS[:8]
         study.add_trial(
             create_trial(
                 state=state,
-                value=rng.random() if state.is_finished() else None,
+                value=rng.random(),
                 params=params,
                 distributions=spec.distributions(params),
                 intermediate_values={step: rng.random() for step in reached},
@@ -40,27 +46,79 @@ def fill(study: optuna.Study, spec: StudySpec, n: int) -> None:
         )
 
 
-def milliseconds(call: Callable[[], object], repeats: int = 10) -> float:
-    """CPU time of the fastest of several calls."""
-    times = []
-    for _ in range(repeats):
-        start = time.process_time()
-        call()
-        times.append(time.process_time() - start)
-    return 1e3 * min(times)
+def multiply(engine: sa.Engine, n: int, times: int) -> None:
+    """Store the n trials that there are `times` times, as Optuna would, but in seconds."""
+    tables = sa.MetaData()
+    tables.reflect(engine)
+    with engine.begin() as connection:
+        for table in tables.sorted_tables:
+            if "trial_id" not in table.c:
+                continue
+            own_key = next(iter(table.primary_key.columns)).name
+            rows = [row._asdict() for row in connection.execute(table.select())]
+            for _ in range(1, times if rows else 1):
+                for row in rows:
+                    if own_key != "trial_id":
+                        row[own_key] += len(rows)
+                    row["trial_id"] += n
+                    if "number" in row:
+                        row["number"] += n
+                connection.execute(table.insert(), rows)
 
 
-def main(n: int) -> None:
-    """Print the costs for n stored trials in a SQLite file."""
-    spec = load_study("tinystories", "cpu")
+def one_trial(study: optuna.Study, spec: StudySpec) -> tuple[float, float]:
+    """Milliseconds, and those on the CPU, of all that a driver asks the storage for a trial."""
+    started, started_cpu = time.perf_counter(), time.process_time()
+    arm = next_arm(study, spec)
+    params, origin = next_params(study, spec, arm)
+    study.add_trial(
+        create_trial(
+            state=TrialState.RUNNING,
+            params=params,
+            distributions=spec.distributions(params),
+            user_attrs={"arm": arm, "origin": origin},
+        )
+    )
+    frozen = study.get_trials(deepcopy=False)[-1]
+    trial = Trial(study, frozen._trial_id)
+    for step in STEPS:
+        trial.report(0.5, step)
+        should_prune(study, spec, trial.number)
+    study.tell(trial, 0.5)
+    seconds = time.perf_counter() - started, time.process_time() - started_cpu
+    return round(1e3 * seconds[0], 1), round(1e3 * seconds[1], 1)
+
+
+def measure(spec: StudySpec, n: int) -> dict[str, list[float]]:
+    """`one_trial` again and again with n stored trials in a SQLite file."""
     with tempfile.TemporaryDirectory() as folder:
-        study = optuna.create_study(storage=f"sqlite:///{folder}/sweep.db")
-        fill(study, spec, n)
-        ask = milliseconds(lambda: next_params(study, spec, next_arm(study, spec)))
-        prune = milliseconds(lambda: should_prune(study, spec, n))
-    print(f"{n} trials: {ask:.1f} ms of CPU an ask, {prune:.1f} ms a look at the pruner")
+        storage = open_storage(f"{folder}/sweep.db", create=True)
+        study = optuna.create_study(storage=storage)
+        fill(study, spec, FILLED)
+        multiply(storage.engine, FILLED, n // FILLED)
+        one_trial(study, spec)  # reads all trials, as a driver does once
+        times = [one_trial(study, spec) for _ in range(measuring.REPEATS)]
+        storage.engine.dispose()
+    print(n, times, flush=True)
+    return {"wall": [wall for wall, _ in times], "cpu": [cpu for _, cpu in times]}
+
+
+def main() -> None:
+    """Measure and write the results."""
+    spec = load_study("tinystories", "cpu")
+    times = {str(n): measure(spec, n) for n in STORED}
+    summary = {
+        n: {kind: measuring.spread(values) for kind, values in kinds.items()}
+        for n, kinds in times.items()
+    }
+    few, many = (summary[str(n)]["cpu"]["median"] for n in STORED)
+    figures = {
+        "stored_trials_to_milliseconds": times,
+        "summary": summary,
+        "growth_of_cpu": round(many / few, 2),
+    }
+    measuring.write("ask_and_prune", figures)
 
 
 if __name__ == "__main__":
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 1000)
+    main()

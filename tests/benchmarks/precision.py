@@ -23,7 +23,7 @@ from sweep.spec import load_study
 from sweep.study_data import pinned
 
 STEPS = 60
-REPEATS = 4
+REPEATS = 5
 PRECISIONS = ("float32", "bfloat16")
 
 

@@ -25,7 +25,7 @@ from sweep.spec import StudySpec, load_study
 from sweep.study_data import pinned
 
 STEPS = 100
-REPEATS = 3
+REPEATS = 5
 
 
 def tokens_per_second(

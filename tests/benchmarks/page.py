@@ -1,0 +1,166 @@
+"""BENCHMARKS.md, made of the JSON files beside it.
+
+    python -m tests.benchmarks.page
+
+A figure that falls short has its reason in LIMITS. Nothing has been measured on a GPU.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+PAGE = HERE / "BENCHMARKS.md"
+
+HEAD = """\
+# Benchmarks
+
+Made by `python -m tests.benchmarks.page` from the JSON files here, each of which says with which
+command and on which machine it was made. Medians of at least five alternating repeats, with the
+smallest and largest in brackets, unless a row says otherwise. No GPU has been measured: that column
+is empty until one is.
+
+| figure | target | measured, CPU | GPU | file |
+|---|---|---|---|---|
+"""
+
+LIMITS = """
+## What falls short, and why
+
+Each of these was changed and measured before and after; a row of the table that meets its target is
+not mentioned.
+
+"""
+
+
+def load(name: str) -> dict[str, Any]:
+    """The results of one benchmark."""
+    result: dict[str, Any] = json.loads((HERE / f"{name}.json").read_text())
+    return result
+
+
+def spread(of: dict[str, float], digits: int = 2, unit: str = "") -> str:
+    """A median with its least and most."""
+    median, least, most = (f"{of[name]:.{digits}f}" for name in ("median", "least", "most"))
+    return f"{median}{unit} ({least} to {most})"
+
+
+def share(of: dict[str, float]) -> str:
+    """The same in per cent."""
+    return spread({name: 100 * value for name, value in of.items()}, 1, " %")
+
+
+def row(figure: str, target: str, measured: str, file: str) -> str:
+    """A line of the table."""
+    return f"| {figure} | {target} | {measured} | not measured | [{file}]({file}.json) |"
+
+
+def against_nanogpt() -> list[str]:
+    """Training speed beside nanoGPT's train.py, a row for each vocabulary and precision."""
+    result = load("against_nanogpt")
+    targets = {
+        (4096, "float32"): "at least 1.3 x",
+        (4096, "bfloat16"): "at least 1.8 x",
+        (50257, "float32"): "",
+        (50257, "bfloat16"): "at least 2.5 x",
+    }
+    rows = []
+    for case in result["comparisons"]:
+        for dtype in ("float32", "bfloat16"):
+            what = (
+                f"training tokens/s in {dtype} over nanoGPT's `train.py` (float32 on a CPU), "
+                f"V = {case['vocab_size']}, dropout {case['dropout']:g}"
+            )
+            ratio = spread(case["ratio_to_nanogpt"][f"ours {dtype}"], 2, " x")
+            rows.append(row(what, targets[case["vocab_size"], dtype], ratio, "against_nanogpt"))
+    return rows
+
+
+def of_losses() -> list[str]:
+    """Squentropy's speed, and the share of evaluation."""
+    result = load("trial_parts")
+    ratios = result["squentropy_to_cross_entropy"]
+    shares = result["evaluation_share_summary"]
+    return [
+        row(
+            f"training tokens/s of squentropy over cross-entropy, {dtype}",
+            "at least 0.97 x",
+            spread(ratios[dtype], 2, " x"),
+            "trial_parts",
+        )
+        for dtype in ratios
+    ] + [
+        row(
+            f"evaluation (all yardsticks) as a share of a trial, {name.replace('_', '-')}",
+            "at most 10 %",
+            share(of),
+            "trial_parts",
+        )
+        for name, of in shares.items()
+    ]
+
+
+def of_sweeps() -> list[str]:
+    """Whole sweeps, slots, starts, storage."""
+    sweep, slots, startup = load("plain_loop"), load("slots"), load("startup")["summary"]
+    storage = load("ask_and_prune")
+    plan = slots["ratio_to_one_trial_with_all_threads"]
+    (best, times), *_ = sorted(plan.items(), key=lambda item: -item[1])
+    few, many = storage["summary"].values()
+    return [
+        row(
+            "40 trials of `tinystories`: wall time to the same perplexity over the plain loop's "
+            f"(one run each; to the end of both {sweep['ratio_of_seconds']:.2f} x)",
+            "at most 0.4 x",
+            f"{sweep['ratio_of_seconds_to_the_same_perplexity']:.2f} x",
+            "plain_loop",
+        ),
+        row(
+            "orchestration as a share of that sweep's slots (one run)",
+            "at most 5 %",
+            f"{100 * sweep['orchestration_share']:.1f} %",
+            "plain_loop",
+        ),
+        row(
+            f"tokens/s of all slots, {best}, over one trial with all threads",
+            "at least 1.3 x",
+            f"{times:.2f} x",
+            "slots",
+        ),
+        row(
+            "`run` to the first training step, text prepared",
+            "at most 6 s",
+            spread(startup["first step"], 1, " s"),
+            "startup",
+        ),
+        row("`squen-sweep --help`", "at most 0.4 s", spread(startup["help"], 2, " s"), "startup"),
+        row(
+            "ask, 16 reports and looks at the pruner, tell; 1,000 stored trials: wall",
+            "at most 100 ms",
+            spread(few["wall"], 0, " ms"),
+            "ask_and_prune",
+        ),
+        row(
+            "the same on the CPU",
+            "at most 100 ms",
+            spread(few["cpu"], 0, " ms"),
+            "ask_and_prune",
+        ),
+        row(
+            "the same with 10,000, on the CPU: growth",
+            "at most 10 x",
+            f"{storage['growth_of_cpu']:.1f} x, {spread(many['cpu'], 0, ' ms')}",
+            "ask_and_prune",
+        ),
+    ]
+
+
+def page() -> str:
+    """The whole text."""
+    rows = [*against_nanogpt(), *of_losses(), *of_sweeps()]
+    limits = (HERE / "limits.md").read_text()
+    return HEAD + "\n".join(rows) + "\n" + LIMITS + limits
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())
