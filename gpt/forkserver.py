@@ -12,7 +12,8 @@ standard input asks for a process, and is answered by its pid; its end is told i
 A fork is what `python -m gpt.train RUN_DIR` would be: in a session of its own, its output in
 log.txt, its memory freed at its end, so that a crash costs one training. It goes on when this
 process ends, which it does where its standard input does. Nothing here starts a thread, which a
-fork would not have. Linux only.
+fork would not have. Linux only, and for the CPU: imports may ask CUDA what there is, and after that
+no fork can use it.
 """
 
 import ctypes

@@ -115,12 +115,12 @@ class TrialProcess:
         """Start `python -m gpt.train` on run_dir; what it prints goes to run_dir/log.txt.
 
         It gets a session of its own, so that Ctrl-C in the terminal reaches only the driver, which
-        then asks every trial to stop at a checkpoint. Where that can be, it is a fork of a process
-        that has imported torch already, and trains after milliseconds instead of seconds.
+        then asks every trial to stop at a checkpoint. On the CPU it is, where that can be, forked by
+        a process that has imported torch already, and trains after milliseconds, not seconds.
         """
         environment = {**os.environ, "OMP_NUM_THREADS": str(slot.threads)}
         with (run_dir / "log.txt").open("ab") as log:
-            if forked := fork(run_dir, environment):
+            if slot.device == "cpu" and (forked := fork(run_dir, environment)):
                 return cls(_process(forked[0]), forked)
             process = psutil.Popen(
                 [sys.executable, "-P", "-m", "gpt.train", str(run_dir.resolve())],

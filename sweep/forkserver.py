@@ -1,4 +1,4 @@
-"""Asks a process that has imported torch to fork trainings: see gpt.forkserver.
+"""Asks a process that has imported torch to fork trainings on the CPU: see gpt.forkserver.
 
 One for this process, started when it is first needed. It ends with this process, whatever ends
 it; what it has forked goes on.
@@ -29,8 +29,8 @@ def fork_server() -> "ForkServer":
 
 
 def warm_up() -> None:
-    """Start it before it is needed."""
-    if SUPPORTED:
+    """Start it before it is needed, unless trials will rather have a GPU."""
+    if SUPPORTED and not Path("/dev/nvidiactl").exists():
         fork_server()
 
 

@@ -116,12 +116,16 @@ def test_a_fork_outlives_its_server_and_the_next_one_has_another(text: Path, lon
     assert process.exit_reason() == "ended without a word"
 
 
-def test_where_nothing_can_be_forked_a_trial_has_a_process_of_its_own(
-    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("slot", [SLOT, Slot(0, "cuda:0", 1)])
+def test_elsewhere_and_for_cuda_a_trial_is_not_forked(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slot: Slot
 ):
-    monkeypatch.setattr(forkserver, "SUPPORTED", False)
+    monkeypatch.setattr(forkserver, "SUPPORTED", slot.device != "cpu")
     run_dir = write_run(tmp_path / "run", tiny_config(text))
-    process = TrialProcess.start(run_dir, SLOT)
+    process = TrialProcess.start(run_dir, slot)
+    wait_until(lambda: trains(run_dir) or not process.alive)
+    pid = read_events(run_dir)[0][0]["pid"]
+    assert pid in [child.pid for child in psutil.Process().children()]
     wait_until(lambda: not process.alive)
     assert process.exit_code == 0
     assert len(losses(run_dir)) == 3
