@@ -115,8 +115,8 @@ class TrialProcess:
         """Start `python -m gpt.train` on run_dir; what it prints goes to run_dir/log.txt.
 
         It gets a session of its own, so that Ctrl-C in the terminal reaches only the driver, which
-        then asks every trial to stop at a checkpoint. On the CPU it is, where that can be, forked by
-        a process that has imported torch already, and trains after milliseconds, not seconds.
+        then asks every trial to stop at a checkpoint. On the CPU, where that can be, it is forked
+        by a process that has imported torch already: it trains after milliseconds, not seconds.
         """
         environment = {**os.environ, "OMP_NUM_THREADS": str(slot.threads)}
         with (run_dir / "log.txt").open("ab") as log:

@@ -83,12 +83,11 @@ def of_losses() -> list[str]:
     shares = result["evaluation_share_summary"]
     return [
         row(
-            f"training tokens/s of squentropy over cross-entropy, {dtype}",
+            f"training tokens/s of squentropy over cross-entropy, {result['dtype']}",
             "at least 0.97 x",
-            spread(ratios[dtype], 2, " x"),
+            spread(ratios, 2, " x"),
             "trial_parts",
-        )
-        for dtype in ratios
+        ),
     ] + [
         row(
             f"evaluation (all yardsticks) as a share of a trial, {name.replace('_', '-')}",

@@ -20,7 +20,7 @@ import torch
 from gpt.config import DataConfig
 from gpt.data import prepare
 from gpt.events import read_events
-from sweep.executors import Slot, TrialProcess, available_cores
+from sweep.executors import Slot, TrialProcess, available_cores, faster_dtype
 from sweep.spec import StudySpec, load_study
 from sweep.study_data import pinned
 
@@ -56,7 +56,7 @@ def main() -> None:
     """Measure and write the results."""
     cores = available_cores()
     plans = [(cores, 1), (1, cores), (1, 1)]
-    spec = load_study("tinystories", "cpu")
+    spec = load_study("tinystories", "cpu").with_dtype(faster_dtype("cpu"))
     source = spec.data.model_copy(update={"source": "built-in"})
     data = pinned(source, prepare(source))
     rates: dict[str, list[float]] = {f"{p} x {t} threads": [] for p, t in plans}
