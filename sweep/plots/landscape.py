@@ -115,7 +115,12 @@ def _scale(best: "pd.Series[float]") -> dict[str, Any]:
     logs = best.dropna().map(math.log10)
     low, high = (float(logs.min()), float(logs.max())) if len(logs) else (0.0, 1.0)
     marks = [low + i * (high - low) / 4 for i in range(5)]
-    bar = {"title": {"text": "perplexity"}, "tickvals": marks, "outlinewidth": 0, "thickness": 14}
+    bar = {
+        "title": {"text": "perplexity", "side": "right"},
+        "tickvals": marks,
+        "outlinewidth": 0,
+        "thickness": 14,
+    }
     bar["ticktext"] = [f"{10**mark:,.3g}" for mark in marks]
     return {"colorscale": "Cividis", "cmin": low, "cmax": high or low + 1e-9, "colorbar": bar}
 
