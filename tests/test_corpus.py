@@ -237,3 +237,16 @@ def test_bad_input_is_refused_in_one_line(tmp_path, make, message):
     with pytest.raises(InputError, match=message) as caught:
         read(make(tmp_path))
     assert "\n" not in str(caught.value)
+
+
+def test_reading_says_how_much_of_what_is_wanted_has_come(monkeypatch):
+    monkeypatch.setattr(corpus, "throttled", lambda progress: progress)  # every message
+    said: list[str] = []
+    stories = map(str, range(300))
+    assert len(list(corpus._counted(stories, "my stories", said.append, total=512))) == 300
+    assert said == [
+        "reading my stories: 0 of 512 stories (0%)",
+        "reading my stories: 256 of 512 stories (50%)",
+    ]
+    list(corpus._counted(["one"], "my stories", said.append))
+    assert said[-1] == "reading my stories: 0 stories"  # nobody knows how many are in a file
