@@ -169,8 +169,11 @@ def test_report_has_the_answer_and_its_forest_after_a_verdict(swept: Swept):
     record = make_record(make_question(swept.study()), swept.storage)
     keep(swept.study(), record)
     page = write_report(swept.storage, swept.study(), swept.folder / "report.html").read_text()
-    assert record["answer"] in page.replace("&#39;", "'")
-    assert 'id="forest"' in page
+    first, *others = record["answer"].replace(record["headline"][0], "").split(". ")
+    for sentence in (record["headline"][0], first.strip(), *others):
+        assert sentence in page.replace("&#39;", "'")
+    assert 'id="figure-confirm-runs"' in page
+    assert 'id="figure-confirm-ratios"' in page
     assert "Not confirmed yet" not in page
 
 
@@ -195,7 +198,9 @@ def test_verdict_on_a_complete_confirm_phase_trains_nothing_and_prints_what_the_
     assert command("--json") == 0
     record = json.loads(capsys.readouterr().out)
     assert record["comparisons"][0]["answer"] in ("better", "worse", "equivalent", "inconclusive")
-    assert record["answer"] in get_note(swept.study())
+    note = get_note(swept.study()).replace("\\", "")  # which keep names from being markup
+    assert f"**{record['headline'][0]}**" in note
+    assert record["answer"].replace(record["headline"][0], "").strip() in note
     assert record == kept(swept.study())
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
