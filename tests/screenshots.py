@@ -56,7 +56,7 @@ def picture_dashboard(browser: Browser, storage: str, number: int, out: Path) ->
     with make_server(open_storage(storage), port=0) as server:
         thread = Thread(target=server.serve_forever)
         thread.start()
-        page = browser.new_page(viewport={"width": 1400, "height": 1800})
+        page = browser.new_page(viewport={"width": 1400, "height": 2600})
         faults: list[str] = []
         page.on("pageerror", lambda error: faults.append(str(error)))
         for name, place in PAGES.items():
