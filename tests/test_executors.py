@@ -1,6 +1,7 @@
 """Slots for the devices and cores at hand, and processes found again."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -105,6 +106,22 @@ def test_a_process_whose_pid_is_anothers_by_now_is_dead_and_the_other_is_left_al
         process.kill()
         assert other.poll() is None
         other.kill()
+
+
+@pytest.mark.parametrize(
+    ("number", "obeyed"),
+    [(signal.SIGTERM, True), (signal.SIGINT, True), (signal.SIGHUP, True), (signal.SIGKILL, False)],
+)
+def test_who_was_asked_to_end_obeyed_and_who_was_killed_crashed(number: int, obeyed: bool):
+    command = [sys.executable, "-c", "import signal, time; signal.signal(2, signal.SIG_DFL); "]
+    command[-1] += "print(flush=True); time.sleep(60)"
+    with psutil.Popen(command, stdout=subprocess.PIPE) as started:
+        process = TrialProcess(started)
+        started.stdout.readline()
+        assert not process.obeyed
+        started.send_signal(number)
+        started.wait(timeout=10)
+        assert process.obeyed == obeyed
 
 
 def test_a_process_that_has_said_nothing_yet_is_found_and_can_be_killed(tmp_path: Path):
