@@ -5,12 +5,15 @@ die early. A seeded few of the hopeless ones run on as "shadows": how many of th
 best of their arm says how often the pruner is wrong.
 """
 
+from collections.abc import Container
+
 import numpy as np
 import optuna
 from optuna.pruners import MedianPruner
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from sweep.arms import arm_trials, arm_view
+from sweep.arms import arm_trials
 from sweep.spec import StudySpec
 
 SHADOW = "shadow"  # attribute: the step at which the trial would have been stopped
@@ -37,7 +40,23 @@ def should_prune(study: optuna.Study, spec: StudySpec, number: int) -> bool:
         if other.state == TrialState.COMPLETE and SHADOW not in other.user_attrs
     ]
     pruner = MedianPruner(spec.pruner.startup_trials, n_warmup_steps=warmup_steps)
-    return pruner.prune(arm_view(complete, spec.compare), trial)
+    return pruner.prune(_Told(complete), trial)
+
+
+class _Told(optuna.Study):
+    """Trials as a pruner looks at them; a study in memory would copy each one at every look."""
+
+    def __init__(self, trials: list[FrozenTrial]) -> None:
+        self._trials = trials
+
+    @property
+    def direction(self) -> StudyDirection:
+        return StudyDirection.MINIMIZE
+
+    def get_trials(
+        self, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        return [trial for trial in self._trials if states is None or trial.state in states]
 
 
 def is_shadow(spec: StudySpec, number: int) -> bool:
