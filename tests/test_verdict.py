@@ -5,9 +5,8 @@ import math
 import re
 import subprocess
 import sys
-from contextlib import ExitStack
 from pathlib import Path
-from threading import Timer
+from threading import Event, Thread, Timer
 
 import numpy as np
 import optuna
@@ -273,12 +272,21 @@ def test_a_killed_verdict_goes_on_with_the_same_runs(swept: Swept, command):
 def test_a_verdict_is_refused_or_waits_while_the_search_goes_on(
     swept: Swept, command, capsys: pytest.CaptureFixture[str]
 ):
-    with ExitStack() as running:
-        running.enter_context(only_driver(swept.folder / "runs" / "tiny", "tiny"))
-        assert command("--seeds", "6") == 75
-        assert "study 'tiny' must have one driver, but process" in capsys.readouterr().err
-        Timer(0.5, running.pop_all().close).start()
-        assert command("--wait") == 0
+    held, enough = Event(), Event()
+
+    def run() -> None:
+        with only_driver(swept.folder / "runs" / "tiny", "tiny"):
+            held.set()
+            enough.wait()
+
+    running = Thread(target=run)
+    running.start()
+    held.wait()
+    assert command("--seeds", "6") == 75
+    assert "study 'tiny' must have one driver, but process" in capsys.readouterr().err
+    Timer(0.5, enough.set).start()
+    assert command("--wait") == 0
+    running.join()
     assert "waiting: process" in capsys.readouterr().out
     assert len(swept.study("tiny.confirm").trials) < 2 * 6
 
