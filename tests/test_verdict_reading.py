@@ -92,7 +92,7 @@ def command(stored: StoredStudy, monkeypatch: pytest.MonkeyPatch, name: str, *op
         (["--arms", ""], "--arms must be among .*, but got ''"),
         (["--seeds", "1"], "--seeds must be from 2 .* shows no spread, but got 1"),
         (["--top", "0"], "--top must be at least 1, but got 0"),
-        (["--workers", "none"], "--workers must be auto or at least 1, but got 'none'"),
+        (["--workers", "none"], "--workers must be auto or .*, but got 'none'"),
         (["--timeout", "soon"], "--timeout must be a time like .*, but got 'soon'"),
         (["--hang-timeout", "0"], "--hang-timeout must be a time like .*, but got '0'"),
         ([], "config.json"),  # the runs of this study are gone
