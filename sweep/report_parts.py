@@ -234,7 +234,7 @@ def facts(stored: Stored) -> list[tuple[str, str]]:
 def _study_facts(stored: Stored) -> list[tuple[str, str]]:
     attributes, complete = stored.study.user_attrs, stored.complete
     finished, asked = stored.progress
-    seed = stored.spec["train"].get("seed", TrainConfig.model_fields["seed"].default)
+    seed = _trained_with(stored, "seed")
     ranges = (f"{name} {_range(space)}" for name, space in stored.parameters.items())
     length = "no trial is complete yet"
     if len(complete):
@@ -248,6 +248,11 @@ def _study_facts(stored: Stored) -> list[tuple[str, str]]:
         ("Sampler", _sampler(stored.spec["sampler"])),
         ("Pruner", _pruner(stored.spec["pruner"])),
     ]
+
+
+def _trained_with(stored: Stored, field: str) -> Any:
+    """A field of TrainConfig that all trials share."""
+    return stored.spec["train"].get(field, TrainConfig.model_fields[field].default)
 
 
 def _range(space: BaseDistribution) -> str:
@@ -292,7 +297,7 @@ def _machine_facts(stored: Stored) -> list[tuple[str, str]]:
     libraries = ("squen-sweep", "torch", "optuna", "plotly")
     versions = ", ".join(f"{library} {version(library)}" for library in libraries)
     return [
-        ("Device", attributes["device"]),
+        ("Device", f"{attributes['device']}, {_trained_with(stored, 'dtype')}"),
         ("Time", f"{duration(wall)} by the clock, {trained}" if wall else trained),
         ("Written with", f"Python {platform.python_version()}, {versions}"),
     ]

@@ -230,7 +230,7 @@ def test_facts_say_how_the_answer_was_obtained(stored):
     assert found["Text"] == "my stories (files), fingerprint 0123456789ab"
     assert "1,024 tokens is evaluated" in found["Validation text"]
     assert found["Tokenizer"] == "bpe-300, 300 tokens"
-    assert found["Device"] == "cpu"
+    assert found["Device"] == "cpu, float32"
     assert found["Time"] == "0:22 of training in all trials"
     assert "torch" in found["Written with"]
 
