@@ -150,13 +150,15 @@ def get(port: int, path: str) -> bytes:
 def test_a_dashboard_that_is_asked_all_the_time_disturbs_no_sweep(text: Path, tmp_path: Path):
     spec = tiny_study(tmp_path, text, max_steps=400, eval_interval=20)
     ended = threading.Event()
-    shown: list[int] = []  # trials at each look
+    shown: list[int] = []  # the study's trials at each look
 
     def look(port: int) -> None:
         get(port, "/dashboard")
         studies = json.loads(get(port, "/api/studies"))["study_summaries"]
-        for study in studies:
-            shown.append(len(json.loads(get(port, f"/api/studies/{study['study_id']}"))["trials"]))
+        for study in studies:  # and the views of its arms
+            trials = json.loads(get(port, f"/api/studies/{study['study_id']}"))["trials"]
+            if study["study_name"] == spec.name:
+                shown.append(len(trials))
 
     def keep_looking(port: int) -> None:
         while not ended.is_set():
