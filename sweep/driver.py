@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import optuna
 import sqlalchemy
@@ -24,15 +23,9 @@ from gpt.disk import disk_error
 from gpt.errors import BusyError, DiskError, InputError
 from gpt.events import Event, evaluation_of, read_events
 from sweep import results
-from sweep.executors import (
-    Slot,
-    TrialProcess,
-    cuda_devices,
-    faster_dtype,
-    plan_slots,
-    resolve_device,
-)
-from sweep.lock import check_runs, claim_runs, only_driver
+from sweep.executors import Slot, TrialProcess, cuda_devices, plan_slots, resolve_device
+from sweep.lock import only_driver
+from sweep.opening import check_before_writing, claimed, settled
 from sweep.progress import Listener
 from sweep.pruning import SHADOW, is_shadow, should_prune
 from sweep.running import Running, configure, with_half_the_micro_batch, write_config
@@ -42,10 +35,7 @@ from sweep.spec import StudySpec
 from sweep.storage import (
     DEFAULT_STORAGE,
     check_storage,
-    check_study,
-    find_study,
     open_storage,
-    open_study,
     record_evaluation,
     sqlite_path,
     storage_url,
@@ -118,16 +108,16 @@ def driving(
     check_storage(storage)
     path = sqlite_path(storage_url(storage))
     with listener, in_one_line(storage, path, runs), ExitStack() as stack:
-        spec = _settled(spec, storage, slots[0].device)
+        spec = settled(spec, storage, slots[0].device)
         tokens = prepare(data, listener.message)  # bad data is found before anything is written
         tokens.require(spec.block_size)
         kind = slots[0].device.partition(":")[0]
         facts = data_facts(tokens, spec)
-        _check_before_writing(storage, spec, facts, kind, runs / spec.name)
+        check_before_writing(storage, spec, facts, kind, runs / spec.name)
         opened = open_storage(storage, create=True)
         patience = listener.message if wait else None
         stack.enter_context(only_driver(runs / spec.name, spec.name, patience))
-        study = _claimed(opened, spec, facts, kind, runs / spec.name)
+        study = claimed(opened, spec, facts, kind, runs / spec.name)
         source = pinned(data, tokens)
         driver = Driver(study, opened, spec, source, slots, runs, listener, limits)
         listener.opened(study, opened)
@@ -135,40 +125,6 @@ def driving(
         if tokens.meta.notice:
             listener.notice(tokens.meta.notice)
         yield driver
-
-
-def _settled(spec: StudySpec, storage: str, device: str) -> StudySpec:
-    """The study with its dtype: the one it was started with, on whichever machine it goes on."""
-    if not spec.leaves_dtype_open:
-        return spec
-    study = find_study(storage, spec.name)
-    stored = study.user_attrs.get("spec", {}) if study else {}
-    return spec.with_dtype(stored.get("train", {}).get("dtype") or faster_dtype(device))
-
-
-def _claimed(
-    storage: RDBStorage, spec: StudySpec, facts: dict[str, Any], device: str, folder: Path
-) -> optuna.Study:
-    """The study, new or resumed, bound to the folder of its runs."""
-    new = spec.name not in optuna.get_all_study_names(storage)
-    study = open_study(storage, spec, facts, device)
-    try:
-        claim_runs(study, folder)
-    except InputError:
-        if new:  # nothing of a refused command stays
-            optuna.delete_study(study_name=spec.name, storage=storage)
-        raise
-    return study
-
-
-def _check_before_writing(
-    storage: str, spec: StudySpec, facts: dict[str, Any], device: str, folder: Path
-) -> None:
-    """Refuse what will be refused under the lock, while there is no database and no lock yet."""
-    study = find_study(storage, spec.name)
-    if study is not None:
-        check_study(study, spec, facts, device)
-    check_runs(study, folder)
 
 
 class Driver:
