@@ -35,8 +35,8 @@ from gpt.config import read_config
 from gpt.events import read_events
 
 TRIALS = 12
-MAX_STEPS = 800
-EVAL_INTERVAL = 20
+MAX_STEPS = 1600  # so that twelve trials take longer than the chaos
+EVAL_INTERVAL = 40
 
 
 class Chaos:
@@ -54,11 +54,13 @@ class Chaos:
     def disturb(self, seconds: float, faults: int) -> None:
         """Do something bad again and again, so long and so often at least.
 
-        The command is run again whenever it has ended, and faults wait for trials that train.
+        The command is run again whenever it has ended, and faults wait for trials that train. It
+        is over at the latest when the study is complete.
         """
         until = time.monotonic() + seconds
         while time.monotonic() < until or self.fired.total() < faults:
-            self._start()
+            if self._start().poll() == 0:
+                return
             self._wait_for_a_trial()
             time.sleep(self.rng.uniform(0.3, 2.5))
             kind = self.rng.choice([OF_A_TRIAL, OF_A_TRIAL, OF_THE_DRIVER])
@@ -68,7 +70,7 @@ class Chaos:
 
     def _start(self) -> "subprocess.Popen[str]":
         """The command, run again if it has ended."""
-        if self.driver is not None and self.driver.poll() is not None:
+        if self.driver is not None and self.driver.poll():
             self.driver.communicate()  # closes its output
             self.driver = None
         if self.driver is None:
@@ -78,6 +80,8 @@ class Chaos:
     def _wait_for_a_trial(self, seconds: float = 30) -> None:
         until = time.monotonic() + seconds
         while not trial_processes(self.folder) and time.monotonic() < until:
+            if self.driver is not None and self.driver.poll() == 0:
+                return
             time.sleep(0.1)
 
     def settle(self) -> None:
