@@ -36,24 +36,24 @@ STAT_ARG_START = 48 - 3  # of proc(5)'s fields of /proc/PID/stat, counted after 
 
 def main() -> int:
     """In this process: 0 at the end of standard input. In a fork: as `gpt.train`."""
-    woken = _wakeup()
+    woken, wake = _wakeup()
     gc.collect()
     gc.freeze()  # a collection in a fork would copy the pages that it shares
     for request in _requests(woken):
         if os.fork() == 0:
-            _become(request, woken)
+            _become(request, woken, wake)
             return train.main()
     return 0
 
 
-def _wakeup() -> int:
-    """A descriptor that can be read after a child has ended."""
+def _wakeup() -> tuple[int, int]:
+    """A descriptor that can be read after a child has ended, and the one that is written then."""
     read, write = os.pipe()
     for descriptor in (read, write):
         os.set_blocking(descriptor, False)
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
     signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-    return read
+    return read, write
 
 
 def _requests(woken: int) -> Iterator[dict[str, Any]]:
@@ -87,16 +87,16 @@ def _answer(**fields: int) -> None:
     os.write(1, f"{json.dumps(fields)}\n".encode())
 
 
-def _become(request: dict[str, Any], woken: int) -> None:
+def _become(request: dict[str, Any], *wakeup: int) -> None:
     """Turn a fork into the process that `python -m gpt.train RUN_DIR` starts."""
     run_dir = request["run_dir"]
     command = [sys.executable, "-P", "-m", "gpt.train", run_dir]
     os.setsid()
     _show_as(command)
     _answer(pid=os.getpid())  # by now others can find this process
-    write = signal.set_wakeup_fd(-1)
+    signal.set_wakeup_fd(-1)  # in a fork, Python 3.13 has forgotten which it was
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    for descriptor in (woken, write):
+    for descriptor in wakeup:
         os.close(descriptor)
     nothing = os.open(os.devnull, os.O_RDONLY)
     log = os.open(Path(run_dir) / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
