@@ -652,7 +652,9 @@ def test_a_study_without_a_finished_trial_is_not_exported(home):
 
     facts = {"fingerprint": "0123abcd", "name": "text"}
     spec = load_study("tiny.toml", "cpu")
-    open_study(open_storage("new.db", create=True), spec, facts, "cpu")
+    opened = open_storage("new.db", create=True)
+    open_study(opened, spec, facts, "cpu")
+    opened.engine.dispose()  # the last connection that is closed moves its log into the file
     message = "study 'tiny' must have a complete trial"
     assert_refused(home, ("export", *TINY, "--storage", "new.db"), message)
 

@@ -260,7 +260,7 @@ def test_a_hopeless_trial_is_pruned_or_a_shadow_and_its_curve_kept(text: Path, t
 def test_a_driver_killed_before_its_trials_have_said_anything_loses_none(
     text: Path, tmp_path: Path
 ):
-    tiny_study(tmp_path, text, max_steps=400, eval_interval=40)
+    tiny_study(tmp_path, text, max_steps=3000, eval_interval=1500)
     process = start_command(tmp_path, trials=2)
     wait_until(lambda: bool(trial_processes(tmp_path)))
     process.kill()

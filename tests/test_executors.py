@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from invariants import wait_until
 
 from gpt.errors import InputError
 from gpt.events import append_event
@@ -127,6 +128,7 @@ def test_who_was_asked_to_end_obeyed_and_who_was_killed_crashed(number: int, obe
 def test_a_process_that_has_said_nothing_yet_is_found_and_can_be_killed(tmp_path: Path):
     sleep = "import time; time.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", sleep, "gpt.train", str(tmp_path)]) as process:
+        wait_until(lambda: TrialProcess.find(tmp_path))  # its command line appears a bit later
         found = TrialProcess.find(tmp_path)
         assert found is not None
         assert found.alive
