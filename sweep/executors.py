@@ -77,7 +77,7 @@ def faster_dtype(device: str) -> str:
     """What training multiplies matrices in where a study leaves it open: what is faster.
 
     bfloat16 where the device has instructions for it: on a CPU with AVX512-BF16 trials of the
-    tinystories budget train 1.4 times as fast as in float32 (tests/benchmarks/precision.json). A
+    tinystories budget train 1.7 times as fast as in float32 (tests/benchmarks/precision.json). A
     CPU without them would convert every number first.
     """
     import torch
