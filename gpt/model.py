@@ -135,10 +135,17 @@ class GPT(nn.Module):
         scores: Tensor = self.lm_head(hidden)
         return scores
 
-    def num_params(self) -> int:
-        """Number of parameters without the position embedding, as nanoGPT counts them."""
-        positions = self.config.block_size * self.config.n_embd
-        return sum(p.numel() for p in self.parameters()) - positions
+
+def num_params(config: GPTConfig) -> int:
+    """Weights of a GPT without the position embedding, as nanoGPT counts them.
+
+    Counted, not built: on torch's meta device the first one imports its compiler, for a second.
+    """
+    C, bias = config.n_embd, int(config.bias)
+    norm = C + bias * C
+    attention = 3 * C * C + C * C + bias * 4 * C
+    mlp = 4 * C * C + 4 * C * C + bias * 5 * C
+    return config.vocab_size * C + config.n_layer * (2 * norm + attention + mlp) + norm
 
 
 def _initialise(module: nn.Module) -> None:

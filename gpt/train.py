@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 from gpt import checkpoint, faults
 from gpt.config import TrainConfig, read_config
 from gpt.data import prepare
+from gpt.device import check_device
 from gpt.disk import disk_error, is_disk_error
 from gpt.errors import BusyError, InputError
 from gpt.events import Evaluation, append_event, attempts
@@ -195,20 +196,6 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and any(
         words in str(error) for words in ("can't allocate memory", "out of memory")
     )
-
-
-def check_device(device: str) -> None:
-    """Raise InputError unless torch can train on `device`."""
-    if device == "cpu":
-        return
-    kind, _, index = device.partition(":")
-    if kind != "cuda" or (index and not index.isdigit()):
-        raise InputError(f"device must be cpu, cuda or cuda:N, but got {device!r}.")
-    count = torch.cuda.device_count()
-    if int(index or 0) >= count:
-        raise InputError(
-            f"device {device} is not there: torch sees {count} CUDA devices; use --device cpu."
-        )
 
 
 def main() -> int:

@@ -65,7 +65,7 @@ def resolve_device(device: str) -> str:
     Raises:
         InputError: the device is not there.
     """
-    from gpt.train import check_device
+    from gpt.device import check_device
 
     if device == "auto":
         return "cuda" if cuda_devices() else "cpu"

@@ -51,7 +51,7 @@ def prepared(
     Raises:
         InputError: one of these cannot work; nothing was written then.
     """
-    from gpt.train import check_device
+    from gpt.device import check_device
 
     config = read_config_file(path)
     if steps is not None:

@@ -10,6 +10,7 @@ from gpt.config import DataConfig, TrainConfig, read_config
 from gpt.disk import write_text
 from gpt.errors import DataError
 from gpt.events import Event
+from gpt.model import num_params
 from sweep.executors import Slot, TrialProcess
 from sweep.spec import StudySpec
 
@@ -69,7 +70,7 @@ def configure(
         run_dir.mkdir(parents=True, exist_ok=True)
         config = spec.train_config(trial.params, data, slot.device, slot.threads)
         trial.set_user_attr("run_dir", str(run_dir.resolve()))
-        trial.set_user_attr("n_params", _n_params(config))
+        trial.set_user_attr("n_params", num_params(config))
     write_config(run_dir, config)
     return config
 
@@ -109,12 +110,3 @@ def with_half_the_micro_batch(config: TrainConfig) -> TrainConfig | None:
             "gradient_accumulation_steps": 2 * config.gradient_accumulation_steps,
         }
     )
-
-
-def _n_params(config: TrainConfig) -> int:
-    import torch
-
-    from gpt.model import GPT
-
-    with torch.device("meta"):  # counts without memory
-        return GPT(config).num_params()

@@ -1,5 +1,6 @@
 """The text of a study: the configuration that finds it again, and what is stored of it."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,6 @@ def pinned(data: DataConfig, tokens: TokenData) -> DataConfig:
 
 def data_facts(tokens: TokenData, spec: StudySpec) -> dict[str, Any]:
     """What the study's attribute "data" says of its text."""
-    from gpt.evaluate import perplexity
-
     meta = tokens.meta
     skipped = int(spec.base("eval_skip_tokens"))
     validation = tokens.validation(spec.block_size, spec.eval_tokens, skipped)
@@ -36,5 +35,5 @@ def data_facts(tokens: TokenData, spec: StudySpec) -> dict[str, Any]:
     return {
         **{name: getattr(meta, name) for name in names.split()},
         "eval_tokens": int((validation.targets >= 0).sum()),
-        "floor_perplexity": perplexity(floor) if floor is not None else None,
+        "floor_perplexity": math.exp(floor) if floor is not None else None,
     }

@@ -2,6 +2,8 @@
 
 import math
 import signal
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,6 +48,22 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("SQUEN_SWEEP_CACHE", str(folder / "cache"))
         run_tiny(tiny_study(folder, write_stories(folder / "text")), folder, trials=2)
         yield folder
+
+
+def test_a_sweep_does_not_wait_for_the_import_of_torchs_compiler(text: Path, tmp_path: Path):
+    code = f"""
+import sys
+from pathlib import Path
+from tiny_studies import run_tiny, tiny_study
+folder = Path({str(tmp_path)!r})
+run_tiny(tiny_study(folder, {str(text)!r}), folder, trials=1)
+print("torch._dynamo" in sys.modules)
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(
+        command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "False"
 
 
 def test_trials_have_the_value_of_the_studys_metric(text: Path, tmp_path: Path):

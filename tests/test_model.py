@@ -7,7 +7,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from gpt.config import GPTConfig
-from gpt.model import GPT
+from gpt.model import GPT, num_params
 
 SMALL = GPTConfig(vocab_size=97, block_size=16, n_layer=3, n_head=4, n_embd=32, bias=True)
 
@@ -112,7 +112,8 @@ def test_an_untrained_model_predicts_almost_uniformly():
     assert nats.item() == pytest.approx(math.log(1000), abs=0.1)
 
 
-def test_num_params_does_not_count_positions():
-    config = GPTConfig(vocab_size=11, block_size=7, n_layer=1, n_head=1, n_embd=4, bias=False)
-    embedding, attention, mlp, gains = 11 * 4, 4 * 12 + 4 * 4, 4 * 16 + 16 * 4, 3 * 4
-    assert GPT(config).num_params() == embedding + attention + mlp + gains
+@pytest.mark.parametrize("bias", [False, True])
+def test_num_params_counts_all_weights_but_those_of_positions(bias):
+    config = GPTConfig(vocab_size=11, block_size=7, n_layer=3, n_head=2, n_embd=4, bias=bias)
+    weights = sum(parameter.numel() for parameter in GPT(config).parameters())
+    assert num_params(config) == weights - 7 * 4
