@@ -23,7 +23,9 @@ import os
 import select
 import signal
 import sys
+import traceback
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +37,14 @@ STAT_ARG_START = 48 - 3  # of proc(5)'s fields of /proc/PID/stat, counted after 
 
 
 def main() -> int:
-    """In this process: 0 at the end of standard input. In a fork: as `gpt.train`."""
+    """0 at the end of standard input; a fork ends with the exit code of `gpt.train`."""
     woken, wake = _wakeup()
     gc.collect()
     gc.freeze()  # a collection in a fork would copy the pages that it shares
     for request in _requests(woken):
         if os.fork() == 0:
             _become(request, woken, wake)
-            return train.main()
+            os._exit(_exit_code())  # a slot would wait 0.2 s while Python takes torch apart
     return 0
 
 
@@ -108,6 +110,17 @@ def _become(request: dict[str, Any], *wakeup: int) -> None:
     os.environ.clear()
     os.environ.update(request["environment"])
     sys.argv = command[3:]
+
+
+def _exit_code() -> int:
+    """Of the training that this fork is; what it did not expect is in the log, as Python has it."""
+    try:
+        return train.main()
+    except BaseException:
+        with suppress(OSError):  # a full disk
+            traceback.print_exc()
+            sys.stderr.flush()
+        return 1
 
 
 def _show_as(command: list[str]) -> None:

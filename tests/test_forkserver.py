@@ -91,6 +91,16 @@ def test_what_a_failing_fork_says_is_in_its_log(tmp_path: Path):
     assert "must be a run's config.json" in (tmp_path / "log.txt").read_text()
 
 
+def test_an_error_that_a_fork_did_not_expect_is_in_its_log(
+    long_run: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("SQUEN_FAULT", "memory@step=3")
+    process = TrialProcess.start(long_run, SLOT)
+    wait_until(lambda: not process.alive)
+    assert process.exit_code == 1
+    assert "Traceback" in (long_run / "log.txt").read_text()
+
+
 def test_a_fork_gets_the_environment_of_its_start(long_run: Path, monkeypatch: pytest.MonkeyPatch):
     forkserver.warm_up()
     monkeypatch.setenv("SQUEN_FAULT", "kill@step=3")
