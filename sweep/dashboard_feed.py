@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +30,7 @@ MAX_SHARE = 0.02  # of the driver's time that updates may take: a long study is 
 MAX_TRIALS = 150  # in the dashboard's figures, which travel with every look it takes: the newest
 MAX_POINTS = 12  # of a trial's curve there
 MAX_RUNS = 200  # confirm runs there: the first seeds, which every arm has
+SLOW_IMPORTS = ("optuna_dashboard", "gpt.sample", "sweep.report_parts", "sweep.plots")
 PROMPT = "Once upon a time"
 STORY_TOKENS = 80  # of the story in a trial's note
 
@@ -45,10 +48,13 @@ class DashboardFeed(Silent):
         self._next = 0.0  # the clock from when an update is due
         self._stale = False
         self._latest: dict[int, Evaluation] = {}  # of the trials that train
+        self._notes: list[tuple[optuna.Trial, Callable[[], str]]] = []  # not written yet
+        self._prepared = False
         self._study: optuna.Study | None = None
         self._storage: RDBStorage | None = None
 
     def __exit__(self, *error: object) -> None:
+        self._write_notes()
         if self._stale:
             self._update()
 
@@ -58,13 +64,15 @@ class DashboardFeed(Silent):
         self._next = self._clock() + MIN_PAUSE
 
     def evaluation(self, number: int, evaluation: "Evaluation") -> None:
-        """Notes the yardsticks."""
+        """Notes the yardsticks; the first imports what ends of trials need, while they train."""
         self._latest[number] = evaluation
+        if not self._prepared:
+            self._prepared = True
+            for name in SLOW_IMPORTS:
+                import_module(name)
 
     def trial_ending(self, trial: "optuna.Trial", outcome: str, perplexity: float | None) -> None:
-        """Writes the trial's note and files, while Optuna still takes them."""
-        from optuna_dashboard import save_note
-
+        """Adds the trial's files, while Optuna still takes them; its note can wait for `counts`."""
         from sweep.artifacts import attach
 
         if self._storage is None:
@@ -73,14 +81,25 @@ class DashboardFeed(Silent):
         latest = self._latest.pop(trial.number, None)
         with self._never_in_the_way(f"trial {trial.number}"):
             story = _story(run_dir) if outcome == "complete" else None
-            save_note(trial, trial_note(trial, outcome, perplexity, latest, story))
+            note = partial(trial_note, trial, outcome, perplexity, latest, story)
+            self._notes.append((trial, note))
             attach(self._storage, trial, run_dir, [PROMPT], [story] if story else [])
 
     def counts(self, finished: int, total: int, best: dict[str, tuple[int, float]]) -> None:
-        """Updates the study's note and figures, unless that was done a moment ago."""
+        """Writes notes of trials; updates the study's and the figures, unless just now done."""
+        self._write_notes()
         self._stale = True
         if finished >= total or self._clock() >= self._next:
             self._update()
+
+    def _write_notes(self) -> None:
+        """The dashboard keeps them with the study, so a trial that was told can get one."""
+        while self._notes:
+            from optuna_dashboard import save_note
+
+            trial, note = self._notes.pop(0)
+            with self._never_in_the_way(f"trial {trial.number}"):
+                save_note(trial, note())
 
     def _update(self) -> None:
         if self._study is None or self._storage is None:

@@ -46,7 +46,7 @@ from sweep.summary import Summary, header, summary_of
 from sweep.telling import Teller
 from sweep.watchdog import Limits, Watchdog
 
-POLL_SECONDS = 0.1  # between two looks at the events; a look costs well under a millisecond
+POLL_SECONDS = 0.03  # between two looks at the events; a look costs well under a millisecond
 MAX_CRASHES = 2  # at the same step, until a trial counts as failed
 
 
@@ -167,10 +167,12 @@ class Driver:
             try:
                 while not complete:
                     self._obey_signals()
-                    self._follow_all(total)
+                    ended = self._follow_all()
                     self.teller.give_up_if_everything_fails(self.runs / self.spec.name)
                     if not self.stopping:
                         self._fill_slots(pending, total)
+                    if ended:
+                        self._show_counts(total)  # which may take its time, so no slot waits for it
                     if not self.running:
                         break
                     time.sleep(POLL_SECONDS)
@@ -269,7 +271,9 @@ class Driver:
 
     # --- following ---------------------------------------------------------------------------
 
-    def _follow_all(self, total: int) -> None:
+    def _follow_all(self) -> bool:
+        """Hear all; whether a process has ended."""
+        ended = False
         self.watchdog.forgive(self.running)
         for running in list(self.running):
             alive = running.process.alive  # asked first: what it wrote last is then surely read
@@ -279,7 +283,8 @@ class Driver:
             else:
                 self.running.remove(running)
                 self._conclude(running)
-                self._show_counts(total)
+                ended = True
+        return ended
 
     def _read_events(self, running: Running) -> None:
         events, running.offset = read_events(running.run_dir, running.offset)

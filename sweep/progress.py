@@ -52,7 +52,10 @@ class Listener(Protocol):
         """A trial has its outcome and leaves its slot."""
 
     def counts(self, finished: int, total: int, best: dict[str, tuple[int, float]]) -> None:
-        """Trials finished in the whole study, of how many; per arm the best (trial, perplexity)."""
+        """Trials finished in the whole study, of how many; per arm the best (trial, perplexity).
+
+        Freed slots train again by then, so this alone may take its time.
+        """
 
 
 class Silent:
