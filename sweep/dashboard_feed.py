@@ -11,6 +11,7 @@ from dataclasses import asdict
 from functools import partial
 from importlib import import_module
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING
 
 from sweep.progress import Silent
@@ -68,8 +69,7 @@ class DashboardFeed(Silent):
         self._latest[number] = evaluation
         if not self._prepared:
             self._prepared = True
-            for name in SLOW_IMPORTS:
-                import_module(name)
+            Thread(target=_import_ahead).start()  # a signal is obeyed meanwhile
 
     def trial_ending(self, trial: "optuna.Trial", outcome: str, perplexity: float | None) -> None:
         """Adds the trial's files, while Optuna still takes them; its note can wait for `counts`."""
@@ -118,6 +118,11 @@ class DashboardFeed(Silent):
             yield
         except Exception as error:  # whatever it is: a broken database stops the driver itself
             self._say(f"the dashboard lacks news of {what}: {type(error).__name__}: {error}")
+
+
+def _import_ahead() -> None:
+    for name in SLOW_IMPORTS:
+        import_module(name)
 
 
 def publish(study: "optuna.Study", storage: "RDBStorage") -> None:
