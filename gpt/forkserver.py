@@ -29,23 +29,33 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import torch._dynamo  # noqa: F401 - an optimiser's first use imports it, which takes a second
-
-from gpt import train
-
 STAT_ARG_START = 48 - 3  # of proc(5)'s fields of /proc/PID/stat, counted after the name
 
 
 def main() -> int:
     """0 at the end of standard input; a fork ends with the exit code of `gpt.train`."""
     woken, wake = _wakeup()
-    gc.collect()
-    gc.freeze()  # a collection in a fork would copy the pages that it shares
+    _import_training()
     for request in _requests(woken):
         if os.fork() == 0:
             _become(request, woken, wake)
             os._exit(_exit_code())  # a slot would wait 0.2 s while Python takes torch apart
     return 0
+
+
+def _import_training() -> None:
+    """All that a training needs, and not a fork's to import again.
+
+    Collecting garbage meanwhile would take a quarter of the time and find none; in a fork it would
+    copy the pages that it shares.
+    """
+    gc.disable()
+    import torch._dynamo  # noqa: F401 - an optimiser's first use imports it, which takes a second
+
+    import gpt.train  # noqa: F401
+
+    gc.freeze()
+    gc.enable()
 
 
 def _wakeup() -> tuple[int, int]:
@@ -114,6 +124,8 @@ def _become(request: dict[str, Any], *wakeup: int) -> None:
 
 def _exit_code() -> int:
     """Of the training that this fork is; what it did not expect is in the log, as Python has it."""
+    from gpt import train
+
     try:
         return train.main()
     except BaseException:
