@@ -28,7 +28,7 @@ from sweep.lock import only_driver
 from sweep.opening import check_before_writing, claimed, settled
 from sweep.progress import Listener
 from sweep.pruning import SHADOW, is_shadow, should_prune
-from sweep.running import Running, configure, with_half_the_micro_batch, write_config
+from sweep.running import Running, configure, describe, with_half_the_micro_batch, write_config
 from sweep.sampling import next_arm, next_params
 from sweep.signals import noted
 from sweep.spec import StudySpec
@@ -248,7 +248,8 @@ class Driver:
 
     def _launch(self, frozen: FrozenTrial, slot: Slot) -> None:
         """Train a trial in a slot: new, to be continued, or its process still trains."""
-        self.storage.set_trial_state_values(frozen._trial_id, TrialState.RUNNING)
+        if frozen.state == TrialState.WAITING:
+            self.storage.set_trial_state_values(frozen._trial_id, TrialState.RUNNING)
         trial = Trial(self.study, frozen._trial_id)
         run_dir = self._run_dir(frozen)
         config = configure(trial, run_dir, slot, self.spec, self.data)
@@ -256,6 +257,7 @@ class Driver:
         earlier, offset = ([], 0) if adopted else read_events(run_dir)
         process = adopted or TrialProcess.start(run_dir, slot)
         running = Running(trial, frozen.user_attrs["arm"], run_dir, config, slot, process, offset)
+        describe(trial, run_dir, config)  # it trains already
         running.halved = "micro_batch" in frozen.user_attrs
         if frozen.intermediate_values:
             running.last = max(frozen.intermediate_values.items())

@@ -69,10 +69,15 @@ def configure(
     else:
         run_dir.mkdir(parents=True, exist_ok=True)
         config = spec.train_config(trial.params, data, slot.device, slot.threads)
-        trial.set_user_attr("run_dir", str(run_dir.resolve()))
-        trial.set_user_attr("n_params", num_params(config))
     write_config(run_dir, config)
     return config
+
+
+def describe(trial: Trial, run_dir: Path, config: TrainConfig) -> None:
+    """Store where the trial trains and how large it is, unless that was done."""
+    if "n_params" not in trial.user_attrs:
+        trial.set_user_attr("run_dir", str(run_dir.resolve()))
+        trial.set_user_attr("n_params", num_params(config))
 
 
 def _refuse_another_trials(
