@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gpt.attention import causal_attention
+from gpt.attention import Past, causal_attention
 from gpt.config import GPTConfig
 from gpt.dropout import dropout
 
@@ -38,11 +38,13 @@ class CausalSelfAttention(nn.Module):
         self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.bias)
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Mix information along T: (B, T, C) -> (B, T, C)."""
+    def forward(self, x: Tensor, past: Past | None = None) -> Tensor:
+        """Mix information along T, and with the past: (B, T, C) -> (B, T, C)."""
         B, T, C = x.shape
         qkv = self.c_attn(x).view(B, T, 3, self.n_head, C // self.n_head)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, H, T, D)
+        if past is not None:
+            k, v = past.extended(self, k, v)
         y = causal_attention(q, k, v, self.dropout if self.training else 0.0)
         y = y.transpose(1, 2).reshape(B, T, C)  # heads side by side again
         return dropout(self.c_proj(y), self.dropout, self.training)
@@ -72,9 +74,9 @@ class Block(nn.Module):
         self.ln_2 = LayerNorm(config.n_embd, config.bias)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, past: Past | None = None) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
-        x = x + self.attn(self.ln_1(x))
+        x = x + self.attn(self.ln_1(x), past)
         x = x + self.mlp(self.ln_2(x))
         return x  # noqa: RET504 - the two lines read as the two halves that they are
 
@@ -90,13 +92,14 @@ class Transformer(nn.Module):
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.ln_f = LayerNorm(config.n_embd, config.bias)
 
-    def forward(self, idx: Tensor) -> Tensor:
+    def forward(self, idx: Tensor, past: Past | None = None) -> Tensor:
         """Token ids (B, T) -> hidden states (B, T, C)."""
-        positions = torch.arange(idx.shape[1], device=idx.device)
+        first = past.tokens if past else 0
+        positions = torch.arange(first, first + idx.shape[1], device=idx.device)
         x = self.wte(idx) + self.wpe(positions)
         x = dropout(x, self.dropout, self.training)
         for block in self.h:
-            x = block(x)
+            x = block(x, past)
         hidden: Tensor = self.ln_f(x)
         return hidden
 
@@ -118,16 +121,18 @@ class GPT(nn.Module):
             if name.endswith("c_proj.weight"):  # 2 n_layer of these add up in the residual stream
                 nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * config.n_layer))
 
-    def forward(self, idx: Tensor) -> Tensor:
+    def forward(self, idx: Tensor, past: Past | None = None) -> Tensor:
         """Hidden states after the last LayerNorm.
 
         Args:
             idx: Token ids, shape (B, T), T at most block_size.
+            past: Of the tokens before, to which these are added; idx then is one token (B, 1),
+                or all of them where there are none yet. With them at most block_size.
 
         Returns:
             Shape (B, T, C).
         """
-        hidden: Tensor = self.transformer(idx)
+        hidden: Tensor = self.transformer(idx, past)
         return hidden
 
     def logits(self, hidden: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from gpt import checkpoint, tokenizer
+from gpt.attention import Past
 from gpt.config import read_config
 from gpt.errors import InputError
 from gpt.losses import LOSSES
@@ -85,9 +86,13 @@ def generate(
     `scores_of` turns logits (B, V) into scores whose softmax is drawn from.
     """
     finished = torch.zeros(len(idx), dtype=torch.bool, device=idx.device)
+    past, longest = Past(), model.config.block_size
     for _ in range(max_new_tokens):
-        context = idx[:, -model.config.block_size :]
-        scores = scores_of(model.logits(model(context)[:, -1]).float())  # (B, V)
+        if idx.shape[1] <= longest:
+            hidden = model(idx[:, past.tokens :], past)
+        else:  # every token has another place than before
+            hidden = model(idx[:, -longest:])
+        scores = scores_of(model.logits(hidden[:, -1]).float())  # (B, V)
         drawn = _draw(scores, temperature, top_k, generator)
         idx = torch.cat([idx, drawn], dim=1)
         finished |= drawn.squeeze(1) == end

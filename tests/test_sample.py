@@ -57,6 +57,16 @@ def test_top_k_one_is_temperature_zero(run_dir: Path):
     assert torch.equal(one, zero)
 
 
+def test_every_token_is_drawn_from_what_the_whole_text_before_it_makes_likely(run_dir: Path):
+    model = load_model(run_dir)
+    drawn = generate(model, torch.tensor([[5, 6], [7, 8]]), 30, 0.0, None, torch.Generator(), -1)
+    for end in range(2, drawn.shape[1]):
+        with torch.no_grad():
+            hidden = model(drawn[:, max(0, end - model.config.block_size) : end])
+        likely = model.logits(hidden[:, -1]).argmax(-1)
+        assert drawn[:, end].tolist() == likely.tolist()
+
+
 def test_a_row_longer_than_the_block_forgets_its_beginning(run_dir: Path):
     model: GPT = load_model(run_dir)
     start = torch.arange(10, 10 + model.config.block_size + 5)[None]
