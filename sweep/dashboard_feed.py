@@ -50,7 +50,7 @@ class DashboardFeed(Silent):
         self._stale = False
         self._latest: dict[int, Evaluation] = {}  # of the trials that train
         self._notes: list[tuple[optuna.Trial, Callable[[], str]]] = []  # not written yet
-        self._prepared = False
+        self._imports = Thread(target=_import_ahead)  # so that a signal is obeyed meanwhile
         self._study: optuna.Study | None = None
         self._storage: RDBStorage | None = None
 
@@ -67,16 +67,18 @@ class DashboardFeed(Silent):
     def evaluation(self, number: int, evaluation: "Evaluation") -> None:
         """Notes the yardsticks; the first imports what ends of trials need, while they train."""
         self._latest[number] = evaluation
-        if not self._prepared:
-            self._prepared = True
-            Thread(target=_import_ahead).start()  # a signal is obeyed meanwhile
+        if self._imports.ident is None:
+            self._imports.start()
 
     def trial_ending(self, trial: "optuna.Trial", outcome: str, perplexity: float | None) -> None:
         """Adds the trial's files, while Optuna still takes them; its note can wait for `counts`."""
+        if self._imports.ident is not None:
+            self._imports.join()  # two threads that import the same may see half of it
         from sweep.artifacts import attach
 
         if self._storage is None:
             return
+        self._stale = True
         run_dir = Path(trial.user_attrs["run_dir"])
         latest = self._latest.pop(trial.number, None)
         with self._never_in_the_way(f"trial {trial.number}"):

@@ -29,6 +29,7 @@ from gpt.config import read_config
 from gpt.errors import InputError
 from gpt.events import read_events
 from gpt.train import train
+from sweep.progress import Silent
 from sweep.pruning import SHADOW, is_shadow
 from sweep.spec import load_study
 from sweep.storage import open_storage, open_study
@@ -64,6 +65,24 @@ print("torch._dynamo" in sys.modules)
         command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_a_freed_slot_is_filled_before_displays_count(text: Path, tmp_path: Path):
+    told: list[str] = []
+
+    class Told(Silent):
+        def trial_started(self, number: int, *rest: object) -> None:
+            told.append(f"started {number}")
+
+        def trial_finished(self, number: int, *rest: object) -> None:
+            told.append(f"finished {number}")
+
+        def counts(self, finished: int, *rest: object) -> None:
+            told.append(f"{finished} counted")
+
+    run_tiny(tiny_study(tmp_path, text), tmp_path, trials=2, workers=1, listener=Told())
+    assert told[:5] == ["0 counted", "started 0", "finished 0", "started 1", "1 counted"]
+    assert told[5:] == ["finished 1", "2 counted"]
 
 
 def test_trials_have_the_value_of_the_studys_metric(text: Path, tmp_path: Path):

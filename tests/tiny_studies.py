@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from sweep.driver import run
-from sweep.progress import PlainProgress, QuietProgress
+from sweep.progress import Listener, PlainProgress, QuietProgress
 from sweep.spec import StudySpec, load_study
 from sweep.summary import Summary
 from sweep.watchdog import Limits
@@ -90,13 +90,14 @@ def run_tiny(
     runs: Path | None = None,
     limits: Limits | None = None,
     wait: bool = False,
+    listener: Listener | None = None,
 ) -> Summary:
     """Run the study with its storage, and unless told otherwise its runs, in `folder`."""
     return run(
         spec,
         spec.data,
         trials=trials,
-        listener=PlainProgress() if wait else QuietProgress(),
+        listener=listener or (PlainProgress() if wait else QuietProgress()),
         storage=str(folder / "sweep.db"),
         runs=runs or folder / "runs",
         device="cpu",
