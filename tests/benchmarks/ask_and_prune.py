@@ -18,7 +18,7 @@ from sweep.storage import open_storage
 from tests.benchmarks import measuring
 
 STORED, FILLED = (1_000, 10_000), 500
-STEPS = range(25, 401, 25)  # of tinystories' evaluations
+STEPS = range(40, 401, 40)  # of tinystories' evaluations
 
 
 def fill(study: optuna.Study, spec: StudySpec, n: int) -> None:
