@@ -1,5 +1,6 @@
 """Which trials come in which order: balanced arms, shared points, proposals from the history."""
 
+import copy
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ import optuna
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from optuna.samplers import TPESampler
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from sweep.arms import arm_trials, arm_view
@@ -302,6 +304,30 @@ def test_a_trial_that_blew_up_late_ranks_below_one_that_was_pruned_early() -> No
 
     assert [trial.last_step for trial in seen] == [0, 100]
     assert seen[0].value == 2048.0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_view_is_asked_as_a_study_that_holds_its_trials(seed: int, spec: StudySpec) -> None:
+    stored = optuna.create_study()
+    run(stored, spec, 12, arm=CROSS)
+    for _ in range(2):
+        ask(stored, spec, CROSS)
+    plain = optuna.create_study(sampler=TPESampler(seed=seed, n_startup_trials=STARTUP))
+    plain.add_trials(stored.trials)
+
+    view = arm_view(stored.trials, None, TPESampler(seed=seed, n_startup_trials=STARTUP))
+
+    assert spec.suggest(view.ask(), CROSS) == spec.suggest(plain.ask(), CROSS)
+
+
+def test_view_leaves_the_trials_as_they_are(study: optuna.Study, spec: StudySpec) -> None:
+    run(study, spec, 12)
+    trials = arm_trials(study, SQUEN)
+    before = copy.deepcopy(trials)
+
+    arm_view(trials, spec.compare, TPESampler(seed=0)).ask()
+
+    assert trials == before
 
 
 def test_failed_trials_do_not_count_for_the_sampler_but_do_for_the_order(
