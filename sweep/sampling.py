@@ -6,6 +6,7 @@ resumed sweep goes on.
 """
 
 import zlib
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,8 @@ from sweep.spec import StudySpec
 
 def next_arm(study: optuna.Study, spec: StudySpec) -> str:
     """The arm that has had the fewest trials; among equals the first of the study file."""
-    return min(spec.arms, key=lambda arm: len(arm_trials(study, arm)))
+    counts = Counter(trial.user_attrs.get("arm") for trial in study.get_trials(deepcopy=False))
+    return min(spec.arms, key=lambda arm: counts[arm])
 
 
 def next_params(study: optuna.Study, spec: StudySpec, arm: str) -> tuple[dict[str, Any], str]:
