@@ -402,7 +402,7 @@ class Driver:
             self.listener.message(f"{why}stopping at a checkpoint; once more to stop at once")
 
     def _show_counts(self, total: int) -> None:
-        finished = len(self.study.get_trials(deepcopy=False)) - len(self._unfinished())
+        finished = sum(t.state.is_finished() for t in self.study.get_trials(deepcopy=False))
         self.listener.counts(finished, total, results.best_by_arm(self.study))
 
     def _add_wall_seconds(self, seconds: float) -> None:
