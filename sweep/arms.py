@@ -5,6 +5,7 @@ memory and made anew each time: there is nothing to keep in step, also after a r
 """
 
 import copy
+import math
 from collections.abc import Container, Iterable
 
 import optuna
@@ -32,6 +33,23 @@ def arm_view(
     counted = (trial for trial in trials if trial.state != TrialState.FAIL)
     seen = [_seen(trial, number, compare) for number, trial in enumerate(counted, 1)]
     return _quiet_study(_Known(seen), sampler)
+
+
+def regressable(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
+    """Trials as a regression over their parameters can take them: by the log of their perplexity.
+
+    Perplexities span orders of magnitude. A pruned trial counts with what it last had, the worst
+    there is if it blew up: otherwise the regression would not know that it was bad.
+    """
+    return [_regressable(trial) for trial in trials]
+
+
+def _regressable(trial: FrozenTrial) -> FrozenTrial:
+    if trial.value is None:  # it trains, waits or has failed
+        return trial
+    taken = copy.copy(trial)
+    taken.state, taken.value = TrialState.COMPLETE, math.log(trial.value)
+    return taken
 
 
 class _Known(InMemoryStorage):
