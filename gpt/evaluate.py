@@ -24,6 +24,10 @@ from gpt.losses import LOSSES
 from gpt.model import GPT
 from gpt.objective import IGNORE_INDEX, Loss
 
+# Of training's micro-batch: without gradients, so many rows take about as much memory, and small
+# models spend less of their time between operations.
+MORE_ROWS = 4
+
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
@@ -53,15 +57,15 @@ def hidden_states(
     Args:
         model: Left in the mode (training or not) in which it came.
         data: Rows (R, T) of validation stories; padded targets are IGNORE_INDEX.
-        batch_size: Rows in one forward pass.
+        batch_size: Rows in one forward pass of training.
         autocast: The precision of matrix products, as in training.
     """
     was_training = model.training
     model.eval()
     device = next(model.parameters()).device
     parts = []
-    for first in range(0, len(data.idx), batch_size):
-        rows = slice(first, first + batch_size)
+    for first in range(0, len(data.idx), MORE_ROWS * batch_size):
+        rows = slice(first, first + MORE_ROWS * batch_size)
         with autocast:
             hidden = model(data.idx[rows].to(device))  # (B, T, C)
         parts.append(hidden[(data.targets[rows] != IGNORE_INDEX).to(device)])
@@ -89,12 +93,10 @@ def score(
     targets, story = flat_targets(data)
     y = targets.to(hidden.device)
     parts = [
-        _score_chunk(f, y[rows], LOSSES[loss], loss_options)
+        _looked_at(f, y[rows], LOSSES[loss], loss_options)
         for rows, f in logit_blocks(hidden, weight)
     ]
-    return Scores(
-        story=story, **{name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}
-    )
+    return _scores(story, {name: torch.cat([part[name] for part in parts]) for name in parts[0]})
 
 
 def flat_targets(data: ValidationSet) -> tuple[Tensor, Tensor]:
@@ -148,22 +150,41 @@ def bits_per_byte(nats: float, text_bytes: int) -> float:
     return nats / math.log(2) / text_bytes
 
 
-def _score_chunk(
+def _looked_at(
     f: Tensor, targets: Tensor, loss: Loss, loss_options: Mapping[str, float]
 ) -> dict[str, Tensor]:
-    """The vectors of Scores for logits (n, V) and targets (n,)."""
+    """All that is needed of logits (n, V), which are overwritten, and of targets (n,).
+
+    As few passes over (n, V) as there can be; what is made of their results is made once for all.
+    """
     y = targets.unsqueeze(1)
-    log_p = f.log_softmax(1)
-    p = log_p.exp()
-    nats = -log_p.gather(1, y).squeeze(1)
+    top = f.amax(1, keepdim=True)
+    p = f.softmax(1)
     pi = loss.probabilities(p, f, loss_options)
-    confidence = p.amax(1)
-    return {
-        "nats": nats,
-        "link_nats": nats if pi is p else -pi.gather(1, y).squeeze(1).log(),
-        "correct": (p.gather(1, y).squeeze(1) >= confidence).float(),
-        "confidence": confidence,
-        "brier": torch.linalg.vector_norm(p, dim=1).square() - 2 * (-nats).exp() + 1,
-        "entropy": -(p * log_p).sum(1),
-        "logit_square": torch.linalg.vector_norm(f, dim=1).square() / f.shape[1],
+    found = {
+        "confidence": p.amax(1),
+        "p_norm": torch.linalg.vector_norm(p, dim=1),
+        "f_norm": torch.linalg.vector_norm(f, dim=1) / math.sqrt(f.shape[1]),
     }
+    if pi is not p:
+        found["pi_true"] = pi.gather(1, y).squeeze(1)
+    below = f.sub_(top)  # what is lost to the likeliest: small numbers, however large logits are
+    found["below"] = below.gather(1, y).squeeze(1)
+    found["mean_below"] = p.mul_(below).sum(1)
+    return found
+
+
+def _scores(story: Tensor, found: Mapping[str, Tensor]) -> Scores:
+    """Scores of what was found in all logits, vectors (M,)."""
+    log_sum = -found["confidence"].log()  # of exp(f - top)
+    nats = log_sum - found["below"]
+    scores = {
+        "nats": nats,
+        "link_nats": -found["pi_true"].log() if "pi_true" in found else nats,
+        "correct": (found["below"] >= 0).float(),
+        "confidence": found["confidence"],
+        "brier": found["p_norm"].square() - 2 * (-nats).exp() + 1,
+        "entropy": log_sum - found["mean_below"],
+        "logit_square": found["f_norm"].square(),
+    }
+    return Scores(story=story, **{name: values.cpu() for name, values in scores.items()})

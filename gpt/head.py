@@ -27,7 +27,7 @@ from gpt.objective import (
 CHUNK_ROWS = {"cpu": 256, "cuda": 1024}
 # Rows are looked at in blocks of so many bytes of logits, which stay in a CPU's caches meanwhile.
 BLOCK_BYTES = {"cpu": 2**22, "cuda": 2**30}
-TEMPORARIES = 8  # tensors of a block's size that an evaluation makes; they share the caches
+TEMPORARIES = 12  # that an evaluation makes of a block at most; they share a core's own caches
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]  # a compiled model goes on around it
@@ -82,7 +82,7 @@ def linear_loss(
 
 
 def logit_blocks(hidden: Tensor, weight: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Rows and their logits (n, V), a few at a time, in float32 or wider.
+    """Rows and their logits (n, V), a few at a time, in float32 or wider; may be overwritten.
 
     Products are in the dtype of `hidden`.
     """

@@ -30,7 +30,7 @@ def normalised(pi: Tensor, p: Tensor) -> Tensor:
     """
     if pi is p:
         return p
-    pi = torch.maximum(pi, FLOOR * p)
+    pi = torch.maximum(pi, FLOOR * p, out=pi)
     return pi.div_(pi.sum(-1, keepdim=True))
 
 
@@ -44,7 +44,7 @@ def cross_entropy(p: Tensor, f: Tensor, label_smoothing: float) -> Tensor:
 def squentropy(p: Tensor, f: Tensor, square_weight: float) -> Tensor:
     """wrong = p + kappa f, right = p - 1."""
     kappa = 2 * square_weight / (p.shape[-1] - 1)
-    return _balanced(torch.add(p, f, alpha=kappa), p - 1)
+    return _balanced(torch.add(p, f, alpha=kappa), 1 - p)
 
 
 def rescaled_squentropy(
@@ -52,7 +52,7 @@ def rescaled_squentropy(
 ) -> Tensor:
     """wrong = p + kappa f, right = p - 1 + kappa k (f - M), with kappa = 2 w / V."""
     kappa = 2 * square_weight / p.shape[-1]
-    return _balanced(p + kappa * f, p - 1 + kappa * true_weight * (f - true_target))
+    return _balanced(p + kappa * f, 1 - p - kappa * true_weight * (f - true_target))
 
 
 def logit_l2(p: Tensor, f: Tensor, square_weight: float) -> Tensor:
@@ -83,7 +83,7 @@ def poly1(p: Tensor, f: Tensor, epsilon: float) -> Tensor:
 def huber(p: Tensor, f: Tensor, residual_weight: float, huber_delta: float) -> Tensor:
     """As squentropy, with f limited to +-delta."""
     kappa = residual_weight / (p.shape[-1] - 1)
-    return _balanced(p + kappa * f.clamp(-huber_delta, huber_delta), p - 1)
+    return _balanced(p + kappa * f.clamp(-huber_delta, huber_delta), 1 - p)
 
 
 def logistic(p: Tensor, f: Tensor, residual_weight: float) -> Tensor:
@@ -92,11 +92,11 @@ def logistic(p: Tensor, f: Tensor, residual_weight: float) -> Tensor:
     return (p + kappa * f.sigmoid()) / (1 + kappa)
 
 
-def _balanced(wrong: Tensor, right: Tensor) -> Tensor:
-    """pi where (1 - pi) * wrong + pi * right = 0, given that wrong > 0 > right.
+def _balanced(wrong: Tensor, minus_right: Tensor) -> Tensor:
+    """pi where (1 - pi) * wrong + pi * right = 0, given that wrong > 0 > right; overwrites both.
 
     Off the optimum: 0 where wrong says that class j is too likely even if it is wrong, else 1 where
     right says that it is too likely even if it is true.
     """
-    up, down = wrong.relu(), (-right).relu_()
-    return up.div_(down.add_(up).add_(torch.finfo(up.dtype).tiny))
+    up, down = wrong.relu_(), minus_right.clamp_min_(torch.finfo(minus_right.dtype).tiny)
+    return up.div_(down.add_(up))

@@ -4,11 +4,14 @@ A slower loss must neither be pruned by a faster one nor send the sampler elsewh
 memory and made anew each time: there is nothing to keep in step, also after a resume.
 """
 
-from collections.abc import Iterable
+import copy
+import math
+from collections.abc import Container, Iterable
 
 import optuna
 from optuna.samplers import BaseSampler
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.storages import BaseStorage, InMemoryStorage
+from optuna.trial import FrozenTrial, TrialState
 
 BLOWN_UP = ("diverged", "oom", "timeout")  # outcomes told as pruned with the worst perplexity
 
@@ -22,26 +25,63 @@ def arm_trials(study: optuna.Study, arm: str) -> list[FrozenTrial]:
 def arm_view(
     trials: Iterable[FrozenTrial], compare: str | None, sampler: BaseSampler | None = None
 ) -> optuna.Study:
-    """An in-memory study of these trials without compare's parameter, which they have in common.
+    """A study in memory to ask once: these trials without compare's parameter, which they share.
 
     Failed trials say nothing of their parameters and are left out. A trial that waits to be
     continued counts as running: what it tries is taken.
     """
-    view = _quiet_study(sampler)
-    for trial in trials:
-        if trial.state == TrialState.FAIL:
-            continue
-        finished = trial.state.is_finished()
-        view.add_trial(
-            create_trial(
-                state=trial.state if finished else TrialState.RUNNING,
-                value=trial.value if finished else None,
-                params={k: v for k, v in trial.params.items() if k != compare},
-                distributions={k: d for k, d in trial.distributions.items() if k != compare},
-                intermediate_values=_curve(trial),
-            )
-        )
-    return view
+    counted = (trial for trial in trials if trial.state != TrialState.FAIL)
+    seen = [_seen(trial, number, compare) for number, trial in enumerate(counted, 1)]
+    return _quiet_study(_Known(seen), sampler)
+
+
+def regressable(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
+    """Trials as a regression over their parameters can take them: by the log of their perplexity.
+
+    Perplexities span orders of magnitude. A pruned trial counts with what it last had, the worst
+    there is if it blew up: otherwise the regression would not know that it was bad.
+    """
+    return [_regressable(trial) for trial in trials]
+
+
+def _regressable(trial: FrozenTrial) -> FrozenTrial:
+    if trial.value is None:  # it trains, waits or has failed
+        return trial
+    taken = copy.copy(trial)
+    taken.state, taken.value = TrialState.COMPLETE, math.log(trial.value)
+    return taken
+
+
+class _Known(InMemoryStorage):
+    """Trials as a sampler looks at them, and number 0, the one that it is asked for.
+
+    They are never copied, whatever `deepcopy` says: copying each one to add it to a study was most
+    of the time of a proposal with 1,000 trials.
+    """
+
+    def __init__(self, trials: list[FrozenTrial]) -> None:
+        super().__init__()
+        self._known = trials
+
+    def get_all_trials(
+        self,
+        study_id: int,
+        deepcopy: bool = True,
+        states: Container[TrialState] | None = None,
+    ) -> list[FrozenTrial]:
+        known = [trial for trial in self._known if states is None or trial.state in states]
+        return super().get_all_trials(study_id, deepcopy, states) + known
+
+
+def _seen(trial: FrozenTrial, number: int, compare: str | None) -> FrozenTrial:
+    seen = copy.copy(trial)
+    seen.number = number  # samplers sort by it
+    if not trial.state.is_finished():
+        seen.state = TrialState.RUNNING
+    seen.params = {k: v for k, v in trial.params.items() if k != compare}
+    seen.distributions = {k: d for k, d in trial.distributions.items() if k != compare}
+    seen.intermediate_values = _curve(trial)
+    return seen
 
 
 def _curve(trial: FrozenTrial) -> dict[int, float]:
@@ -55,11 +95,11 @@ def _curve(trial: FrozenTrial) -> dict[int, float]:
     return trial.intermediate_values
 
 
-def _quiet_study(sampler: BaseSampler | None) -> optuna.Study:
-    """An empty study, without Optuna's line of log for each new one."""
+def _quiet_study(storage: BaseStorage, sampler: BaseSampler | None) -> optuna.Study:
+    """A study, without Optuna's line of log for each new one."""
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(max(verbosity, optuna.logging.WARNING))
     try:
-        return optuna.create_study(sampler=sampler, direction="minimize")
+        return optuna.create_study(storage=storage, sampler=sampler, direction="minimize")
     finally:
         optuna.logging.set_verbosity(verbosity)

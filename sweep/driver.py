@@ -27,7 +27,7 @@ from sweep.executors import Slot, TrialProcess, cuda_devices, plan_slots, resolv
 from sweep.lock import only_driver
 from sweep.opening import check_before_writing, claimed, settled
 from sweep.progress import Listener
-from sweep.pruning import SHADOW, is_shadow, should_prune
+from sweep.pruning import SHADOW, is_shadow, may_stop_at, should_prune
 from sweep.running import Running, configure, describe, with_half_the_micro_batch, write_config
 from sweep.sampling import next_arm, next_params
 from sweep.signals import noted
@@ -317,9 +317,7 @@ class Driver:
         record_evaluation(self.storage, self.study.study_name, number, evaluation)
         running.trial.report(self.teller.capped(value), evaluation.step)
         self.listener.evaluation(number, evaluation)
-        if evaluation.step < running.config.max_steps and should_prune(
-            self.study, self.spec, number
-        ):
+        if may_stop_at(self.spec, evaluation.step) and should_prune(self.study, self.spec, number):
             self._stop_or_watch(running, evaluation.step)
 
     def _stop_or_watch(self, running: Running, step: int) -> None:
@@ -411,7 +409,7 @@ class Driver:
             self.listener.message(f"{why}stopping at a checkpoint; once more to stop at once")
 
     def _show_counts(self, total: int) -> None:
-        finished = len(self.study.get_trials(deepcopy=False)) - len(self._unfinished())
+        finished = sum(t.state.is_finished() for t in self.study.get_trials(deepcopy=False))
         self.listener.counts(finished, total, results.best_by_arm(self.study))
 
     def _add_wall_seconds(self, seconds: float) -> None:

@@ -13,10 +13,17 @@ from optuna.pruners import MedianPruner
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from sweep.arms import arm_trials
 from sweep.spec import StudySpec
 
 SHADOW = "shadow"  # attribute: the step at which the trial would have been stopped
+
+
+def may_stop_at(spec: StudySpec, step: int) -> bool:
+    """Whether any trial may be stopped at a step; otherwise there is no need to read one.
+
+    At the last step there is nothing left to save.
+    """
+    return spec.pruner.kind != "none" and _warmup_steps(spec) <= step < spec.max_steps
 
 
 def should_prune(study: optuna.Study, spec: StudySpec, number: int) -> bool:
@@ -30,16 +37,19 @@ def should_prune(study: optuna.Study, spec: StudySpec, number: int) -> bool:
         spec: Its study file.
         number: Of the running trial, with its last evaluation reported.
     """
-    trial = study.get_trials(deepcopy=False)[number]
-    warmup_steps = round(spec.pruner.warmup_fraction * spec.max_steps)
-    if not _may_stop(trial, spec, warmup_steps):
+    trials = study.get_trials(deepcopy=False)
+    trial = trials[number]
+    if not _may_stop(trial, spec):
         return False
+    arm = trial.user_attrs["arm"]
     complete = [
         other
-        for other in arm_trials(study, trial.user_attrs["arm"])
-        if other.state == TrialState.COMPLETE and SHADOW not in other.user_attrs
+        for other in trials
+        if other.state == TrialState.COMPLETE
+        and other.user_attrs.get("arm") == arm
+        and SHADOW not in other.user_attrs
     ]
-    pruner = MedianPruner(spec.pruner.startup_trials, n_warmup_steps=warmup_steps)
+    pruner = MedianPruner(spec.pruner.startup_trials, n_warmup_steps=_warmup_steps(spec))
     return pruner.prune(_Told(complete), trial)
 
 
@@ -65,14 +75,16 @@ def is_shadow(spec: StudySpec, number: int) -> bool:
     return bool(rng.random() < spec.pruner.shadow_fraction)
 
 
-def _may_stop(trial: FrozenTrial, spec: StudySpec, warmup_steps: int) -> bool:
+def _may_stop(trial: FrozenTrial, spec: StudySpec) -> bool:
     """Whether stopping is worth a look.
 
     Baselines always train to their end: the report compares the best trial with their final
-    perplexity. A shadow has been through this. At the last step there is nothing left to save.
+    perplexity. A shadow has been through this.
     """
-    if spec.pruner.kind == "none" or trial.user_attrs["origin"].startswith("baseline:"):
+    if trial.last_step is None or not may_stop_at(spec, trial.last_step):
         return False
-    if SHADOW in trial.user_attrs:
-        return False
-    return trial.last_step is not None and warmup_steps <= trial.last_step < spec.max_steps
+    return not trial.user_attrs["origin"].startswith("baseline:") and SHADOW not in trial.user_attrs
+
+
+def _warmup_steps(spec: StudySpec) -> int:
+    return round(spec.pruner.warmup_fraction * spec.max_steps)

@@ -252,9 +252,10 @@ def run_dir(study: optuna.Study, trial: FrozenTrial) -> Path:
 def best_by_arm(study: optuna.Study) -> dict[str, tuple[int, float]]:
     """Number and perplexity of the best trial of each arm that has a complete one, in arm order."""
     best = {}
+    complete = complete_trials(study)  # read once for all arms
     for arm in arms(study):
-        if complete := complete_trials(study, arm):
-            value, number = min(map(_value_then_number, complete))
+        if of_arm := [trial for trial in complete if arm_of(trial) == arm]:
+            value, number = min(map(_value_then_number, of_arm))
             best[arm] = (number, value)
     return best
 

@@ -217,11 +217,11 @@ def record_evaluation(
     key = evaluations.primary_key.columns
     with storage.engine.begin() as connection:
         if connection.dialect.name == "sqlite":
-            connection.execute(sqlite.insert(evaluations).values(row).on_conflict_do_nothing())
+            connection.execute(sqlite.insert(evaluations).on_conflict_do_nothing(), row)
             return
         known = sa.select(evaluations.c.step).where(*(column == row[column.name] for column in key))
         if connection.execute(known).first() is None:
-            connection.execute(evaluations.insert().values(row))
+            connection.execute(evaluations.insert(), row)
 
 
 def _refuse_study_of_others(study: optuna.Study) -> None:

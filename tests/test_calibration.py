@@ -4,6 +4,8 @@ import math
 
 import pytest
 import torch
+from scipy.optimize import minimize_scalar
+from torch.nn.functional import cross_entropy
 
 from gpt.calibration import Bin, calibration_error, held_back_nats, reliability
 
@@ -38,7 +40,7 @@ def world(temperature: float, stories: int) -> tuple[torch.Tensor, ...]:
 @pytest.mark.parametrize("temperature", [0.25, 1.0, 3.0])
 def test_the_temperature_that_spoiled_the_logits_is_found(temperature: float):
     right, weight, targets, story = world(1.0, stories=50)
-    truth = torch.nn.functional.cross_entropy(right, targets).item()
+    truth = cross_entropy(right, targets).item()
     spoiled, *_ = world(temperature, stories=50)
     assert held_back_nats(spoiled, weight, targets, story) == pytest.approx(truth, abs=1e-3)
 
@@ -48,13 +50,25 @@ def test_each_half_of_the_stories_is_measured_with_the_temperature_of_the_other(
     right, weight, targets, story = world(1.0, stories=50)
     mixed = torch.where((story % 2 == 0).unsqueeze(1), 2 * right, right)
     crossed = torch.where((story % 2 == 0).unsqueeze(1), 2 * right, right / 2)
-    expected = torch.nn.functional.cross_entropy(crossed, targets).item()
+    expected = cross_entropy(crossed, targets).item()
     assert held_back_nats(mixed, weight, targets, story) == pytest.approx(expected, abs=5e-3)
+
+
+def test_the_fit_is_exact_to_what_can_be_seen():
+    right, weight, targets, story = world(3.0, stories=50)
+    expected = 0.0
+    for here in (0, 1):
+        f, y = (x[story % 2 == 1 - here] for x in (right.double(), targets))
+        fit = minimize_scalar(lambda a, f=f, y=y: cross_entropy(a * f, y).item(), bracket=(0.1, 1))
+        f, y = (x[story % 2 == here] for x in (right.double(), targets))
+        expected += cross_entropy(fit.x * f, y, reduction="sum").item()
+    found = held_back_nats(right, weight, targets, story)
+    assert found == pytest.approx(expected / len(targets), abs=1e-6)
 
 
 def test_a_single_story_keeps_temperature_1():
     logits, weight, targets, _ = world(3.0, stories=1)
-    plain = torch.nn.functional.cross_entropy(logits, targets).item()
+    plain = cross_entropy(logits, targets).item()
     one_story = torch.zeros_like(targets)
     assert held_back_nats(logits, weight, targets, one_story) == pytest.approx(plain, rel=1e-5)
 

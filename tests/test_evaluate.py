@@ -98,6 +98,32 @@ def test_only_the_link_knows_which_loss_trained_the_model(measured):
     assert differing == {"link_perplexity"}
 
 
+@pytest.mark.parametrize("scale", [0.01, 3.0, 40.0])
+def test_figures_of_each_target_are_those_of_the_formulas_in_float64(scale: float):
+    generator = torch.Generator().manual_seed(0)
+    logits = 500 + scale * torch.randn(300, 50, generator=generator)
+    y = torch.randint(50, (1, 300), generator=generator)
+    story = ValidationSet(y, y, torch.tensor([0]), torch.tensor([1]), None)
+    found = score(logits.clone(), torch.eye(50), story, "squentropy", {})
+
+    f, y = logits.double(), y.T
+    log_p = f.log_softmax(1)
+    p, hit = log_p.exp(), torch.zeros_like(f).scatter(1, y, 1.0)
+    pi = LOSSES["squentropy"].probabilities(p, f, {})
+    expected = {
+        "nats": -log_p.gather(1, y).squeeze(1),
+        "link_nats": -pi.gather(1, y).squeeze(1).log(),
+        "correct": (f.gather(1, y) == f.amax(1, keepdim=True)).squeeze(1),
+        "confidence": p.amax(1),
+        "brier": (p - hit).square().sum(1),
+        "entropy": -(p * log_p).sum(1),
+        "logit_square": f.square().mean(1),
+    }
+    for name, values in expected.items():
+        actual = getattr(found, name).double()
+        torch.testing.assert_close(actual, values.double(), rtol=1e-5, atol=1e-4, msg=name)
+
+
 def test_sums_by_story_leave_padding_out():
     targets, story = flat_targets(STORIES)
     assert (targets.tolist(), story.tolist()) == ([0, 2, 1], [0, 0, 1])

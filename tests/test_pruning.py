@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.trial import TrialState, create_trial
 
-from sweep.pruning import should_prune
+from sweep.pruning import may_stop_at, should_prune
 from sweep.spec import PrunerSpec, StudySpec, load_study
 
 STEPS = (10, 20, 30, 40)  # of 40; the warm-up of a fourth ends at 10
@@ -138,6 +138,13 @@ def test_pruner_none_prunes_nothing(study: optuna.Study, spec: StudySpec) -> Non
     add_complete(study, 50.0)
 
     assert not should_prune(study, with_pruner(spec, kind="none"), add(study, [90.0, 90.0]))
+
+
+def test_steps_of_the_warm_up_and_the_last_are_worth_no_look(spec: StudySpec) -> None:
+    longer = with_pruner(spec, warmup_fraction=0.5)  # to step 20 of 40
+
+    assert [step for step in STEPS if may_stop_at(longer, step)] == [20, 30]
+    assert not any(may_stop_at(with_pruner(spec, kind="none"), step) for step in STEPS)
 
 
 curves = st.lists(st.floats(1.0, 1e4), min_size=4, max_size=4)

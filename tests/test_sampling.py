@@ -1,5 +1,6 @@
 """Which trials come in which order: balanced arms, shared points, proposals from the history."""
 
+import copy
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -9,9 +10,10 @@ import optuna
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from optuna.samplers import TPESampler
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from sweep.arms import arm_trials, arm_view
+from sweep.arms import arm_trials, arm_view, regressable
 from sweep.sampling import next_arm, next_params, sobol_params
 from sweep.spec import SamplerSpec, StudySpec, load_study
 
@@ -173,7 +175,9 @@ def test_qmc_draws_the_same_points_for_each_arm_throughout(
 # --- the sampler -----------------------------------------------------------------------------
 
 
-def test_same_history_gives_the_same_proposal(spec: StudySpec) -> None:
+@pytest.mark.parametrize("kind", ["tpe", "gp"])
+def test_same_history_gives_the_same_proposal(spec: StudySpec, kind: str) -> None:
+    spec = with_sampler(spec, kind=kind, startup_trials=STARTUP)
     studies = [optuna.create_study(), optuna.create_study()]
     for study in studies:
         run(study, spec, 20)
@@ -181,9 +185,11 @@ def test_same_history_gives_the_same_proposal(spec: StudySpec) -> None:
     assert [t.params for t in studies[0].trials] == [t.params for t in studies[1].trials]
 
 
+@pytest.mark.parametrize("kind", ["tpe", "gp"])
 def test_a_resumed_sweep_proposes_what_an_uninterrupted_one_does(
-    spec: StudySpec, tmp_path: Path
+    spec: StudySpec, tmp_path: Path, kind: str
 ) -> None:
+    spec = with_sampler(spec, kind=kind, startup_trials=STARTUP)
     whole = optuna.create_study()
     run(whole, spec, 16)
     url = f"sqlite:///{tmp_path}/sweep.db"
@@ -194,9 +200,11 @@ def test_a_resumed_sweep_proposes_what_an_uninterrupted_one_does(
     assert [t.params for t in study.trials] == [t.params for t in whole.trials]
 
 
-@pytest.mark.parametrize("kind", ["tpe", "random"])
-def test_no_proposal_is_made_twice(study: optuna.Study, spec: StudySpec, kind: str) -> None:
-    run(study, with_sampler(spec, kind=kind, startup_trials=STARTUP), 60)
+@pytest.mark.parametrize(("kind", "trials"), [("tpe", 60), ("gp", 24), ("random", 60)])
+def test_no_proposal_is_made_twice(
+    study: optuna.Study, spec: StudySpec, kind: str, trials: int
+) -> None:
+    run(study, with_sampler(spec, kind=kind, startup_trials=STARTUP), trials)
 
     rates = [trial.params["learning_rate"] for trial in arm_trials(study, CROSS)]
     assert len(set(rates)) == len(rates)
@@ -227,7 +235,9 @@ def test_results_of_its_own_arm_change_a_proposal(spec: StudySpec) -> None:
     assert next_params(up, spec, CROSS) != next_params(down, spec, CROSS)
 
 
-def test_running_trials_change_a_proposal(study: optuna.Study, spec: StudySpec) -> None:
+@pytest.mark.parametrize("kind", ["tpe", "gp"])
+def test_running_trials_change_a_proposal(study: optuna.Study, spec: StudySpec, kind: str) -> None:
+    spec = with_sampler(spec, kind=kind, startup_trials=STARTUP)
     run(study, spec, 12, arm=CROSS)
     pending = [ask(study, spec, CROSS).params["learning_rate"] for _ in range(4)]
 
@@ -246,9 +256,35 @@ def test_tpe_comes_closer_to_the_optimum_than_its_start(
         assert min(later) < 10.5
 
 
-def test_asking_writes_no_log(
-    study: optuna.Study, spec: StudySpec, capfd: pytest.CaptureFixture[str]
+def test_a_gaussian_process_comes_close_in_a_few_trials(
+    study: optuna.Study, spec: StudySpec
 ) -> None:
+    run(study, with_sampler(spec, kind="gp", startup_trials=STARTUP), 20)
+
+    for arm in spec.arms:  # each has had five points to learn from, and proposes five
+        assert min(bowl(params) for params in proposals(study, arm)) < 10.1
+
+
+def test_a_gaussian_process_learns_from_pruned_trials_by_the_log_of_all_perplexities(
+    study: optuna.Study, spec: StudySpec
+) -> None:
+    run(study, spec, 4)
+    pruned, running = ask(study, spec), ask(study, spec)
+    pruned.report(math.exp(5), 20)
+    study.tell(pruned, state=TrialState.PRUNED)
+
+    seen = regressable(study.trials)
+
+    assert [trial.value for trial in seen[:4]] == [math.log(t.value) for t in study.trials[:4]]
+    assert (seen[4].state, seen[4].value) == (TrialState.COMPLETE, pytest.approx(5))
+    assert (seen[5].state, seen[5].number) == (TrialState.RUNNING, running.number)
+
+
+@pytest.mark.parametrize("kind", ["tpe", "gp"])
+def test_asking_writes_no_log(
+    study: optuna.Study, spec: StudySpec, capfd: pytest.CaptureFixture[str], kind: str
+) -> None:
+    spec = with_sampler(spec, kind=kind, startup_trials=STARTUP)
     run(study, spec, 12)
     optuna.logging.set_verbosity(optuna.logging.INFO)
     capfd.readouterr()
@@ -302,6 +338,30 @@ def test_a_trial_that_blew_up_late_ranks_below_one_that_was_pruned_early() -> No
 
     assert [trial.last_step for trial in seen] == [0, 100]
     assert seen[0].value == 2048.0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_view_is_asked_as_a_study_that_holds_its_trials(seed: int, spec: StudySpec) -> None:
+    stored = optuna.create_study()
+    run(stored, spec, 12, arm=CROSS)
+    for _ in range(2):
+        ask(stored, spec, CROSS)
+    plain = optuna.create_study(sampler=TPESampler(seed=seed, n_startup_trials=STARTUP))
+    plain.add_trials(stored.trials)
+
+    view = arm_view(stored.trials, None, TPESampler(seed=seed, n_startup_trials=STARTUP))
+
+    assert spec.suggest(view.ask(), CROSS) == spec.suggest(plain.ask(), CROSS)
+
+
+def test_view_leaves_the_trials_as_they_are(study: optuna.Study, spec: StudySpec) -> None:
+    run(study, spec, 12)
+    trials = arm_trials(study, SQUEN)
+    before = copy.deepcopy(trials)
+
+    arm_view(trials, spec.compare, TPESampler(seed=0)).ask()
+
+    assert trials == before
 
 
 def test_failed_trials_do_not_count_for_the_sampler_but_do_for_the_order(

@@ -234,7 +234,7 @@ FAULTS = [
     (
         'kind = "tpe"',
         'kind = "bayes"',
-        "sampler.kind: input should be 'tpe', 'random' or 'qmc', but got 'bayes'.",
+        "sampler.kind: input should be 'tpe', 'gp', 'random' or 'qmc', but got 'bayes'.",
     ),
     (
         'kind = "median"',

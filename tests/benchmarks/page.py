@@ -141,7 +141,8 @@ def of_sweeps() -> list[str]:
         ),
         row("`squen-sweep --help`", "at most 0.4 s", spread(startup["help"], 2, " s"), "startup"),
         row(
-            "ask, 16 reports and looks at the pruner, tell; 1,000 stored trials: wall",
+            "ask, store and report 16 evaluations, look at the pruner, tell; 1,000 stored trials: "
+            "wall",
             "at most 100 ms",
             spread(few["wall"], 0, " ms"),
             "ask_and_prune",

@@ -1,6 +1,6 @@
 """The sweep that a user would write with Optuna and nanoGPT's model; what plain_loop.py measures.
 
-    python -m tests.benchmarks.plain_sweep NANOGPT DATABASE TRIALS FINGERPRINT
+    python -m tests.benchmarks.plain_sweep NANOGPT DATABASE TRIALS FINGERPRINT SEED
 
 One process, all cores, float32: the space, text, steps and evaluations are those of tinystories.
 Prints the time and perplexity of each evaluation.
@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from gpt.config import DataConfig
 from gpt.data import prepare
 
-BATCH, BLOCK, STEPS, WARMUP, EVAL_INTERVAL, EVAL_TOKENS = 8, 128, 400, 40, 25, 8192
+BATCH, BLOCK, STEPS, WARMUP, EVAL_INTERVAL, EVAL_TOKENS = 8, 128, 400, 40, 40, 8192
 
 sys.path.insert(0, sys.argv[1])
 from model import GPT, GPTConfig  # type: ignore[import-not-found]  # noqa: E402 - nanoGPT's
@@ -91,9 +91,10 @@ def objective(trial: optuna.Trial) -> float:
 
 
 if __name__ == "__main__":
+    torch.manual_seed(int(sys.argv[5]))
     study = optuna.create_study(
         storage=f"sqlite:///{Path(sys.argv[2])}",
-        sampler=optuna.samplers.TPESampler(seed=0),
+        sampler=optuna.samplers.TPESampler(seed=int(sys.argv[5])),
         pruner=optuna.pruners.MedianPruner(),
     )
     study.optimize(objective, n_trials=int(sys.argv[3]))
