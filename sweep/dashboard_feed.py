@@ -72,8 +72,7 @@ class DashboardFeed(Silent):
 
     def trial_ending(self, trial: "optuna.Trial", outcome: str, perplexity: float | None) -> None:
         """Adds the trial's files, while Optuna still takes them; its note can wait for `counts`."""
-        if self._imports.ident is not None:
-            self._imports.join()  # two threads that import the same may see half of it
+        self._await_imports()
         from sweep.artifacts import attach
 
         if self._storage is None:
@@ -106,12 +105,18 @@ class DashboardFeed(Silent):
     def _update(self) -> None:
         if self._study is None or self._storage is None:
             return
+        self._await_imports()
         started = self._clock()
         with self._never_in_the_way("the study"):
             publish(self._study, self._storage)
         now = self._clock()
         self._next = now + max(MIN_PAUSE, (now - started) / MAX_SHARE)
         self._stale = False
+
+    def _await_imports(self) -> None:
+        """Two threads that import the same may see half of it."""
+        if self._imports.ident is not None:
+            self._imports.join()
 
     @contextmanager
     def _never_in_the_way(self, what: str) -> Iterator[None]:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gpt.config import TrainConfig
 from gpt.data import prepare
-from gpt.model import GPT
+from gpt.model import num_params
 from gpt.train import train
 from sweep.spec import load_study
 from sweep.study_data import pinned
@@ -68,7 +68,7 @@ def products(config: TrainConfig) -> list[Callable[[], Tensor]]:
 def flops_of_step(config: TrainConfig) -> float:
     """6 N and attention, as nanoGPT and PaLM count them."""
     attention = 12 * config.n_layer * config.n_embd * config.block_size
-    return (6 * GPT(config).num_params() + attention) * config.tokens_per_step
+    return (6 * num_params(config) + attention) * config.tokens_per_step
 
 
 def step_seconds(config: TrainConfig) -> float:
