@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import optuna
 from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
+from threadpoolctl import threadpool_limits
 
 from sweep.arms import arm_trials, arm_view, regressable
 from sweep.spec import StudySpec
@@ -35,7 +36,8 @@ def next_params(study: optuna.Study, spec: StudySpec, arm: str) -> tuple[dict[st
         return sobol_params(spec, arm, drawn), "sobol"
     sampler = _sampler(spec, arm, len(trials))
     known = regressable(trials) if spec.sampler.kind == "gp" else trials
-    return spec.suggest(arm_view(known, spec.compare, sampler).ask(), arm), "sampler"
+    with threadpool_limits(1):  # the other cores train: waiting for them takes 5 times as long
+        return spec.suggest(arm_view(known, spec.compare, sampler).ask(), arm), "sampler"
 
 
 def sobol_params(spec: StudySpec, arm: str, index: int) -> dict[str, Any]:
@@ -66,18 +68,8 @@ def _sampler(spec: StudySpec, arm: str, asked: int) -> BaseSampler:
     seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
     if spec.sampler.kind == "random":
         return RandomSampler(seed=seed)
-    if spec.sampler.kind == "gp":
-        return _gp_sampler(seed, spec.sampler.startup_trials)
+    if spec.sampler.kind == "gp":  # in few trials better than TPE (tests/benchmarks/samplers.json)
+        startup = spec.sampler.startup_trials
+        return GPSampler(seed=seed, n_startup_trials=startup, warn_independent_sampling=False)
     # Multivariate, and running trials count as bad ones ("constant liar"): Optuna 5's defaults.
     return TPESampler(seed=seed, n_startup_trials=spec.sampler.startup_trials)
-
-
-def _gp_sampler(seed: int, startup_trials: int) -> BaseSampler:
-    """A Gaussian process: in the few trials of an arm it comes closer to the optimum than TPE.
-
-    tests/benchmarks/samplers.json.
-    """
-    import torch
-
-    torch.set_num_threads(1)  # the cores belong to the trials
-    return GPSampler(seed=seed, n_startup_trials=startup_trials, warn_independent_sampling=False)

@@ -100,31 +100,31 @@ def of_sweeps() -> list[str]:
     plan = slots["ratio_to_one_trial_with_all_threads"]
     (best, times), *_ = sorted(plan.items(), key=lambda item: -item[1])
     few, many = storage["summary"].values()
-    ours, plain = (sweep[of]["seconds"] / sweep[of]["evaluations"] for of in ("ours", "plain"))
+    runs = f"{len(sweep['pairs'])} run(s) of each"
     return [
         row(
-            "40 trials of `tinystories`: wall time to the same perplexity over the plain loop's, "
-            "one run each",
+            f"40 trials of `tinystories`: wall time to the same perplexity over the plain loop's, "
+            f"{runs}",
             "at most 0.4 x",
-            f"{sweep['ratio_of_seconds_to_the_same_perplexity']:.2f} x",
+            spread(sweep["ratio_of_seconds_to_the_same_perplexity"], 2, " x"),
             "plain_loop",
         ),
         row(
             "the same to the end of all 40 trials",
             "",
-            f"{sweep['ratio_of_seconds']:.2f} x",
+            spread(sweep["ratio_of_seconds"], 2, " x"),
             "plain_loop",
         ),
         row(
-            "the same for every 25 steps that were trained and evaluated",
+            "the same for every 40 steps that were trained and evaluated",
             "",
-            f"{ours / plain:.2f} x",
+            spread(sweep["ratio_of_seconds_of_an_evaluation"], 2, " x"),
             "plain_loop",
         ),
         row(
-            "orchestration as a share of that sweep's slots (one run)",
+            f"orchestration as a share of that sweep's slots, {runs}",
             "at most 5 %",
-            f"{100 * sweep['orchestration_share']:.1f} %",
+            share(sweep["orchestration_share"]),
             "plain_loop",
         ),
         row(
@@ -141,7 +141,7 @@ def of_sweeps() -> list[str]:
         ),
         row("`squen-sweep --help`", "at most 0.4 s", spread(startup["help"], 2, " s"), "startup"),
         row(
-            "ask, store and report 16 evaluations, look at the pruner, tell; 1,000 stored trials: "
+            "ask, store and report 10 evaluations, look at the pruner, tell; 1,000 stored trials: "
             "wall",
             "at most 100 ms",
             spread(few["wall"], 0, " ms"),
@@ -162,9 +162,36 @@ def of_sweeps() -> list[str]:
     ]
 
 
+def of_searches() -> list[str]:
+    """What a search finds in how many trials, and how near to the processor's limit one trains."""
+    plans = load("samplers")["median_and_0.1_and_0.9_quantile_of_perplexity_after_trials_of_an_arm"]
+    names = {"gp, 6 Sobol points": "10", "tpe, 8 Sobol points": "20"}
+    found = [
+        row(
+            f"perplexity of the best setting after {after} trials of an arm, {plan}, simulated: "
+            f"{arm.replace('_', '-')}",
+            "",
+            spread(dict(zip(("median", "least", "most"), arms[after], strict=True)), 2),
+            "samplers",
+        )
+        for plan, after in names.items()
+        for arm, arms in plans[plan].items()
+    ]
+    limits = load("roofline")["summary"]
+    return found + [
+        row(
+            f"training FLOP/s of a `tinystories` trial over one core's largest, {dtype}",
+            "",
+            share(of["share_of_peak"]),
+            "roofline",
+        )
+        for dtype, of in limits.items()
+    ]
+
+
 def page() -> str:
     """The whole text."""
-    rows = [*against_nanogpt(), *of_losses(), *of_sweeps()]
+    rows = [*against_nanogpt(), *of_losses(), *of_sweeps(), *of_searches()]
     limits = (HERE / "limits.md").read_text()
     return HEAD + "\n".join(rows) + "\n" + LIMITS + limits
 

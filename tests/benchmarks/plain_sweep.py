@@ -3,7 +3,7 @@
     python -m tests.benchmarks.plain_sweep NANOGPT DATABASE TRIALS FINGERPRINT SEED
 
 One process, all cores, float32: the space, text, steps and evaluations are those of tinystories.
-Prints the time and perplexity of each evaluation.
+Prints the time, perplexity and loss of each evaluation.
 """
 
 import math
@@ -83,7 +83,7 @@ def objective(trial: optuna.Trial) -> float:
         optimizer.zero_grad(set_to_none=True)
         if (step + 1) % EVAL_INTERVAL == 0:
             value = perplexity(model)
-            print(time.time(), trial.number, value, flush=True)
+            print(time.time(), value, loss_name, flush=True)
             trial.report(value, step + 1)
             if trial.should_prune():
                 raise optuna.TrialPruned
