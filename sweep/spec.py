@@ -39,7 +39,7 @@ GPT2_VOCAB_SIZE = 50257  # ids of tiktoken's "gpt2"
 class SamplerSpec(Spec):
     """How parameters are proposed, within each arm."""
 
-    kind: Literal["tpe", "gp", "random", "qmc"] = "tpe"  # qmc: Sobol points throughout
+    kind: Literal["tpe", "gp", "random", "qmc"] = "tpe"  # gp: for an arm's first 100; qmc: Sobol
     seed: int = Field(default=0, ge=0)
     startup_trials: int = Field(default=8, ge=0)  # Sobol points of each arm; best a power of two
 

@@ -14,7 +14,7 @@ from optuna.samplers import TPESampler
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from sweep.arms import arm_trials, arm_view, regressable
-from sweep.sampling import next_arm, next_params, sobol_params
+from sweep.sampling import MOST_REGRESSED, next_arm, next_params, sobol_params
 from sweep.spec import SamplerSpec, StudySpec, load_study
 
 CROSS, SQUEN = "cross_entropy", "squentropy"
@@ -278,6 +278,16 @@ def test_a_gaussian_process_learns_from_pruned_trials_by_the_log_of_all_perplexi
     assert [trial.value for trial in seen[:4]] == [math.log(t.value) for t in study.trials[:4]]
     assert (seen[4].state, seen[4].value) == (TrialState.COMPLETE, pytest.approx(5))
     assert (seen[5].state, seen[5].number) == (TrialState.RUNNING, running.number)
+
+
+def test_many_trials_of_an_arm_are_left_to_tpe(study: optuna.Study, spec: StudySpec) -> None:
+    run(study, with_sampler(spec, kind="random", startup_trials=STARTUP), MOST_REGRESSED, arm=CROSS)
+    tpe, gp = (with_sampler(spec, kind=kind, startup_trials=STARTUP) for kind in ("tpe", "gp"))
+
+    assert next_params(study, gp, CROSS) == next_params(study, tpe, CROSS)
+    fewer = optuna.create_study()
+    fewer.add_trials(study.trials[:-1])
+    assert next_params(fewer, gp, CROSS) != next_params(fewer, tpe, CROSS)
 
 
 @pytest.mark.parametrize("kind", ["tpe", "gp"])
