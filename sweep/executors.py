@@ -76,9 +76,9 @@ def resolve_device(device: str) -> str:
 def faster_dtype(device: str) -> str:
     """What training multiplies matrices in where a study leaves it open: what is faster.
 
-    bfloat16 where the device has instructions for it: on a CPU with AVX512-BF16 trials of the
-    tinystories budget train 1.7 times as fast as in float32 (tests/benchmarks/precision.json). A
-    CPU without them would convert every number first.
+    bfloat16 where the device has instructions for it: on CPUs with AVX512-BF16 trials of the
+    tinystories budget train 1.2 to 1.7 times as fast as in float32 (roofline.json and
+    precision.json in tests/benchmarks). A CPU without them would convert every number first.
     """
     import torch
 
