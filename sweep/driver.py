@@ -23,6 +23,7 @@ from gpt.disk import disk_error
 from gpt.errors import BusyError, DiskError, InputError
 from gpt.events import Event, evaluation_of, read_events
 from sweep import results
+from sweep.awake import awake_seconds
 from sweep.executors import Slot, TrialProcess, cuda_devices, plan_slots, resolve_device
 from sweep.lock import only_driver
 from sweep.opening import check_before_writing, claimed, settled
@@ -276,7 +277,6 @@ class Driver:
     def _follow_all(self) -> bool:
         """Hear all; whether a process has ended."""
         ended = False
-        self.watchdog.forgive(self.running)
         for running in list(self.running):
             alive = running.process.alive  # asked first: what it wrote last is then surely read
             self._read_events(running)
@@ -291,7 +291,7 @@ class Driver:
     def _read_events(self, running: Running) -> None:
         events, running.offset = read_events(running.run_dir, running.offset)
         if events:
-            running.heard = time.monotonic()
+            running.heard = awake_seconds()
         self._hear(running, events)
 
     def _hear(self, running: Running, events: list[Event]) -> None:

@@ -1,6 +1,5 @@
 """A trial in its slot: what the driver knows of it, and the run directory that it trains in."""
 
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from gpt.disk import write_text
 from gpt.errors import DataError
 from gpt.events import Event
 from gpt.model import num_params
+from sweep.awake import awake_seconds
 from sweep.executors import Slot, TrialProcess
 from sweep.spec import StudySpec
 
@@ -34,8 +34,8 @@ class Running:
     pruned: bool = False
     crashes: list[int] = field(default_factory=list)  # the last step known at each crash
     told: int = 0  # signals that have been passed on
-    started: float = field(default_factory=time.monotonic)
-    heard: float = field(default_factory=time.monotonic)  # when the last event was read
+    started: float = field(default_factory=awake_seconds)  # awake seconds, as are the next two
+    heard: float = field(default_factory=awake_seconds)  # when the last event was read
     asked: float | None = None  # when it was asked to stop
     overdue: str | None = None  # which limit of a trial it is over
     hung: str | None = None  # how long it had said nothing when it was killed
@@ -44,14 +44,14 @@ class Running:
     def stop(self) -> None:
         """Ask its process for a checkpoint and an end."""
         if self.asked is None:
-            self.asked = time.monotonic()
+            self.asked = awake_seconds()
         self.process.stop()
 
     def start_again(self) -> None:
         """A new process for it, in place of one that has ended."""
         self.end = self.asked = self.hung = None
         self.told = 0
-        self.heard = time.monotonic()
+        self.heard = awake_seconds()
         self.process = TrialProcess.start(self.run_dir, self.slot)
 
 

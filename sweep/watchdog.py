@@ -1,6 +1,7 @@
 """How long things may take: a sweep, a trial, and silence. Knows nothing of why a trial is slow.
 
-All of it is measured on a clock that nobody sets, so a changed time of day ends nothing.
+No limit is measured on a clock that somebody may set, and those of a trial not while its sweep
+stands still: see sweep.awake.
 """
 
 import re
@@ -8,11 +9,11 @@ import time
 from dataclasses import dataclass
 
 from gpt.errors import InputError
+from sweep.awake import awake_seconds
 from sweep.running import Running
 from sweep.terminal import duration
 
 GRACE_SECONDS = 60.0  # for a checkpoint, from being asked to stop until being killed
-ASLEEP_SECONDS = 5.0  # between two looks: the sweep itself stood still
 SILENCE_SECONDS = 600.0  # a trial that trains says something every 10 s, a compiling one does not
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -31,7 +32,7 @@ class Watchdog:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self._started = self._looked = time.monotonic()
+        self._started = time.monotonic()
 
     @property
     def time_is_up(self) -> bool:
@@ -39,24 +40,9 @@ class Watchdog:
         limit = self.limits.sweep
         return limit is not None and time.monotonic() - self._started > limit
 
-    def forgive(self, trials: list[Running]) -> None:
-        """Count no time against trials in which this process itself stood still.
-
-        A cluster that suspends a job stops all of its processes, for hours maybe. To be called
-        before every look at the events.
-        """
-        now = time.monotonic()
-        asleep, self._looked = now - self._looked, now
-        if asleep > ASLEEP_SECONDS:
-            for running in trials:
-                running.heard += asleep
-                running.started += asleep
-                if running.asked is not None:
-                    running.asked += asleep
-
     def watch(self, running: Running) -> None:
         """Stop or kill a trial that is over a limit. Its events must have been read just before."""
-        now = time.monotonic()
+        now = awake_seconds()
         if running.asked is not None:
             if now - running.asked > GRACE_SECONDS:
                 running.process.kill()

@@ -26,10 +26,11 @@ from tiny_studies import run_tiny, tiny_study
 from gpt import checkpoint
 from gpt.config import read_config
 from gpt.errors import BusyError, DiskError, InputError
-from gpt.events import read_events
+from gpt.events import Evaluation, read_events
 from gpt.faults import Fault, parse
 from gpt.train import train_directory
 from sweep.executors import Slot, TrialProcess
+from sweep.progress import QuietProgress
 from sweep.watchdog import Limits
 
 
@@ -290,6 +291,35 @@ def test_a_job_that_is_suspended_for_longer_than_any_limit_goes_on_when_it_is_re
     assert [attempts_of(tmp_path, number) for number in (0, 1)] == [[1], [1]]
     assert_sound(tmp_path, trials=2)
     assert_undisturbed(tmp_path)
+
+
+class SuspendedOnce(QuietProgress):
+    """The job stands still while its driver hears of the first evaluation."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.suspended = False
+
+    def evaluation(self, number: int, evaluation: Evaluation) -> None:
+        if not self.suspended:
+            self.suspended = True
+            trainers = trial_processes(self.folder)
+            for process in trainers:
+                process.suspend()
+            time.sleep(9)
+            for process in trainers:
+                process.resume()
+
+
+@pytest.mark.slow
+def test_a_job_that_is_suspended_while_its_driver_reads_ends_no_trial(text: Path, tmp_path: Path):
+    spec = tiny_study(tmp_path, text, max_steps=100, eval_interval=10)
+    limits = Limits(trial=8, silence=8)
+    listener = SuspendedOnce(tmp_path)
+    summary = run_tiny(spec, tmp_path, trials=1, limits=limits, listener=listener)
+    assert listener.suspended
+    assert summary.outcomes == {"complete": 1}
+    assert attempts_of(tmp_path, 0) == [1]
 
 
 def test_a_trial_over_its_time_is_told_as_timeout_and_its_checkpoint_stays(
