@@ -160,14 +160,14 @@ def _looked_at(
     y = targets.unsqueeze(1)
     top = f.amax(1, keepdim=True)
     p = f.softmax(1)
-    pi = loss.probabilities(p, f, loss_options)
+    pi = loss.shares(p, f, loss_options)
     found = {
         "confidence": p.amax(1),
         "p_norm": torch.linalg.vector_norm(p, dim=1),
         "f_norm": torch.linalg.vector_norm(f, dim=1) / math.sqrt(f.shape[1]),
     }
     if pi is not p:
-        found["pi_true"] = pi.gather(1, y).squeeze(1)
+        found["pi_true"] = pi.gather(1, y).squeeze(1) / pi.sum(1)
     below = f.sub_(top)  # what is lost to the likeliest: small numbers, however large logits are
     found["below"] = below.gather(1, y).squeeze(1)
     found["mean_below"] = p.mul_(below).sum(1)

@@ -12,7 +12,7 @@ depends on p_y alone, l(p_y), has its optimum where pi_j * l'(p_j) is the same f
 pi_j is proportional to -1 / l'(p_j).
 
 A link takes p = softmax(f) and f, each (..., V), and the loss's options, and gives pi (..., V) as
-the optimum has it. Off the optimum these are not probabilities yet: see `normalised`.
+the optimum has it. Off the optimum these are not probabilities yet: see `floored`.
 """
 
 import torch
@@ -23,15 +23,12 @@ from torch import Tensor
 FLOOR = 0.01
 
 
-def normalised(pi: Tensor, p: Tensor) -> Tensor:
-    """Probabilities from what a link gives: at least FLOOR * p_j each, divided by their sum.
+def floored(pi: Tensor, p: Tensor) -> Tensor:
+    """What a link gives, at least FLOOR * p_j each: probabilities, once divided by their sum.
 
-    At an optimum, where no pi_j is below FLOOR * p_j, this changes nothing.
+    At an optimum, where no pi_j is below FLOOR * p_j and their sum is 1, this changes nothing.
     """
-    if pi is p:
-        return p
-    pi = torch.maximum(pi, FLOOR * p, out=pi)
-    return pi.div_(pi.sum(-1, keepdim=True))
+    return torch.maximum(pi, FLOOR * p, out=pi)
 
 
 def cross_entropy(p: Tensor, f: Tensor, label_smoothing: float) -> Tensor:
@@ -52,7 +49,7 @@ def rescaled_squentropy(
 ) -> Tensor:
     """wrong = p + kappa f, right = p - 1 + kappa k (f - M), with kappa = 2 w / V."""
     kappa = 2 * square_weight / p.shape[-1]
-    return _balanced(p + kappa * f, 1 - p - kappa * true_weight * (f - true_target))
+    return _balanced(p + kappa * f, (1 - p - kappa * true_weight * (f - true_target)).relu_())
 
 
 def logit_l2(p: Tensor, f: Tensor, square_weight: float) -> Tensor:
@@ -93,10 +90,11 @@ def logistic(p: Tensor, f: Tensor, residual_weight: float) -> Tensor:
 
 
 def _balanced(wrong: Tensor, minus_right: Tensor) -> Tensor:
-    """pi where (1 - pi) * wrong + pi * right = 0, given that wrong > 0 > right; overwrites both.
+    """pi where (1 - pi) * wrong + pi * right = 0, given that wrong > 0 >= right; overwrites both.
 
-    Off the optimum: 0 where wrong says that class j is too likely even if it is wrong, else 1 where
-    right says that it is too likely even if it is true.
+    Off the optimum wrong may be negative, which says that class j is too likely even if it is
+    wrong: it then gets about 0. Callers see to the other case, where right says that it is too
+    likely even if it is true.
     """
-    up, down = wrong.relu_(), minus_right.clamp_min_(torch.finfo(minus_right.dtype).tiny)
-    return up.div_(down.add_(up))
+    up = wrong.clamp_min_(torch.finfo(wrong.dtype).tiny)
+    return up.div_(minus_right.add_(up))

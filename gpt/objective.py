@@ -105,9 +105,18 @@ class Loss:
         Returns:
             Shape (..., V), each row adds up to 1; p itself where that is the link.
         """
+        shares = self.shares(p, logits, options)
+        return p if shares is p else shares.div_(shares.sum(-1, keepdim=True))
+
+    def shares(self, p: Tensor, logits: Tensor, options: Mapping[str, float]) -> Tensor:
+        """As `probabilities`, but not yet divided by the sum of their row.
+
+        Who needs few of them saves a pass over all.
+        """
         if self.link is None:
             return p
-        return links.normalised(self.link(p, logits, **self.checked(options)), p)
+        pi = self.link(p, logits, **self.checked(options))
+        return p if pi is p else links.floored(pi, p)
 
     def checked(self, options: Mapping[str, float]) -> dict[str, float]:
         """These options, and the default of every other one.

@@ -6,12 +6,14 @@ memory and made anew each time: there is nothing to keep in step, also after a r
 
 import copy
 import math
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Sequence
 
 import optuna
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
+
+from sweep.forecast import forecast
 
 BLOWN_UP = ("diverged", "oom", "timeout")  # outcomes told as pruned with the worst perplexity
 
@@ -35,21 +37,29 @@ def arm_view(
     return _quiet_study(_Known(seen), sampler)
 
 
-def regressable(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
+def regressable(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     """Trials as a regression over their parameters can take them: by the log of their perplexity.
 
-    Perplexities span orders of magnitude. A pruned trial counts with what it last had, the worst
-    there is if it blew up: otherwise the regression would not know that it was bad.
+    Perplexities span orders of magnitude. A pruned trial counts with what it was on its way to, or
+    it would look bad for not having been trained to its end; one that blew up, with the worst there
+    is.
     """
-    return [_regressable(trial) for trial in trials]
+    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    return [_regressable(trial, complete) for trial in trials]
 
 
-def _regressable(trial: FrozenTrial) -> FrozenTrial:
+def _regressable(trial: FrozenTrial, complete: Sequence[FrozenTrial]) -> FrozenTrial:
     if trial.value is None:  # it trains, waits or has failed
         return trial
+    stopped = trial.state == TrialState.PRUNED and not _blew_up(trial)
     taken = copy.copy(trial)
-    taken.state, taken.value = TrialState.COMPLETE, math.log(trial.value)
+    taken.value = math.log(forecast(trial, complete) if stopped else trial.value)
+    taken.state = TrialState.COMPLETE
     return taken
+
+
+def _blew_up(trial: FrozenTrial) -> bool:
+    return trial.user_attrs.get("outcome") in BLOWN_UP
 
 
 class _Known(InMemoryStorage):
@@ -90,7 +100,7 @@ def _curve(trial: FrozenTrial) -> dict[int, float]:
     TPE ranks pruned trials by how far they came. One that blew up late came far, but is worse than
     any that was merely pruned: it counts as stopped at step 0.
     """
-    if trial.state.is_finished() and trial.user_attrs.get("outcome") in BLOWN_UP:
+    if trial.state.is_finished() and _blew_up(trial):
         return {0: trial.value or 0.0}
     return trial.intermediate_values
 

@@ -270,7 +270,7 @@ def test_a_gaussian_process_learns_from_pruned_trials_by_the_log_of_all_perplexi
 ) -> None:
     run(study, spec, 4)
     pruned, running = ask(study, spec), ask(study, spec)
-    pruned.report(math.exp(5), 20)
+    pruned.report(math.exp(5), 20)  # where no other was evaluated
     study.tell(pruned, state=TrialState.PRUNED)
 
     seen = regressable(study.trials)
@@ -278,6 +278,36 @@ def test_a_gaussian_process_learns_from_pruned_trials_by_the_log_of_all_perplexi
     assert [trial.value for trial in seen[:4]] == [math.log(t.value) for t in study.trials[:4]]
     assert (seen[4].state, seen[4].value) == (TrialState.COMPLETE, pytest.approx(5))
     assert (seen[5].state, seen[5].number) == (TrialState.RUNNING, running.number)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "last", "expected"),
+    [
+        ("pruned", 75.0, 75 * 20 / 90),  # nearer to the one that fell from 90 to 20 than from 50
+        ("pruned", 66.0, 66 * 10 / 50),  # by their quotient: 66 / 50 < 90 / 66
+        ("diverged", 75.0, 75.0),
+        ("timeout", 75.0, 75.0),
+    ],
+)
+def test_a_pruned_trial_counts_with_what_it_was_on_its_way_to(
+    outcome: str, last: float, expected: float
+) -> None:
+    def told(state: TrialState, curve: dict[int, float], outcome: str) -> FrozenTrial:
+        return create_trial(
+            state=state,
+            value=list(curve.values())[-1],
+            intermediate_values=curve,
+            user_attrs={"outcome": outcome},
+        )
+
+    trials = [
+        told(TrialState.COMPLETE, {40: 50.0, 80: 10.0}, "complete"),
+        told(TrialState.COMPLETE, {40: 90.0, 80: 20.0}, "complete"),
+        told(TrialState.COMPLETE, {80: 75.0}, "complete"),  # another grid: says nothing of step 40
+        told(TrialState.PRUNED, {40: last}, outcome),
+    ]
+
+    assert regressable(trials)[3].value == pytest.approx(math.log(expected))
 
 
 def test_many_trials_of_an_arm_are_left_to_tpe(study: optuna.Study, spec: StudySpec) -> None:
