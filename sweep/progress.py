@@ -173,6 +173,7 @@ class PlainProgress(Silent):
 
     def __init__(self) -> None:
         self._max_steps: dict[int, int] = {}
+        self._counted = ""  # what `counts` printed last
 
     def header(self, facts: dict[str, str]) -> None:
         """Prints one line per fact."""
@@ -209,10 +210,13 @@ class PlainProgress(Silent):
         self._line(finished_line(number, arm, outcome, perplexity, reason))
 
     def counts(self, finished: int, total: int, best: dict[str, tuple[int, float]]) -> None:
-        """Prints how far the study is and the best per arm."""
-        self._line(
-            f"{finished}/{total} trials finished" + (f"; best: {best_line(best)}" if best else "")
-        )
+        """Prints how far the study is and the best per arm, where that is new."""
+        line = f"{finished}/{total} trials finished"
+        if best:
+            line += f"; best: {best_line(best)}"
+        if line != self._counted:
+            self._counted = line
+            self._line(line)
 
     @staticmethod
     def _line(text: str) -> None:

@@ -58,6 +58,13 @@ def test_plain_progress_prints_one_line_per_event(capsys):
     ]
 
 
+def test_plain_progress_repeats_no_count_when_trials_end_without_one(capsys):
+    listener = PlainProgress()  # interrupted, they stop one after another and are told nothing
+    for finished in (1, 1, 2):
+        listener.counts(finished, 40, {})
+    assert capsys.readouterr().out.splitlines() == ["1/40 trials finished", "2/40 trials finished"]
+
+
 def test_plain_progress_frames_a_notice(capsys):
     PlainProgress().notice("these are not TinyStories figures")
     rule, notice, end = capsys.readouterr().out.splitlines()

@@ -79,7 +79,8 @@ def test_tinystories_searches_what_the_project_is_about(device: str) -> None:
     spec = load_study("tinystories", device)
 
     real = optuna.distributions.FloatDistribution
-    assert spec.search["learning_rate"].distribution() == real(6e-5, 1e-2, log=True)
+    highest = {"cpu": 3e-2, "cuda": 1e-2}[device]
+    assert spec.search["learning_rate"].distribution() == real(6e-5, highest, log=True)
     assert spec.search["dropout"].distribution() == real(0.0, 0.3)
     assert set(spec.search) == {"learning_rate", "dropout", "n_layer", "loss"}
 

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from gpt.config import DataConfig
 from gpt.data import prepare
 
-BATCH, BLOCK, STEPS, WARMUP, EVAL_INTERVAL, EVAL_TOKENS = 8, 128, 400, 40, 40, 8192
+BATCH, BLOCK, STEPS, WARMUP, EVAL_INTERVAL, EVAL_TOKENS = 8, 128, 400, 200, 40, 8192
 
 sys.path.insert(0, sys.argv[1])
 from model import GPT, GPTConfig  # type: ignore[import-not-found]  # noqa: E402 - nanoGPT's
@@ -61,7 +61,7 @@ def perplexity(model: GPT) -> float:
 
 def objective(trial: optuna.Trial) -> float:
     """Train one GPT; its last perplexity."""
-    peak = trial.suggest_float("learning_rate", 6e-5, 1e-2, log=True)
+    peak = trial.suggest_float("learning_rate", 6e-5, 3e-2, log=True)
     dropout = trial.suggest_float("dropout", 0.0, 0.3)
     n_layer = trial.suggest_int("n_layer", 1, 6)
     loss_name = trial.suggest_categorical("loss", ["cross_entropy", "squentropy"])
