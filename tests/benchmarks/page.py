@@ -165,7 +165,7 @@ def of_sweeps() -> list[str]:
 def of_searches() -> list[str]:
     """What a search finds in how many trials, and how near to the processor's limit one trains."""
     plans = load("samplers")["median_and_0.1_and_0.9_quantile_of_perplexity_after_trials_of_an_arm"]
-    names = {"gp, 6 Sobol points": "10", "tpe, 8 Sobol points": "20"}
+    names = {"gp, 6 Sobol points": "15", "tpe, 8 Sobol points": "20"}
     found = [
         row(
             f"perplexity of the best setting after {after} trials of an arm, {plan}, simulated: "
