@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from gpt.head import logit_blocks
 
@@ -76,7 +77,7 @@ def held_back_nats(hidden: Tensor, weight: Tensor, targets: Tensor, story: Tenso
     for here in (0, 1):
         others, these = half != here, half == here
         fitted = _fit_inverse_temperature(hidden[others], weight, targets[others], fitted)
-        nats += _statistics(hidden[these], weight, targets[these], fitted)[0]
+        nats += _nats(hidden[these], weight, targets[these], fitted)
     return nats / len(targets)
 
 
@@ -86,7 +87,7 @@ def _fit_inverse_temperature(
     """1 / temperature of the lowest cross-entropy, which is convex in it: Newton's method."""
     inverse = guess
     for _ in range(MOST_ITERATIONS if len(targets) else 0):
-        _, slope, curvature = _statistics(hidden, weight, targets, inverse)
+        slope, curvature = _derivatives(hidden, weight, targets, inverse)
         step = slope / max(curvature, 1e-12)
         new = min(max(inverse - step, inverse / 2), inverse * 2)
         last = abs(new - inverse) <= LAST_STEP * inverse
@@ -96,17 +97,25 @@ def _fit_inverse_temperature(
     return inverse
 
 
-def _statistics(
+def _nats(hidden: Tensor, weight: Tensor, targets: Tensor, inverse: float) -> float:
+    """Summed nats of softmax(inverse * f)."""
+    total = torch.zeros((), dtype=torch.float64, device=hidden.device)
+    for rows, f in logit_blocks(hidden, weight):
+        total += F.cross_entropy(f.mul_(inverse), targets[rows], reduction="none").double().sum()
+    return total.item()
+
+
+def _derivatives(
     hidden: Tensor, weight: Tensor, targets: Tensor, inverse: float
-) -> tuple[float, float, float]:
-    """Summed nats of softmax(inverse * f), and their first and second derivative by `inverse`."""
-    sums = torch.zeros(3, dtype=torch.float64, device=hidden.device)
+) -> tuple[float, float]:
+    """The first and second derivative by `inverse` of `_nats`."""
+    sums = torch.zeros(2, dtype=torch.float64, device=hidden.device)
     for rows, f in logit_blocks(hidden, weight):
         below = f.sub_(f.amax(1, keepdim=True))  # changes no p, and squares stay small
         p = (inverse * below).softmax(1)
-        log_sum, true = -p.amax(1).log(), below.gather(1, targets[rows].unsqueeze(1)).squeeze(1)
+        true = below.gather(1, targets[rows].unsqueeze(1)).squeeze(1)
         mean = p.mul_(below).sum(1)
         variance = p.mul_(below).sum(1) - mean.square()
-        sums += torch.stack([log_sum - inverse * true, mean - true, variance]).double().sum(1)
-    nats_sum, slope_sum, variance_sum = sums.tolist()
-    return nats_sum, slope_sum, variance_sum
+        sums += torch.stack([mean - true, variance]).double().sum(1)
+    slope, curvature = sums.tolist()
+    return slope, curvature
