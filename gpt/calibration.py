@@ -16,7 +16,9 @@ MOST_ITERATIONS = 30  # Newton's method needs about 3
 # Of 1 / temperature, relative. The error left after a step is about its square, and what that costs
 # in nats the square of that: 1e-8.
 LAST_STEP = 1e-2
-ONE_IN = 8  # targets that a first guess is fitted on: its error is about one last step
+# A first guess is fitted on one in so many targets: its error is about one last step. A few targets
+# may have no best temperature, but so few steps do not go far.
+ONE_IN, FIRST_ITERATIONS = 8, 4
 
 
 @dataclass(frozen=True)
@@ -73,20 +75,20 @@ def held_back_nats(hidden: Tensor, weight: Tensor, targets: Tensor, story: Tenso
     """
     half = (story % 2).to(hidden.device)
     few = half.nonzero().squeeze(1)[::ONE_IN]
-    nats, fitted = 0.0, _fit_inverse_temperature(hidden[few], weight, targets[few], 1.0)
+    nats, fitted = 0.0, _newton(hidden[few], weight, targets[few], 1.0, FIRST_ITERATIONS)
     for here in (0, 1):
         others, these = half != here, half == here
-        fitted = _fit_inverse_temperature(hidden[others], weight, targets[others], fitted)
+        fitted = _newton(hidden[others], weight, targets[others], fitted, MOST_ITERATIONS)
         nats += _nats(hidden[these], weight, targets[these], fitted)
     return nats / len(targets)
 
 
-def _fit_inverse_temperature(
-    hidden: Tensor, weight: Tensor, targets: Tensor, guess: float
+def _newton(
+    hidden: Tensor, weight: Tensor, targets: Tensor, guess: float, iterations: int
 ) -> float:
     """1 / temperature of the lowest cross-entropy, which is convex in it: Newton's method."""
     inverse = guess
-    for _ in range(MOST_ITERATIONS if len(targets) else 0):
+    for _ in range(iterations if len(targets) else 0):
         slope, curvature = _derivatives(hidden, weight, targets, inverse)
         step = slope / max(curvature, 1e-12)
         new = min(max(inverse - step, inverse / 2), inverse * 2)

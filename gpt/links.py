@@ -26,6 +26,7 @@ FLOOR = 0.01
 def floored(pi: Tensor, p: Tensor) -> Tensor:
     """What a link gives, at least FLOOR * p_j each: probabilities, once divided by their sum.
 
+    Overwrites pi.
     At an optimum, where no pi_j is below FLOOR * p_j and their sum is 1, this changes nothing.
     """
     return torch.maximum(pi, FLOOR * p, out=pi)

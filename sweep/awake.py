@@ -1,4 +1,4 @@
-"""A clock that stands still while this process does: what limits of time are measured on.
+"""A clock that stands still while this process does: a trial's limits of time are measured on it.
 
 A cluster that suspends a job stops all of its processes, for hours maybe, and none of that time is
 a trial's. Nobody sets this clock, as somebody may the time of day.

@@ -7,7 +7,7 @@ import torch
 from scipy.optimize import minimize_scalar
 from torch.nn.functional import cross_entropy
 
-from gpt.calibration import Bin, calibration_error, held_back_nats, reliability
+from gpt.calibration import ONE_IN, Bin, calibration_error, held_back_nats, reliability
 
 
 def test_bins_have_equal_numbers_of_targets_in_the_order_of_confidence():
@@ -77,3 +77,17 @@ def test_a_model_that_is_always_right_does_not_send_the_fit_away():
     logits, targets = 5 * torch.eye(4), torch.arange(4)
     nats = held_back_nats(logits, torch.eye(4), targets, targets)
     assert 0 <= nats < math.log(4)
+
+
+def test_a_first_guess_on_targets_that_are_all_wrong_does_not_send_the_fit_away():
+    classes = torch.arange(256) % 10
+    targets = classes.clone()
+    targets[::ONE_IN] = (classes[::ONE_IN] + 1) % 10  # all that the first guess sees
+    logits = 0.01 * torch.eye(10)[classes].repeat(2, 1)  # the same in both halves of the stories
+    story = torch.arange(2).repeat_interleave(256)
+
+    found = held_back_nats(logits, torch.eye(10), targets.repeat(2), story)
+
+    # 7 of 8 targets are the likeliest class, 1 of 8 is one of the nine others
+    expected = -(7 / 8 * math.log(7 / 8) + 1 / 8 * math.log(1 / 8 / 9))
+    assert found == pytest.approx(expected, abs=1e-6)

@@ -302,11 +302,11 @@ class SuspendedOnce(QuietProgress):
 
     def evaluation(self, number: int, evaluation: Evaluation) -> None:
         if not self.suspended:
-            self.suspended = True
             trainers = trial_processes(self.folder)
+            self.suspended = bool(trainers)
             for process in trainers:
                 process.suspend()
-            time.sleep(9)
+            time.sleep(16)
             for process in trainers:
                 process.resume()
 
@@ -314,7 +314,7 @@ class SuspendedOnce(QuietProgress):
 @pytest.mark.slow
 def test_a_job_that_is_suspended_while_its_driver_reads_ends_no_trial(text: Path, tmp_path: Path):
     spec = tiny_study(tmp_path, text, max_steps=100, eval_interval=10)
-    limits = Limits(trial=8, silence=8)
+    limits = Limits(trial=15, silence=15)
     listener = SuspendedOnce(tmp_path)
     summary = run_tiny(spec, tmp_path, trials=1, limits=limits, listener=listener)
     assert listener.suspended
