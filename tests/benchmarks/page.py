@@ -100,7 +100,7 @@ def of_sweeps() -> list[str]:
     plan = slots["ratio_to_one_trial_with_all_threads"]
     (best, times), *_ = sorted(plan.items(), key=lambda item: -item[1])
     few, many = storage["summary"].values()
-    runs = f"{len(sweep['pairs'])} run(s) of each"
+    runs = f"medians of {len(sweep['pairs'])} runs"
     return [
         row(
             f"40 trials of `tinystories`: wall time to the same perplexity over the plain loop's, "
