@@ -160,7 +160,7 @@ def _looked_at(
     y = targets.unsqueeze(1)
     top = f.amax(1, keepdim=True)
     p = f.softmax(1)
-    pi = loss.shares(p, f, loss_options)
+    pi = loss.unnormalised(p, f, loss_options)
     found = {
         "confidence": p.amax(1),
         "p_norm": torch.linalg.vector_norm(p, dim=1),

@@ -105,13 +105,13 @@ class Loss:
         Returns:
             Shape (..., V), each row adds up to 1; p itself where that is the link.
         """
-        shares = self.shares(p, logits, options)
-        return p if shares is p else shares.div_(shares.sum(-1, keepdim=True))
+        pi = self.unnormalised(p, logits, options)
+        return p if pi is p else pi.div_(pi.sum(-1, keepdim=True))
 
-    def shares(self, p: Tensor, logits: Tensor, options: Mapping[str, float]) -> Tensor:
-        """As `probabilities`, but not yet divided by the sum of their row.
+    def unnormalised(self, p: Tensor, logits: Tensor, options: Mapping[str, float]) -> Tensor:
+        """As `probabilities`, shape (..., V), but each row still to be divided by its sum.
 
-        Who needs few of them saves a pass over all.
+        Who needs one of a row's saves a pass over all.
         """
         if self.link is None:
             return p
