@@ -22,11 +22,12 @@ from gpt.objective import (
     check_targets,
 )
 
-# Rows whose logits are held at a time. With fewer, matrix products wait for W (2 times slower at
-# 32 rows on a CPU).
-CHUNK_ROWS = {"cpu": 256, "cuda": 1024}
+# Rows whose logits are held at a time, more where a vocabulary is small. With fewer, matrix products
+# wait for W (2 times slower at 32 rows on a CPU), and small ones for Python.
+CHUNK_ROWS = {"cpu": 512, "cuda": 1024}
+CHUNK_LOGITS = 2**21
 # Rows are looked at in blocks of so many bytes of logits, which stay in a CPU's caches meanwhile.
-BLOCK_BYTES = {"cpu": 2**22, "cuda": 2**30}
+BLOCK_BYTES = {"cpu": 2**23, "cuda": 2**30}
 TEMPORARIES = 12  # that an evaluation makes of a block at most; they share a core's own caches
 
 
@@ -88,7 +89,7 @@ def logit_blocks(hidden: Tensor, weight: Tensor) -> Iterator[tuple[slice, Tensor
     """
     W = weight.to(hidden.dtype)
     exact = torch.promote_types(W.dtype, torch.float32)
-    for rows in _slices(len(hidden), CHUNK_ROWS[hidden.device.type]):
+    for rows in _slices(len(hidden), _rows_of_chunk(W)):
         chunk = hidden[rows] @ W.T
         for part in _slices(len(chunk), _rows_of_block(chunk, exact) // TEMPORARIES or 1):
             yield slice(rows.start + part.start, rows.start + part.stop), chunk[part].to(exact)
@@ -114,7 +115,7 @@ class _LinearLoss(torch.autograd.Function):
         total = shares.new_zeros(())
         d_h = torch.empty_like(h)
         d_W = torch.zeros_like(W, dtype=exact)
-        chunk = h.new_empty(min(len(h), CHUNK_ROWS[h.device.type]), len(W))
+        chunk = h.new_empty(min(len(h), _rows_of_chunk(W)), len(W))
         block = _Block(chunk, exact)
         for rows in _slices(len(h), len(chunk)):
             f = torch.mm(h[rows], W.T, out=chunk[: len(h[rows])])  # (n, V)
@@ -155,6 +156,10 @@ class _Block:
         """Leave the gradient where the logits were, unless it is there already."""
         if self._f is not None:
             f.copy_(gradient)
+
+
+def _rows_of_chunk(W: Tensor) -> int:
+    return max(CHUNK_ROWS[W.device.type], CHUNK_LOGITS // len(W))
 
 
 def _rows_of_block(chunk: Tensor, exact: torch.dtype) -> int:
