@@ -160,17 +160,18 @@ def _looked_at(
     y = targets.unsqueeze(1)
     top = f.amax(1, keepdim=True)
     p = f.softmax(1)
-    pi = loss.unnormalised(p, f, loss_options)
+    below = f - top  # what is lost to the likeliest: small numbers, however large logits are
     found = {
         "confidence": p.amax(1),
         "p_norm": torch.linalg.vector_norm(p, dim=1),
         "f_norm": torch.linalg.vector_norm(f, dim=1) / math.sqrt(f.shape[1]),
+        "below": below.gather(1, y).squeeze(1),
+        "mean_below": below.mul_(p).sum(1),
     }
+    del below  # the link's place: f, p and one more stay in a core's own cache, a fourth would not
+    pi = loss.unnormalised(p, f, loss_options)
     if pi is not p:
         found["pi_true"] = pi.gather(1, y).squeeze(1) / pi.sum(1)
-    below = f.sub_(top)  # what is lost to the likeliest: small numbers, however large logits are
-    found["below"] = below.gather(1, y).squeeze(1)
-    found["mean_below"] = p.mul_(below).sum(1)
     return found
 
 

@@ -22,13 +22,13 @@ from gpt.objective import (
     check_targets,
 )
 
-# Rows whose logits are held at a time, more where a vocabulary is small. With fewer, matrix products
+# Rows whose logits are held at a time, more of a small vocabulary. With fewer, matrix products
 # wait for W (2 times slower at 32 rows on a CPU), and small ones for Python.
 CHUNK_ROWS = {"cpu": 512, "cuda": 1024}
-CHUNK_LOGITS = 2**21
+CHUNK_BYTES = 2**22
 # Rows are looked at in blocks of so many bytes of logits, which stay in a CPU's caches meanwhile.
 BLOCK_BYTES = {"cpu": 2**23, "cuda": 2**30}
-TEMPORARIES = 12  # that an evaluation makes of a block at most; they share a core's own caches
+TEMPORARIES = 24  # that an evaluation makes of a block at most; they share a core's own caches
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]  # a compiled model goes on around it
@@ -82,6 +82,7 @@ def linear_loss(
     return value
 
 
+@torch.no_grad()
 def logit_blocks(hidden: Tensor, weight: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """Rows and their logits (n, V), a few at a time, in float32 or wider; may be overwritten.
 
@@ -89,8 +90,10 @@ def logit_blocks(hidden: Tensor, weight: Tensor) -> Iterator[tuple[slice, Tensor
     """
     W = weight.to(hidden.dtype)
     exact = torch.promote_types(W.dtype, torch.float32)
-    for rows in _slices(len(hidden), _rows_of_chunk(W)):
-        chunk = hidden[rows] @ W.T
+    n = _rows_of_chunk(W)
+    logits = hidden.new_empty(min(len(hidden), n), len(W))
+    for rows in _slices(len(hidden), n):
+        chunk = torch.mm(hidden[rows], W.T, out=logits[: rows.stop - rows.start])
         for part in _slices(len(chunk), _rows_of_block(chunk, exact) // TEMPORARIES or 1):
             yield slice(rows.start + part.start, rows.start + part.stop), chunk[part].to(exact)
 
@@ -159,7 +162,7 @@ class _Block:
 
 
 def _rows_of_chunk(W: Tensor) -> int:
-    return max(CHUNK_ROWS[W.device.type], CHUNK_LOGITS // len(W))
+    return max(CHUNK_ROWS[W.device.type], CHUNK_BYTES // (len(W) * W.itemsize))
 
 
 def _rows_of_block(chunk: Tensor, exact: torch.dtype) -> int:

@@ -12,7 +12,8 @@ depends on p_y alone, l(p_y), has its optimum where pi_j * l'(p_j) is the same f
 pi_j is proportional to -1 / l'(p_j).
 
 A link takes p = softmax(f) and f, each (..., V), and the loss's options, and gives pi (..., V) as
-the optimum has it. Off the optimum these are not probabilities yet: see `floored`.
+the optimum has it. It may overwrite f. Off the optimum these are not probabilities yet: see
+`floored`.
 """
 
 import torch
@@ -42,7 +43,7 @@ def cross_entropy(p: Tensor, f: Tensor, label_smoothing: float) -> Tensor:
 def squentropy(p: Tensor, f: Tensor, square_weight: float) -> Tensor:
     """wrong = p + kappa f, right = p - 1."""
     kappa = 2 * square_weight / (p.shape[-1] - 1)
-    return _balanced(torch.add(p, f, alpha=kappa), 1 - p)
+    return _balanced(torch.add(p, f, alpha=kappa, out=f), 1 - p)
 
 
 def rescaled_squentropy(

@@ -105,13 +105,13 @@ class Loss:
         Returns:
             Shape (..., V), each row adds up to 1; p itself where that is the link.
         """
-        pi = self.unnormalised(p, logits, options)
+        pi = self.unnormalised(p, logits.clone(), options)
         return p if pi is p else pi.div_(pi.sum(-1, keepdim=True))
 
     def unnormalised(self, p: Tensor, logits: Tensor, options: Mapping[str, float]) -> Tensor:
         """As `probabilities`, shape (..., V), but each row still to be divided by its sum.
 
-        Who needs one of a row's saves a pass over all.
+        Who needs one of a row's saves a pass over all. Overwrites the logits.
         """
         if self.link is None:
             return p

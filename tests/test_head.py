@@ -21,7 +21,7 @@ all_losses = pytest.mark.parametrize("name", LOSSES)
 def tiny_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks of three rows in blocks of one or two, so that small tensors have several of each."""
     monkeypatch.setattr(head, "CHUNK_ROWS", {"cpu": 3})
-    monkeypatch.setattr(head, "CHUNK_LOGITS", 1)
+    monkeypatch.setattr(head, "CHUNK_BYTES", 1)
     monkeypatch.setattr(head, "BLOCK_BYTES", {"cpu": 2 * 5 * 8})
 
 
