@@ -94,3 +94,12 @@ def test_the_link_of_a_proper_loss_is_softmax_itself():
     p = torch.rand(4, 5).softmax(-1)
     for name in ("cross_entropy", "brier_ce", "z_loss"):
         assert LOSSES[name].probabilities(p, torch.rand(4, 5), {}) is p
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_probabilities_leave_the_logits_as_they_are(name: str):
+    f = torch.randn(4, 5, generator=torch.Generator().manual_seed(0))
+    logits, p = f.clone(), f.softmax(1)
+    LOSSES[name].probabilities(p, logits, {})
+    assert torch.equal(logits, f)
+    assert torch.equal(p, f.softmax(1))
