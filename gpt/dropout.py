@@ -34,8 +34,8 @@ def _mask(shape: torch.Size, p: float, dtype: torch.dtype) -> Tensor:
     n = math.prod(shape)
     words = torch.empty((n + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
     bits = words.view(torch.int16)[:n].view(shape)  # uniform in [-2**15, 2**15)
-    kept = bits.ge_(dropped - LEVELS // 2)  # 1 or 0
+    kept = bits.ge_(dropped - LEVELS // 2)  # in place: 1 or 0
     scale = torch.tensor(LEVELS / (LEVELS - dropped), dtype=dtype)
-    if dtype.itemsize == kept.itemsize:  # the scale's own bits or none: a quarter of the time
-        return kept.mul_(int(scale.view(kept.dtype))).view(dtype)
+    if dtype.itemsize == kept.itemsize:  # as wide: times the scale's own bits, not converted first
+        return kept.mul_(scale.view(kept.dtype)).view(dtype)
     return kept.to(dtype).mul_(scale)

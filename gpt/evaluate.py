@@ -166,9 +166,9 @@ def _looked_at(
         "p_norm": torch.linalg.vector_norm(p, dim=1),
         "f_norm": torch.linalg.vector_norm(f, dim=1) / math.sqrt(f.shape[1]),
         "below": below.gather(1, y).squeeze(1),
-        "mean_below": below.mul_(p).sum(1),
     }
-    del below  # the link's place: f, p and one more stay in a core's own cache, a fourth would not
+    found["mean_below"] = below.mul_(p).sum(1)
+    del below  # for the link: f, p and one more fit into a core's own cache, a fourth does not
     pi = loss.unnormalised(p, f, loss_options)
     if pi is not p:
         found["pi_true"] = pi.gather(1, y).squeeze(1) / pi.sum(1)

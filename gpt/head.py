@@ -26,9 +26,10 @@ from gpt.objective import (
 # wait for W (2 times slower at 32 rows on a CPU), and small ones for Python.
 CHUNK_ROWS = {"cpu": 512, "cuda": 1024}
 CHUNK_BYTES = 2**22
-# Rows are looked at in blocks of so many bytes of logits, which stay in a CPU's caches meanwhile.
+# Rows are looked at in blocks of so many bytes of logits, which stay in a CPU's caches meanwhile; an
+# evaluation's with two tensors more of that size in a core's own.
 BLOCK_BYTES = {"cpu": 2**23, "cuda": 2**30}
-TEMPORARIES = 24  # that an evaluation makes of a block at most; they share a core's own caches
+EVALUATION_BYTES = {"cpu": 350_000, "cuda": 90_000_000}
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]  # a compiled model goes on around it
@@ -84,9 +85,10 @@ def linear_loss(
 
 @torch.no_grad()
 def logit_blocks(hidden: Tensor, weight: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Rows and their logits (n, V), a few at a time, in float32 or wider; may be overwritten.
+    """Rows and their logits (n, V), a few at a time, in float32 or wider.
 
-    Products are in the dtype of `hidden`.
+    Without gradients. They may be overwritten, and are gone when the next are asked for. Products
+    are in the dtype of `hidden`.
     """
     W = weight.to(hidden.dtype)
     exact = torch.promote_types(W.dtype, torch.float32)
@@ -94,7 +96,7 @@ def logit_blocks(hidden: Tensor, weight: Tensor) -> Iterator[tuple[slice, Tensor
     logits = hidden.new_empty(min(len(hidden), n), len(W))
     for rows in _slices(len(hidden), n):
         chunk = torch.mm(hidden[rows], W.T, out=logits[: rows.stop - rows.start])
-        for part in _slices(len(chunk), _rows_of_block(chunk, exact) // TEMPORARIES or 1):
+        for part in _slices(len(chunk), _rows_of_block(chunk, exact, EVALUATION_BYTES)):
             yield slice(rows.start + part.start, rows.start + part.stop), chunk[part].to(exact)
 
 
@@ -146,7 +148,7 @@ class _Block:
     """Buffers for a few rows of a chunk (n, V), used again and again."""
 
     def __init__(self, chunk: Tensor, exact: torch.dtype) -> None:
-        self.rows = min(len(chunk), _rows_of_block(chunk, exact))
+        self.rows = min(len(chunk), _rows_of_block(chunk, exact, BLOCK_BYTES))
         self._p = torch.empty_like(chunk[: self.rows], dtype=exact)
         self._f = None if chunk.dtype == exact else torch.empty_like(self._p)
 
@@ -165,8 +167,8 @@ def _rows_of_chunk(W: Tensor) -> int:
     return max(CHUNK_ROWS[W.device.type], CHUNK_BYTES // (len(W) * W.itemsize))
 
 
-def _rows_of_block(chunk: Tensor, exact: torch.dtype) -> int:
-    return max(1, BLOCK_BYTES[chunk.device.type] // (chunk.shape[1] * exact.itemsize))
+def _rows_of_block(chunk: Tensor, exact: torch.dtype, most: dict[str, int]) -> int:
+    return max(1, most[chunk.device.type] // (chunk.shape[1] * exact.itemsize))
 
 
 def _slices(n: int, size: int) -> list[slice]:

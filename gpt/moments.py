@@ -112,7 +112,10 @@ class ChunkMoments(Moments):
         self._others: list[_Leaf] = []  # the moments that were asked for, but cross-entropy
 
     def _cross_entropies(self) -> Tensor:
-        """-log p_y; where it might underflow, from the largest p, which never does."""
+        """-log p_y; of a chunk in which a p_y may underflow, from the largest p, which never does.
+
+        From all logits, before the true one is left out.
+        """
         # On CUDA, looking would stop the queue; on a CPU, the two passes are a tenth of a loss.
         if not self._p.is_cuda and bool((self._p_true > LEAST).all()):
             return -self._p_true.log()

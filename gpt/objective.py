@@ -111,7 +111,7 @@ class Loss:
     def unnormalised(self, p: Tensor, logits: Tensor, options: Mapping[str, float]) -> Tensor:
         """As `probabilities`, shape (..., V), but each row still to be divided by its sum.
 
-        Who needs one of a row's saves a pass over all. Overwrites the logits.
+        Who needs one of a row's saves a pass over all. May overwrite the logits.
         """
         if self.link is None:
             return p

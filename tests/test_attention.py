@@ -65,6 +65,14 @@ def test_dropout_drops_the_share_and_keeps_the_mean(p: float, dtype: torch.dtype
     assert torch.equal(gradient, y)
 
 
+@pytest.mark.parametrize("p", [1e-6, 0.1, 0.37, 0.999])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_what_is_kept_is_divided_by_its_share(p: float, dtype: torch.dtype):
+    y = dropout(torch.ones(100_000, dtype=dtype), p, training=True)
+    share = 1 - round(p * 2**16) / 2**16
+    assert y[y > 0].unique().tolist() == [torch.tensor(1 / share, dtype=dtype).item()]
+
+
 def test_what_dropout_does_to_one_element_says_nothing_of_its_neighbours():
     torch.manual_seed(5)
     zero = (dropout(torch.ones(200_000, 4), 0.5, training=True) == 0).double()

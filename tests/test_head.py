@@ -5,6 +5,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gpt import head
@@ -12,6 +13,7 @@ from gpt.config import GPTConfig
 from gpt.head import linear_loss, logit_blocks
 from gpt.losses import LOSSES
 from gpt.model import GPT
+from gpt.moments import ChunkMoments
 from gpt.objective import IGNORE_INDEX
 
 all_losses = pytest.mark.parametrize("name", LOSSES)
@@ -23,6 +25,7 @@ def tiny_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(head, "CHUNK_ROWS", {"cpu": 3})
     monkeypatch.setattr(head, "CHUNK_BYTES", 1)
     monkeypatch.setattr(head, "BLOCK_BYTES", {"cpu": 2 * 5 * 8})
+    monkeypatch.setattr(head, "EVALUATION_BYTES", {"cpu": 2 * 5 * 8})
 
 
 def tensors(
@@ -96,7 +99,16 @@ def relative_errors(found: list[Tensor], exact: list[Tensor]) -> list[float]:
     return [((f.double() - e).norm() / e.norm()).item() for f, e in zip(found, exact, strict=True)]
 
 
+@pytest.fixture
+def several_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks of 256 rows, each in three blocks of logits of 1,000 classes."""
+    monkeypatch.setattr(head, "CHUNK_ROWS", {"cpu": 256})
+    monkeypatch.setattr(head, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(head, "BLOCK_BYTES", {"cpu": 100 * 4000})
+
+
 @all_losses
+@pytest.mark.usefixtures("several_chunks")
 @pytest.mark.parametrize(("autocast", "limit"), [(False, 1e-5), (True, 1e-2)])
 def test_error_against_float64_is_within_what_is_promised(name: str, autocast: bool, limit: float):
     hidden, weight, targets = tensors(n=600, c=64, v=1000, dtype=torch.float32)
@@ -200,14 +212,37 @@ def test_no_tensor_is_larger_than_a_chunk_of_logits(name: str):
     assert largest.numel == head.CHUNK_ROWS["cpu"] * v
 
 
+def test_of_a_small_vocabulary_a_chunk_has_more_rows():
+    n, c, v = 30_000, 4, 100
+    with LargestTensor() as largest:
+        linear_loss(*tensors(n, c, v, dtype=torch.float32))
+    assert largest.numel == pytest.approx(head.CHUNK_BYTES / 4, rel=0.01)
+
+
 @pytest.mark.usefixtures("tiny_chunks")
-def test_blocks_of_logits_are_all_the_logits():
-    hidden, weight, _ = tensors(dtype=torch.bfloat16)
-    rows, parts = zip(*logit_blocks(hidden, weight.float()), strict=True)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_blocks_of_logits_are_all_the_logits_and_may_be_overwritten(dtype: torch.dtype):
+    hidden, weight, _ = tensors(dtype=dtype)
+    rows, parts = [], []
+    for these, part in logit_blocks(hidden, weight.float()):
+        rows.append(these)
+        parts.append(part.clone())
+        part.fill_(torch.nan)
     assert [r.stop for r in rows[:-1]] == [r.start for r in rows[1:]]
     assert (rows[0].start, rows[-1].stop, len(rows)) == (0, 10, 10)
     assert all(part.dtype == torch.float32 for part in parts)
     torch.testing.assert_close(torch.cat(parts), (hidden @ weight.T).float())
+
+
+@pytest.mark.parametrize("below", [[0], [1], [60], [68], [70], [88], [104], [1000], [0, 70, 1000]])
+def test_the_nats_of_an_unlikely_token_keep_their_digits(below: list[int]):
+    """Where p_y is 1e-30, underflows, or stands beside one that does."""
+    f = torch.zeros(len(below), 3)
+    f[:, 1] = -torch.tensor(below)
+    y = torch.ones(len(below), dtype=torch.long)
+    exact = F.cross_entropy(f.double(), y, reduction="none")
+    found = ChunkMoments(f, torch.empty_like(f), y).cross_entropy
+    torch.testing.assert_close(found.double(), exact, rtol=1e-6, atol=0)
 
 
 H, W, Y = torch.zeros(4, 3), torch.zeros(5, 3), torch.zeros(4, dtype=torch.long)
