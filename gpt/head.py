@@ -26,8 +26,8 @@ from gpt.objective import (
 # wait for W (2 times slower at 32 rows on a CPU), and small ones for Python.
 CHUNK_ROWS = {"cpu": 512, "cuda": 1024}
 CHUNK_BYTES = 2**22
-# Rows are looked at in blocks of so many bytes of logits, which stay in a CPU's caches meanwhile; an
-# evaluation's with two tensors more of that size in a core's own.
+# Rows are looked at in blocks of so many bytes of logits, which stay in a CPU's caches meanwhile;
+# an evaluation's in a core's own, with two more tensors of that size.
 BLOCK_BYTES = {"cpu": 2**23, "cuda": 2**30}
 EVALUATION_BYTES = {"cpu": 350_000, "cuda": 90_000_000}
 
