@@ -24,11 +24,11 @@ from gpt.objective import (
 
 # Rows whose logits are held at a time, more of a small vocabulary. With fewer, matrix products
 # wait for W (2 times slower at 32 rows on a CPU), and small ones for Python.
-CHUNK_ROWS = {"cpu": 512, "cuda": 1024}
+CHUNK_ROWS = {"cpu": 256, "cuda": 1024}
 CHUNK_BYTES = 2**22
 # Rows are looked at in blocks of so many bytes of logits, which stay in a CPU's caches meanwhile;
 # an evaluation's in a core's own, with two more tensors of that size.
-BLOCK_BYTES = {"cpu": 2**23, "cuda": 2**30}
+BLOCK_BYTES = {"cpu": 2**22, "cuda": 2**30}
 EVALUATION_BYTES = {"cpu": 350_000, "cuda": 90_000_000}
 
 
