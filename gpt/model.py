@@ -5,6 +5,7 @@ V = vocab_size.
 """
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -116,10 +117,10 @@ class GPT(nn.Module):
         self.transformer = Transformer(config)
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
         self.lm_head.weight = self.transformer.wte.weight  # the head is tied to the embedding
-        self.apply(_initialise)
+        self.apply(partial(_initialise, std=config.init_std))
         for name, parameter in self.named_parameters():
             if name.endswith("c_proj.weight"):  # 2 n_layer of these add up in the residual stream
-                nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * config.n_layer))
+                nn.init.normal_(parameter, std=config.init_std / math.sqrt(2 * config.n_layer))
 
     def forward(self, idx: Tensor, past: Past | None = None) -> Tensor:
         """Hidden states after the last LayerNorm.
@@ -153,8 +154,8 @@ def num_params(config: GPTConfig) -> int:
     return config.vocab_size * C + config.n_layer * (2 * norm + attention + mlp) + norm
 
 
-def _initialise(module: nn.Module) -> None:
+def _initialise(module: nn.Module, std: float) -> None:
     if isinstance(module, nn.Linear | nn.Embedding):
-        nn.init.normal_(module.weight, std=0.02)
+        nn.init.normal_(module.weight, std=std)
     if isinstance(module, nn.Linear) and module.bias is not None:
         nn.init.zeros_(module.bias)

@@ -149,6 +149,11 @@ def _nanogpt_header(config: TrainConfig, origin: Origin, file: str) -> list[str]
         lines.append(
             f"# This trial was trained with {config.loss}: nanoGPT will not use that loss."
         )
+    if config.init_std != NANOGPT_INIT_STD:
+        lines.append(
+            f"# This trial started from weights of std {config.init_std:g}: "
+            f"nanoGPT starts from {NANOGPT_INIT_STD:g}."
+        )
     return lines
 
 
@@ -176,6 +181,8 @@ def _finished_trial(study: "optuna.Study", number: int) -> "optuna.trial.FrozenT
         )
     return trial
 
+
+NANOGPT_INIT_STD = 0.02  # in its model.py
 
 # The names that nanoGPT's train.py and TrainConfig share, with the same meaning.
 NANOGPT_NAMES = (

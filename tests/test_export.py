@@ -206,6 +206,13 @@ def test_nanogpt_file_says_that_nanogpt_has_only_cross_entropy(prepared):
     assert "This trial was trained with" not in to_nanogpt(run, ORIGIN, "best.py")
 
 
+def test_nanogpt_file_says_that_nanogpt_starts_from_weights_of_gpt2s_size(prepared):
+    run = config(data=prepared, init_std=0.07)
+    assert "# This trial started from weights of std 0.07" in to_nanogpt(run, ORIGIN, "best.py")
+    run = config(data=prepared)
+    assert "started from weights" not in to_nanogpt(run, ORIGIN, "best.py")
+
+
 def test_format_comes_from_the_option_first_then_from_the_suffix():
     assert format_of(Path("best.toml"), None) == "toml"
     assert format_of(Path("best.json"), None) == "json"

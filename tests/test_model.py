@@ -94,6 +94,18 @@ def test_residual_projections_start_smaller_by_the_square_root_of_twice_the_dept
     assert weights["transformer.h.3.mlp.c_fc.weight"].std().item() == pytest.approx(0.02, rel=0.03)
 
 
+def test_init_std_scales_every_first_matrix_and_embedding():
+    weights = []
+    for std in (0.02, 0.07):
+        torch.manual_seed(2)
+        model = GPT(SMALL.model_copy(update={"init_std": std}))
+        weights.append({name: value for name, value in model.named_parameters() if value.dim() > 1})
+    usual, wider = weights
+    assert {"transformer.wte.weight", "transformer.wpe.weight"} <= usual.keys()
+    for name, value in usual.items():
+        torch.testing.assert_close(wider[name], 3.5 * value)
+
+
 def test_dropout_acts_in_training_only():
     torch.manual_seed(3)
     model = GPT(SMALL.model_copy(update={"dropout": 0.5}))
