@@ -9,7 +9,6 @@ each seed, two trials at a time, and evaluated once, at the end. GPT-2's 0.02 is
 
 import itertools
 import multiprocessing
-import statistics
 import sys
 from typing import Any
 
@@ -74,26 +73,24 @@ def main() -> None:
     figures = {
         "learning_rate": LEARNING_RATE,
         "eval_tokens": EVAL_TOKENS,
-        "perplexity_over_that_of_0.02": {
-            text: {
-                str(std): round(_mean_ratio([row for row in rows if row["text"] == text], std), 3)
-                for std in GRID["init_std"]
-            }
+        "ratio_of_0.07_to_0.02": {
+            f"{text}, warm-up of {warmup}": measuring.spread(ratios(rows, text, warmup))
             for text in GRID["text"]
+            for warmup in GRID["warmup_steps"]
         },
         "rows": rows,
     }
     measuring.write("init_std", figures, "STORIES")
 
 
-def _mean_ratio(rows: list[Setting], std: float) -> float:
-    """Geometric, over settings and seeds."""
-    ratios = [
-        at / before
+def ratios(rows: list[Setting], text: str, warmup_steps: int) -> list[float]:
+    """Of perplexities, for every loss, depth and seed."""
+    return [
+        round(scaled / usual, 4)
         for row in rows
-        for at, before in zip(row["perplexity"][str(std)], row["perplexity"]["0.02"], strict=True)
+        if row["text"] == text and row["warmup_steps"] == warmup_steps
+        for scaled, usual in zip(row["perplexity"]["0.07"], row["perplexity"]["0.02"], strict=True)
     ]
-    return statistics.geometric_mean(ratios)
 
 
 if __name__ == "__main__":

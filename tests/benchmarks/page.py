@@ -165,7 +165,7 @@ def of_sweeps() -> list[str]:
 def of_searches() -> list[str]:
     """What a search finds in how many trials, and how near to the processor's limit one trains."""
     plans = load("samplers")["median_and_0.1_and_0.9_quantile_of_perplexity_after_trials_of_an_arm"]
-    names = {"gp, 6 Sobol points": "15", "tpe, 8 Sobol points": "20"}
+    names = {"gp, 4 Sobol points": "10", "tpe, 8 Sobol points": "20"}
     found = [
         row(
             f"perplexity of the best setting after {after} trials of an arm, {plan}, simulated: "
@@ -176,6 +176,15 @@ def of_searches() -> list[str]:
         )
         for plan, after in names.items()
         for arm, arms in plans[plan].items()
+    ]
+    found += [
+        row(
+            f"perplexity with first weights of std 0.07 over that with 0.02: {where}",
+            "",
+            spread(of, 2, " x"),
+            "init_std",
+        )
+        for where, of in load("init_std")["ratio_of_0.07_to_0.02"].items()
     ]
     limits = load("roofline")["summary"]
     return found + [
