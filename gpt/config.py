@@ -29,7 +29,7 @@ class GPTConfig(_Config):
     n_embd: int = Field(default=128, ge=1)  # C, a multiple of n_head
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     bias: bool = False  # in Linear and LayerNorm; GPT-2's own weights have them
-    init_std: float = Field(default=0.02, gt=0.0)  # of the first weights; GPT-2's, right for C = 768
+    init_std: float = Field(default=0.02, gt=0.0)  # of the first weights; GPT-2's, for C = 768
 
     @model_validator(mode="after")
     def _heads_divide_the_width(self) -> Self:
