@@ -20,7 +20,10 @@ class _Config(BaseModel):
 
 
 class GPTConfig(_Config):
-    """The shape of a GPT-2 model, as in nanoGPT. T = block_size, C = n_embd, V = vocab_size."""
+    """The shape of a GPT-2 model, and its first weights, as in nanoGPT.
+
+    T = block_size, C = n_embd, V = vocab_size.
+    """
 
     vocab_size: int = Field(ge=2)  # V, exactly the tokenizer's: padding would enter squentropy
     block_size: int = Field(default=128, ge=1)  # T, the longest context in tokens

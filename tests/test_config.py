@@ -1,5 +1,6 @@
 """An impossible run cannot be built, and the message says what must hold and what came instead."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from gpt.losses import LOSSES
         ({"n_layer": 0}, "n_layer: input should be greater than or equal to 1, but got 0."),
         ({"n_layer": "4"}, "n_layer: input should be a valid integer, but got '4'."),
         ({"dropout": 1.0}, "dropout: input should be less than 1, but got 1.0."),
+        ({"init_std": 0.0}, "init_std: input should be greater than 0, but got 0.0."),
         ({"learning_rate": 0.0}, "learning_rate: input should be greater than 0, but got 0.0."),
         (
             {"learning_rate": float("nan")},
@@ -57,6 +59,13 @@ def test_a_configuration_survives_json(tmp_path: Path):
     )
     (tmp_path / "config.json").write_text(config.model_dump_json())
     assert read_config(tmp_path / "config.json") == config
+
+
+def test_a_stored_run_that_does_not_say_so_started_from_gpt2s_weights(tmp_path: Path):
+    values = TrainConfig(vocab_size=100, init_std=0.07).model_dump(mode="json")
+    del values["init_std"]
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    assert read_config(tmp_path / "config.json").init_std == 0.02
 
 
 def test_a_missing_config_json_says_where(tmp_path: Path):

@@ -208,7 +208,8 @@ def test_nanogpt_file_says_that_nanogpt_has_only_cross_entropy(prepared):
 
 def test_nanogpt_file_says_that_nanogpt_starts_from_weights_of_gpt2s_size(prepared):
     run = config(data=prepared, init_std=0.07)
-    assert "# This trial started from weights of std 0.07" in to_nanogpt(run, ORIGIN, "best.py")
+    said = "# This trial started from weights of std 0.07: nanoGPT starts from 0.02.\n"
+    assert said in to_nanogpt(run, ORIGIN, "best.py")
     run = config(data=prepared)
     assert "started from weights" not in to_nanogpt(run, ORIGIN, "best.py")
 

@@ -1,5 +1,6 @@
 """Every shipped study on both devices: it loads, says what it asks, and can be trained."""
 
+import math
 from pathlib import Path
 
 import optuna
@@ -83,6 +84,14 @@ def test_tinystories_searches_what_the_project_is_about(device: str) -> None:
     assert spec.search["learning_rate"].distribution() == real(6e-5, highest, log=True)
     assert spec.search["dropout"].distribution() == real(0.0, 0.3)
     assert set(spec.search) == {"learning_rate", "dropout", "n_layer", "loss"}
+
+
+@both_devices
+def test_tinystories_first_weights_grow_with_the_root_of_what_gpt2_is_wider(device: str) -> None:
+    spec = load_study("tinystories", device)
+
+    for_width = 0.02 * math.sqrt(768 / spec.base("n_embd"))
+    assert spec.base("init_std") == pytest.approx(for_width, rel=0.25)
 
 
 @pytest.mark.parametrize("name", ["tinystories", "original"])

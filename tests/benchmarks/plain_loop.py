@@ -2,8 +2,9 @@
 
     python -m tests.benchmarks.plain_loop --nanogpt DIR --seeds 0 1 2 3 4
 
-DIR is a checkout of nanoGPT, whose model the other sweep (plain_sweep.py) trains. Both have 40
-trials of the same space, text, steps and evaluations, and both cores. "The same perplexity" is the
+DIR is a checkout of nanoGPT, whose model the other sweep (plain_sweep.py) trains, from the first
+weights that nanoGPT gives it. Both have 40 trials of the same space, text, steps, warm-up and
+evaluations, and both cores. "The same perplexity" is the
 worse of the two sweeps' best. Orchestration is what of our two slots' time no trial spends between
 its first step and its end: the driver's start, storage, processes, and a slot that is idle at the
 end. When a sweep meets its best is luck, hence several seeds of the samplers.

@@ -326,7 +326,10 @@ def main(out: Path, studies: int = STUDIES) -> None:
         "world": asdict(World()),
         "noise_measured_in_short_runs": {
             "cpu budget": {"noise": CPU_BUDGET.noise, "shared": CPU_BUDGET.shared},
-            "warm-up of 40 steps": {"noise": MEASURED.noise, "shared": MEASURED.shared},
+            "warm-up of 40 steps, first weights of 0.02": {
+                "noise": MEASURED.noise,
+                "shared": MEASURED.shared,
+            },
         },
         "cases": {
             name: case(world, studies, 1 + i) for i, (name, world) in enumerate(CASES.items())
