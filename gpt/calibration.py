@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gpt.head import logit_blocks
+from gpt.losses.fused_linear import logit_blocks
 
 BINS = 15  # as in Guo et al. (2017)
 MOST_ITERATIONS = 30  # Newton's method needs about 3

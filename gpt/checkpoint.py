@@ -24,8 +24,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gpt import faults
-from gpt.disk import sync
 from gpt.errors import DataError
+from gpt.system.files import sync
 
 FILES = ("model.safetensors", "optimizer.safetensors")
 UNREADABLE = (

@@ -5,24 +5,27 @@ once; `yardsticks` makes figures of what it saw. Add one by adding a field to gp
 
     brier_score         Brier (1950), Monthly Weather Review 78: sum over j of (p_j - [j = y]) ** 2
     calibration_error   see gpt.calibration
-    link_perplexity     exp of the mean of -log pi_y, pi the loss's own link: see gpt.links
+    link_perplexity     exp of the mean of -log pi_y, pi the loss's link (gpt.losses.link_functions)
 """
 
+import json
 import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from gpt.calibration import calibration_error, held_back_nats, reliability
-from gpt.data import ValidationSet
+from gpt.data.dataset import ValidationSet
 from gpt.events import Yardsticks
-from gpt.head import logit_blocks
-from gpt.losses import LOSSES
+from gpt.losses.functional import LOSSES
+from gpt.losses.fused_linear import logit_blocks
+from gpt.losses.loss import IGNORE_INDEX, Loss
 from gpt.model import GPT
-from gpt.objective import IGNORE_INDEX, Loss
+from gpt.system.files import write_text
 
 # Of training's micro-batch: without gradients, so many rows take about as much memory, and small
 # models spend less of their time between operations.
@@ -189,3 +192,26 @@ def _scores(story: Tensor, found: Mapping[str, Tensor]) -> Scores:
         "logit_square": found["f_norm"].square(),
     }
     return Scores(story=story, **{name: values.cpu() for name, values in scores.items()})
+
+
+STORIES = "stories.json"
+CALIBRATION = "calibration.json"
+
+
+def write_story_scores(run_dir: Path, scores: Scores, data: ValidationSet) -> None:
+    """Write both files, whole or not at all.
+
+    Per story, in the order of the text: targets (end-of-text included), UTF-8 bytes, summed nats
+    under softmax and under the loss's own link, and how many targets were the most likely token.
+    """
+    sums = {
+        "tokens": torch.ones_like(scores.nats),
+        "nats": scores.nats,
+        "link_nats": scores.link_nats,
+        "correct": scores.correct,
+    }
+    stories = {name: scores.by_story(values).tolist() for name, values in sums.items()}
+    stories["bytes"] = data.story_bytes.tolist()
+    bins = [asdict(b) for b in reliability(scores.confidence, scores.correct)]
+    for name, content in ((STORIES, stories), (CALIBRATION, bins)):
+        write_text(run_dir / name, json.dumps(content))

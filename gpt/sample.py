@@ -6,12 +6,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gpt import checkpoint, tokenizer
-from gpt.attention import Past
+from gpt import checkpoint
 from gpt.config import read_config
+from gpt.data import tokenizer
 from gpt.errors import InputError
-from gpt.losses import LOSSES
-from gpt.model import GPT
+from gpt.losses.functional import LOSSES
+from gpt.model import GPT, Past
 
 
 def load_model(run_dir: Path, device: str = "cpu") -> GPT:
@@ -53,8 +53,8 @@ def sample(
         seed: Of the draws; the same seed, the same stories.
         num_samples: How many stories.
         device: Where the model runs.
-        link: Draw from the probabilities of the loss that trained the model (gpt.links), not from
-            softmax.
+        link: Draw from the probabilities of the loss that trained the model, not from softmax; see
+            gpt.losses.link_functions.
 
     Raises:
         InputError: see `load_model`.

@@ -22,13 +22,13 @@ from filelock import FileLock, Timeout
 
 from gpt import checkpoint, faults
 from gpt.config import TrainConfig, read_config
-from gpt.data import prepare
-from gpt.device import check_device
-from gpt.disk import disk_error, is_disk_error
+from gpt.data.dataset import prepare
 from gpt.errors import BusyError, InputError
+from gpt.evaluate import write_story_scores
 from gpt.events import Evaluation, append_event, attempts
-from gpt.run import Diverged, Run
-from gpt.story_scores import write_story_scores
+from gpt.system.device import check_device
+from gpt.system.files import disk_error, is_disk_error
+from gpt.trainer import Diverged, Run
 
 ALIVE_SECONDS = 10.0  # between two signs of life; a watchdog waits many times as long
 

@@ -50,7 +50,7 @@ def export(
     Raises:
         InputError: no such arm or trial, no complete trial yet, or its run directory is gone.
     """
-    from sweep.results import best_trial, run_dir
+    from sweep.analysis.results import best_trial, run_dir
 
     trial = best_trial(study, arm) if number is None else _finished_trial(study, number)
     config = read_config(run_dir(study, trial) / "config.json")
@@ -117,7 +117,7 @@ def to_nanogpt(config: TrainConfig, origin: Origin, file: str) -> str:
     Source:
         karpathy/nanoGPT, train.py and configurator.py: the names, and the schedule behind them.
     """
-    from gpt.data import prepare
+    from gpt.data.dataset import prepare
 
     folder = prepare(config.data).folder  # train.bin, val.bin and meta.pkl as nanoGPT's prepare.py
     tokens_per_batch = config.batch_size * config.block_size

@@ -16,7 +16,7 @@ from gpt import checkpoint
 from gpt.config import read_config
 from gpt.events import Event, read_events
 from gpt.train import train
-from sweep.storage import open_storage
+from sweep.storage.rdb import open_storage
 
 ROOT = Path(__file__).parents[1]
 
@@ -40,7 +40,7 @@ def curve(folder: Path, number: int) -> list[tuple[int, float]]:
 
 def start_command(folder: Path, trials: int, *more: str) -> subprocess.Popen[str]:
     """`squen-sweep run` as a user starts it."""
-    command = [sys.executable, "-m", "sweep.cli", "run", "--study", str(folder / "tiny.toml")]
+    command = [sys.executable, "-m", "sweep", "run", "--study", str(folder / "tiny.toml")]
     options = ["--trials", str(trials), "--workers", "2", "--device", "cpu", *more]
     places = ["--storage", str(folder / "sweep.db"), "--runs", str(folder / "runs")]
     return subprocess.Popen(

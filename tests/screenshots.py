@@ -17,13 +17,13 @@ from playwright.sync_api import Browser
 from rich.console import Console
 
 from gpt.events import Evaluation
-from sweep.arm_views import view_id
-from sweep.dashboard import make_server
-from sweep.live import LiveProgress
-from sweep.report import write_report
-from sweep.results import arm_of, best_by_arm, evaluations_table
-from sweep.status import status
-from sweep.storage import load_study, open_storage
+from sweep.analysis.results import arm_of, best_by_arm, evaluations_table
+from sweep.callbacks.live import LiveProgress
+from sweep.dashboard.arm_views import view_id
+from sweep.dashboard.server import make_server
+from sweep.report.report import write_report
+from sweep.report.status_table import status
+from sweep.storage.rdb import load_study, open_storage
 
 WIDTHS = {"desktop": 1200, "phone": 390}
 PAGES = {"study": "", "analytics": "/analytics", "trials": "/trials?numbers=0", "note": "/note"}

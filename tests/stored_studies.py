@@ -9,8 +9,8 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState, create_trial
 
 from gpt.events import Evaluation
-from sweep.spec import StudySpec, load_study
-from sweep.storage import open_storage, open_study, record_evaluation
+from sweep.storage.rdb import open_storage, open_study, record_evaluation
+from sweep.study.spec import StudySpec, load_study
 
 STUDY = """
 name = "tiny"

@@ -7,10 +7,10 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 from stored_studies import STUDY, StoredStudy, evaluation
 
-from sweep.storage import record_evaluation
-from sweep.verdict.judge import Verdict, judge
-from sweep.verdict.phases import phase_spec, plan, seeds_of, wanted_runs
-from sweep.verdict.question import Question, make_question
+from sweep.storage.rdb import record_evaluation
+from sweep.verdict.compare import Verdict, judge
+from sweep.verdict.confirm_plan import phase_spec, plan, seeds_of, wanted_runs
+from sweep.verdict.request import Question, make_question
 
 NOISE = [0.004, -0.003, 0.001, -0.004, 0.002]  # by seed, the same for every arm
 OWN = [0.001, 0.0, -0.001, 0.002, -0.002]  # of the arms after the first

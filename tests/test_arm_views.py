@@ -9,12 +9,12 @@ import optuna
 import pytest
 from stored_studies import STUDY, StoredStudy
 
-from sweep.arm_views import view_id, with_arm_views
-from sweep.artifacts import attach
-from sweep.dashboard import make_server
-from sweep.dashboard_feed import publish
-from sweep.doctor import examine
-from sweep.storage import open_storage
+from sweep.dashboard.arm_views import view_id, with_arm_views
+from sweep.dashboard.artifacts import attach
+from sweep.dashboard.notes import publish
+from sweep.dashboard.server import make_server
+from sweep.storage.rdb import open_storage
+from sweep.tuner.doctor import examine
 
 NO_ARMS = STUDY.replace('compare = "loss"', "").partition("[search.square_weight]")[0]
 FIRST, SECOND = view_id(1, 1), view_id(1, 2)

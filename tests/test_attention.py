@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from gpt.attention import MOST_TOKENS, causal_attention
-from gpt.dropout import dropout
+from gpt.model import MOST_TOKENS, causal_attention, dropout
 
 
 def gradients(out: torch.Tensor, inputs: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:

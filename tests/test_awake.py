@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from sweep.awake import AwakeClock
+from sweep.tuner.clock import AwakeClock
 
 
 @pytest.mark.parametrize(("gaps", "awake"), [([1, 2, 4], 7), ([1, 6, 2], 3), ([3600], 0)])

@@ -2,9 +2,9 @@ import json
 
 from stored_studies import StoredStudy
 
-from sweep import plots
-from sweep.calibration_bins import calibration_table
-from sweep.plot_style import PALETTE
+from sweep import visualization as plots
+from sweep.analysis.calibration import calibration_table
+from sweep.visualization.style import PALETTE
 
 ARMS = ["cross_entropy", "squentropy"]
 

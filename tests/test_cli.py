@@ -23,7 +23,7 @@ COMMANDS = (
     *("studies", "run", "status", "report", "plot", "dashboard", "verdict", "prune"),
     *("export", "train", "sample", "doctor"),
 )
-SQUEN = [sys.executable, "-m", "sweep.cli"]
+SQUEN = [sys.executable, "-m", "sweep"]
 
 
 class Outcome(NamedTuple):
@@ -251,8 +251,8 @@ def test_status_shows_a_whole_row_per_trial_in_a_pipe(swept):
 def test_status_fits_a_narrow_terminal(swept):
     from rich.console import Console
 
-    from sweep.status import status
-    from sweep.storage import load_study, open_storage
+    from sweep.report.status_table import status
+    from sweep.storage.rdb import load_study, open_storage
 
     study = load_study(open_storage("runs/sweep.db"), "tiny")
     console = Console(file=io.StringIO(), width=80)
@@ -267,8 +267,8 @@ def test_status_takes_the_study_file_as_well_as_the_name(swept):
 
 
 def test_status_works_before_the_first_trial_and_shows_the_notice(home):
-    from sweep.spec import load_study
-    from sweep.storage import open_storage, open_study
+    from sweep.storage.rdb import open_storage, open_study
+    from sweep.study.spec import load_study
 
     facts = {
         "fingerprint": "0123abcd",
@@ -647,8 +647,8 @@ def test_bad_input_is_one_line_and_changes_nothing(swept, case):
 
 
 def test_a_study_without_a_finished_trial_is_not_exported(home):
-    from sweep.spec import load_study
-    from sweep.storage import open_storage, open_study
+    from sweep.storage.rdb import open_storage, open_study
+    from sweep.study.spec import load_study
 
     facts = {"fingerprint": "0123abcd", "name": "text"}
     spec = load_study("tiny.toml", "cpu")

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from gpt.config import DataConfig, GPTConfig, TrainConfig, read_config, train_config
 from gpt.errors import InputError
-from gpt.losses import LOSSES
+from gpt.losses.functional import LOSSES
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from gpt import corpus, grammar
 from gpt.config import DataConfig
-from gpt.corpus import Corpus, identity, read_corpus, split_by_hash
+from gpt.data import corpus
+from gpt.data.corpus import Corpus, identity, read_corpus, split_by_hash
+from gpt.data.grammar import grammar
 from gpt.errors import InputError
 
 STORIES = [f"Story {number} is about a cat.\nThe end." for number in range(200)]

@@ -14,8 +14,8 @@ import pytest
 from stored_studies import StoredStudy
 
 from gpt.errors import InputError
-from sweep.dashboard import address, make_server, serve
-from sweep.storage import open_storage
+from sweep.dashboard.server import address, make_server, serve
+from sweep.storage.rdb import open_storage
 
 
 @pytest.fixture(scope="module")
@@ -117,9 +117,8 @@ def test_dashboard_at_another_address_still_refuses_names_that_are_not_its_own(s
 
 
 def test_dashboard_at_another_address_says_what_that_means_and_what_is_safer(stored):
-    code = (
-        f"from sweep.dashboard import serve\nserve({str(stored.path)!r}, '0.0.0.0', 0, anyone=True)"
-    )
+    call = f"serve({str(stored.path)!r}, '0.0.0.0', 0, anyone=True)"
+    code = f"from sweep.dashboard.server import serve\n{call}"
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     line = process.stdout.readline()
     process.terminate()
@@ -150,7 +149,7 @@ def test_dashboard_of_a_missing_database_creates_none(tmp_path):
 
 
 def test_serve_prints_its_address_and_ends_at_ctrl_c(stored):
-    code = f"from sweep.dashboard import serve; serve({str(stored.path)!r}, port=0)"
+    code = f"from sweep.dashboard.server import serve; serve({str(stored.path)!r}, port=0)"
     command = [sys.executable, "-c", code]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:

@@ -14,12 +14,12 @@ from stored_studies import BUILT_IN, STUDY, StoredStudy, evaluation
 from tiny_runs import write_stories
 from tiny_studies import tiny_study
 
-from sweep import driver
-from sweep.artifacts import curve_svg
-from sweep.dashboard import make_server
-from sweep.dashboard_feed import DashboardFeed, figures, publish, study_note, trial_note
-from sweep.report_parts import read
-from sweep.storage import load_study, open_storage
+from sweep.analysis.study_reader import read
+from sweep.dashboard.artifacts import curve_svg
+from sweep.dashboard.notes import DashboardFeed, figures, publish, study_note, trial_note
+from sweep.dashboard.server import make_server
+from sweep.storage.rdb import load_study, open_storage
+from sweep.tuner import tuner as driver
 from sweep.verdict.record import keep
 
 NO_ARMS = STUDY.replace('compare = "loss"', "").partition("[search.square_weight]")[0]

@@ -16,10 +16,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt import token_files, tokenizer
 from gpt.config import DataConfig
-from gpt.corpus import Corpus
-from gpt.data import Batches, TokenData, prepare
+from gpt.data import token_files, tokenizer
+from gpt.data.corpus import Corpus
+from gpt.data.dataset import Batches, TokenData, prepare
 from gpt.errors import InputError
 
 TRAIN = ["The cat sat.", "A dog ran home.", "The cat ran.", "A bird sang to the dog and the cat."]

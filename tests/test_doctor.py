@@ -12,9 +12,9 @@ from tiny_runs import write_stories
 from tiny_studies import run_tiny, tiny_study
 
 from gpt.errors import DataError, InputError
-from sweep.doctor import examine
-from sweep.lock import only_driver
-from sweep.storage import open_storage
+from sweep.storage.lock import only_driver
+from sweep.storage.rdb import open_storage
+from sweep.tuner.doctor import examine
 
 
 @pytest.fixture(scope="module")

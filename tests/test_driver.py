@@ -29,11 +29,11 @@ from gpt.config import read_config
 from gpt.errors import InputError
 from gpt.events import read_events
 from gpt.train import train
-from sweep.progress import Silent
-from sweep.pruning import SHADOW, is_shadow
-from sweep.spec import load_study
-from sweep.storage import open_storage, open_study
-from sweep.telling import SweepFailed
+from sweep.search.pruners import SHADOW, is_shadow
+from sweep.storage.rdb import open_storage, open_study
+from sweep.study.spec import load_study
+from sweep.tuner.callback import Silent
+from sweep.tuner.telling import SweepFailed
 
 
 @pytest.fixture

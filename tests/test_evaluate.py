@@ -11,10 +11,10 @@ from tiny_runs import tiny_config, write_run, write_stories
 from torch import Tensor
 
 from gpt.config import GPTConfig
-from gpt.data import ValidationSet
+from gpt.data.dataset import ValidationSet
 from gpt.evaluate import Scores, flat_targets, hidden_states, perplexity, score, yardsticks
 from gpt.events import Yardsticks
-from gpt.losses import LOSSES
+from gpt.losses.functional import LOSSES
 from gpt.model import GPT
 from gpt.train import train_directory
 
@@ -132,8 +132,8 @@ def test_sums_by_story_leave_padding_out():
 
 
 def test_chunks_do_not_change_what_is_measured(monkeypatch: pytest.MonkeyPatch, measured):
-    monkeypatch.setattr("gpt.head.CHUNK_ROWS", {"cpu": 2})
-    monkeypatch.setattr("gpt.head.CHUNK_BYTES", 1)
+    monkeypatch.setattr("gpt.losses.fused_linear.CHUNK_ROWS", {"cpu": 2})
+    monkeypatch.setattr("gpt.losses.fused_linear.CHUNK_BYTES", 1)
     assert vars(yardsticks(scores(), STORIES.text_bytes)) == pytest.approx(vars(measured))
 
 

@@ -12,7 +12,7 @@ from invariants import wait_until
 
 from gpt.errors import InputError
 from gpt.events import append_event
-from sweep.executors import (
+from sweep.backends.local import (
     MAX_AUTO_WORKERS,
     Slot,
     TrialProcess,

@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 from stored_studies import StoredStudy
 
-from sweep import plots, results
-from sweep.expected_best import band, expected_best_table
-from sweep.plot_style import PALETTE
+from sweep import visualization as plots
+from sweep.analysis import results
+from sweep.analysis.tuning_curve import band, expected_best_table
+from sweep.visualization.style import PALETTE
 
 ARMS = ["cross_entropy", "squentropy"]
 

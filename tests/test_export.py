@@ -8,10 +8,10 @@ import pytest
 from optuna.trial import TrialState, create_trial
 
 from gpt.config import DataConfig, TrainConfig
-from gpt.data import prepare
+from gpt.data.dataset import prepare
 from gpt.errors import InputError
 from sweep.export import FORMATS, Origin, export, format_of, to_json, to_nanogpt, to_toml
-from sweep.final_training import read_config_file
+from sweep.trainers.final_training import read_config_file
 
 ORIGIN = Origin("stories", 7, "squentropy", "complete", 53.123456789012345, 600)
 

@@ -29,9 +29,9 @@ from gpt.errors import BusyError, DiskError, InputError
 from gpt.events import Evaluation, read_events
 from gpt.faults import Fault, parse
 from gpt.train import train_directory
-from sweep.executors import Slot, TrialProcess
-from sweep.progress import QuietProgress
-from sweep.watchdog import Limits
+from sweep.backends.local import Slot, TrialProcess
+from sweep.callbacks.plain import QuietProgress
+from sweep.tuner.limits import Limits
 
 
 @pytest.fixture
@@ -116,7 +116,9 @@ def test_a_trial_that_dies_twice_in_a_phase_fails_and_the_sweep_goes_on(
 def test_a_trial_that_is_asked_to_end_before_it_listens_did_not_crash(
     text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("sweep.forkserver.SUPPORTED", False)  # imports torch first, deaf till then
+    monkeypatch.setattr(
+        "sweep.backends.fork_client.SUPPORTED", False
+    )  # imports torch first, deaf till then
     spec = tiny_study(tmp_path, text)
     begun: list[int] = []  # "start" events after each of the two
 

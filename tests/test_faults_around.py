@@ -29,8 +29,8 @@ from tiny_studies import run_tiny, tiny_study
 
 from gpt.errors import BusyError
 from gpt.events import read_events
-from sweep.storage import open_storage
-from sweep.watchdog import Limits
+from sweep.storage.rdb import open_storage
+from sweep.tuner.limits import Limits
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_a_database_locked_for_longer_than_the_sweep_waits_costs_nothing(
     text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     spec = tiny_study(tmp_path, text, max_steps=400, eval_interval=20)
-    monkeypatch.setattr("sweep.storage_file.TIMEOUT", 1)  # seconds instead of 60
+    monkeypatch.setattr("sweep.storage.sqlite.TIMEOUT", 1)  # seconds instead of 60
     released = threading.Event()
 
     def hold() -> None:
@@ -129,7 +129,7 @@ def test_a_second_run_waits_for_the_first_when_asked_to(
 def dashboard(folder: Path) -> Iterator[int]:
     """The port at which another process serves the database."""
     open_storage(str(folder / "sweep.db"), create=True).engine.dispose()
-    code = f"from sweep.dashboard import serve; serve({str(folder / 'sweep.db')!r}, port=0)"
+    code = f"from sweep.dashboard.server import serve; serve({str(folder / 'sweep.db')!r}, port=0)"
     command = [sys.executable, "-c", code]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:

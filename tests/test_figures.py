@@ -6,9 +6,9 @@ from browsers import chromium
 from stored_studies import StoredStudy
 
 from gpt.errors import InputError
-from sweep.figures import check_format, figure, figures, save
-from sweep.report import write_pictures
-from sweep.report_parts import read
+from sweep.analysis.study_reader import read
+from sweep.report.report import write_pictures
+from sweep.visualization.figures import check_format, figure, figures, save
 
 PNG = b"\x89PNG\r\n"
 
@@ -44,7 +44,7 @@ def test_a_suffix_that_is_no_format_is_refused():
 
 
 def test_pictures_without_kaleido_say_what_to_do(stored, tmp_path, monkeypatch):
-    monkeypatch.setattr("sweep.figures.find_spec", lambda name: None)
+    monkeypatch.setattr("sweep.visualization.figures.find_spec", lambda name: None)
     drawn = figure(read(stored.storage, stored.study), "curves").draw()
     with pytest.raises(InputError, match=r"need kaleido.*write .html or .json instead.*images"):
         save({tmp_path / "a.png": drawn})

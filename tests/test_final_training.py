@@ -13,7 +13,7 @@ from gpt.config import TrainConfig, read_config
 from gpt.errors import InputError
 from gpt.events import read_events
 from gpt.train import train
-from sweep.final_training import (
+from sweep.trainers.final_training import (
     check_claim,
     claim,
     continue_run,

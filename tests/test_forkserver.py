@@ -13,8 +13,8 @@ import pytest
 from tiny_runs import tiny_config, write_run, write_stories
 
 from gpt.events import read_events
-from sweep import forkserver
-from sweep.executors import Slot, TrialProcess
+from sweep.backends import fork_client as forkserver
+from sweep.backends.local import Slot, TrialProcess
 
 SLOT = Slot(0, "cpu", 1)
 

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt import lexicon as lex
-from gpt import stories as plots
+from gpt.data.grammar import lexicon as lex
+from gpt.data.grammar import stories as plots
+from gpt.data.grammar.grammar import nats, parses, stories, tell
+from gpt.data.grammar.lexicon import Options
 from gpt.errors import InputError
-from gpt.grammar import nats, parses, stories, tell
-from gpt.lexicon import Options
 
 PRETOKEN = re.compile(r"'(?:[sdmt]|ll|ve|re)| ?[A-Za-z]+| ?[0-9]+| ?[^\sA-Za-z0-9]+|\s+")
 SAMPLE = list(stories(seed=1, count=4000))

@@ -8,13 +8,13 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gpt import head
 from gpt.config import GPTConfig
-from gpt.head import linear_loss, logit_blocks
-from gpt.losses import LOSSES
+from gpt.losses import fused_linear as head
+from gpt.losses.functional import LOSSES
+from gpt.losses.fused_linear import linear_loss, logit_blocks
+from gpt.losses.logit_stats import ChunkMoments
+from gpt.losses.loss import IGNORE_INDEX
 from gpt.model import GPT
-from gpt.moments import ChunkMoments
-from gpt.objective import IGNORE_INDEX
 
 all_losses = pytest.mark.parametrize("name", LOSSES)
 

@@ -12,10 +12,10 @@ import pytest
 from fake_hub import FakeHub, parquet_bytes
 
 from gpt.config import DataConfig
-from gpt.data import TokenData, prepare
+from gpt.data.dataset import TokenData, prepare
+from gpt.data.hub import HubDataset, HubUnreachableError
+from gpt.data.network import unanswered
 from gpt.errors import InputError
-from gpt.hub import HubDataset, HubUnreachableError
-from gpt.network import unanswered
 
 TRAIN = [f"Story {number} of a cat and a dog." for number in range(5_000)]
 VALIDATION = ["A held-out story.", TRAIN[3], "", "Another held-out story."]
@@ -137,7 +137,7 @@ def test_a_hub_that_answers_but_sends_no_story_is_given_up():
 
 @pytest.mark.usefixtures("at_hub", "cache")
 def test_auto_says_how_long_it_waits_for_a_story_and_then_takes_the_built_in_ones(monkeypatch):
-    monkeypatch.setattr("gpt.hub.START_SECONDS", 1.5)
+    monkeypatch.setattr("gpt.data.hub.START_SECONDS", 1.5)
     lines: list[str] = []
     data = prepare(config(source="auto", hub_name="someone/Stuck", max_stories=50), lines.append)
     assert data.meta.kind == "built-in"
@@ -159,7 +159,7 @@ def test_the_time_for_the_first_story_begins_when_the_reader_asks_for_it(
 def test_a_slow_link_is_not_given_up_where_the_hub_was_asked_for(at_hub, tmp_path, monkeypatch):
     slow = """#!/bin/sh\necho null\nsleep 2\necho '"A story of '$4'."'\necho '{}'\n"""
     use_reader(slow, tmp_path, monkeypatch)
-    monkeypatch.setattr("gpt.hub.START_SECONDS", 0.5)
+    monkeypatch.setattr("gpt.data.hub.START_SECONDS", 0.5)
     lines: list[str] = []
     data = prepare(config(source="hub", bpe_vocab_size=257), lines.append)
     assert train_of(data) == ["A story of train."]

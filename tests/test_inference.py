@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sweep.verdict.inference import (
+from sweep.verdict.statistics import (
     LEVEL,
     Difference,
     answers,

@@ -9,14 +9,14 @@ from stored_studies import STUDY
 from stored_verdicts import OWN, Judged, ends
 
 from gpt.errors import InputError
-from sweep import results
-from sweep.plots import forest_data, plot_forest
-from sweep.verdict.judge import YARDSTICKS
-from sweep.verdict.phases import CONFIRM, SCREENING
-from sweep.verdict.readings import phase_runs
+from sweep.analysis import results
+from sweep.verdict.compare import YARDSTICKS
+from sweep.verdict.confirm_plan import CONFIRM, SCREENING
+from sweep.verdict.confirm_results import phase_runs
 from sweep.verdict.record import make_record
 from sweep.verdict.selection_bias import curse_table
-from sweep.verdict.words import paragraph
+from sweep.verdict.summary_text import paragraph
+from sweep.visualization import forest_data, plot_forest
 
 
 @pytest.fixture

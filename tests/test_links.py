@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from gpt.links import FLOOR
-from gpt.losses import LOSSES
+from gpt.losses.functional import LOSSES
+from gpt.losses.link_functions import FLOOR
 
 WITH_LINK = [name for name in LOSSES if name != "absolute"]  # whose optimum may be at a kink
 

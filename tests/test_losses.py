@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gpt.losses import LOSSES, check_loss
-from gpt.objective import IGNORE_INDEX
+from gpt.losses.functional import LOSSES, check_loss
+from gpt.losses.loss import IGNORE_INDEX
 
 
 def log_softmax(f: list[float]) -> list[float]:

@@ -9,9 +9,10 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from stored_studies import StoredStudy
 
-from sweep import plots, results
-from sweep.importances import MIN_TRIALS, importances_table
-from sweep.plot_style import (
+from sweep import visualization as plots
+from sweep.analysis import results
+from sweep.analysis.importance import MIN_TRIALS, importances_table
+from sweep.visualization.style import (
     PALETTE,
     add_floor,
     arm_colours,
@@ -366,6 +367,6 @@ def test_figures_are_transparent_and_readable_on_light_and_dark(stored):
 
 
 def test_plots_are_drawn_without_torch():
-    code = "import sys, sweep.plots; print('torch' in sys.modules)"
+    code = "import sys, sweep.visualization; print('torch' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout == "False\n"

@@ -4,8 +4,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from sweep import plots
-from sweep.plot_style import PALETTE
+from sweep import visualization as plots
+from sweep.visualization.style import PALETTE
 
 ARMS = ["cross_entropy", "squentropy"]
 

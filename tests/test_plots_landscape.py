@@ -6,8 +6,9 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from stored_studies import StoredStudy
 
-from sweep import plots, results
-from sweep.plot_style import PALETTE
+from sweep import visualization as plots
+from sweep.analysis import results
+from sweep.visualization.style import PALETTE
 
 ARMS = ["cross_entropy", "squentropy"]
 SPACE = {

@@ -9,9 +9,11 @@ import stored_studies
 from rich.console import Console
 
 from gpt.events import Evaluation
-from sweep.live import LiveProgress, make_listener, sparkline
-from sweep.progress import Listener, PlainProgress, QuietProgress, Several
-from sweep.terminal import share_of, working
+from sweep.callbacks.live import LiveProgress, make_listener
+from sweep.callbacks.plain import PlainProgress, QuietProgress
+from sweep.cli.console import working
+from sweep.format import share_of, sparkline
+from sweep.tuner.callback import Listener, Several
 
 SQUENTROPY = {"learning_rate": 0.00123, "n_layer": 4, "dropout": 0.1, "loss": "squentropy"}
 

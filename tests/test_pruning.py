@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.trial import TrialState, create_trial
 
-from sweep.pruning import may_stop_at, should_prune
-from sweep.spec import PrunerSpec, StudySpec, load_study
+from sweep.search.pruners import may_stop_at, should_prune
+from sweep.study.spec import PrunerSpec, StudySpec, load_study
 
 STEPS = (10, 20, 30, 40)  # of 40; the warm-up of a fourth ends at 10
 

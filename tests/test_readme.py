@@ -9,8 +9,8 @@ import test_losses
 import torch
 from torch import Tensor
 
-from gpt import losses
-from gpt.moments import Moments
+from gpt.losses import functional as losses
+from gpt.losses.logit_stats import Moments
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 

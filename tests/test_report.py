@@ -11,20 +11,12 @@ from tiny_runs import tiny_config, write_run, write_stories
 
 from gpt.errors import InputError
 from gpt.train import train_directory
-from sweep.figures import Figure, figures
-from sweep.report import _drawn, as_json, render, write_report
-from sweep.report_parts import (
-    Answer,
-    Confirmed,
-    answer,
-    best_of_arms,
-    commands,
-    facts,
-    provenance,
-    read,
-)
-from sweep.report_tables import all_table, best_table, yardsticks_table
-from sweep.storage import open_storage
+from sweep.analysis.study_reader import Answer, Confirmed, answer, best_of_arms, read
+from sweep.report.facts import commands, facts, provenance
+from sweep.report.report import _drawn, as_json, render, write_report
+from sweep.report.tables import all_table, best_table, yardsticks_table
+from sweep.storage.rdb import open_storage
+from sweep.visualization.figures import Figure, figures
 
 NO_ARMS = STUDY.replace('compare = "loss"', "").partition("[search.square_weight]")[0]
 FIGURES = [

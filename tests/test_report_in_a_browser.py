@@ -13,11 +13,11 @@ from playwright.sync_api import Browser, Page
 from stored_studies import BUILT_IN, STUDY, StoredStudy
 from stored_verdicts import Judged, ends
 
-from sweep.figures import figures
-from sweep.report import write_report
-from sweep.report_parts import read
-from sweep.results import CONFIRM, SCREENING
+from sweep.analysis.results import CONFIRM, SCREENING
+from sweep.analysis.study_reader import read
+from sweep.report.report import write_report
 from sweep.verdict.record import keep, make_record
+from sweep.visualization.figures import figures
 
 DROPOUT = "[search.dropout]\nlow = 0.0\nhigh = 0.3\n[search.loss]"
 

@@ -9,7 +9,7 @@ from optuna.distributions import FloatDistribution, IntDistribution
 from stored_studies import STUDY, StoredStudy
 
 from gpt.errors import InputError
-from sweep import results
+from sweep.analysis import results
 
 NO_ARMS = STUDY.replace('compare = "loss"', "").partition("[search.square_weight]")[0]
 
@@ -196,6 +196,8 @@ def test_outcome_counts_name_every_arm_and_only_outcomes_that_occurred(stored):
 
 
 def test_results_are_read_without_torch_and_plotly():
-    code = "import sys, sweep.results; print({'torch', 'plotly', 'pandas'} & set(sys.modules))"
+    code = (
+        "import sys, sweep.analysis.results; print({'torch', 'plotly', 'pandas'} & {*sys.modules})"
+    )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout == "set()\n"

@@ -7,7 +7,7 @@ import torch
 from tiny_runs import tiny_config, write_run, write_stories
 
 from gpt.errors import InputError
-from gpt.losses import LOSSES
+from gpt.losses.functional import LOSSES
 from gpt.model import GPT
 from gpt.sample import _link_scores, generate, load_model, sample
 from gpt.train import train_directory

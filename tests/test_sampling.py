@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from optuna.samplers import TPESampler
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from sweep.arms import arm_trials, arm_view, regressable
-from sweep.sampling import MOST_REGRESSED, next_arm, next_params, sobol_params
-from sweep.spec import SamplerSpec, StudySpec, load_study
+from sweep.search.arms import arm_trials, arm_view, regressable
+from sweep.search.samplers import MOST_REGRESSED, next_arm, next_params, sobol_params
+from sweep.study.spec import SamplerSpec, StudySpec, load_study
 
 CROSS, SQUEN = "cross_entropy", "squentropy"
 STARTUP = 4

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from sweep.search_space import Parameter
+from sweep.study.search_space import Parameter
 
 SPACES = [
     Parameter(low=1e-4, high=1e-2, log=True),

@@ -3,8 +3,8 @@ from datetime import UTC, datetime
 
 from stored_studies import StoredStudy
 
-from sweep import plots
-from sweep.sessions import sessions_table
+from sweep import visualization as plots
+from sweep.analysis.sessions import sessions_table
 
 ARMS = ["cross_entropy", "squentropy"]
 

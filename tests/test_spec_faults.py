@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt.errors import InputError
-from gpt.losses import LOSSES
-from sweep.sampling import sobol_params
-from sweep.spec import StudySpec, load_study
+from gpt.losses.functional import LOSSES
+from sweep.search.samplers import sobol_params
+from sweep.study.spec import StudySpec, load_study
 
 VALID = Path(__file__).with_name("mine.toml").read_text()
 N_LAYER = "[search.n_layer]\nlow = 1\nhigh = 4"

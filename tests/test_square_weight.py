@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gpt.losses import LOSSES
+from gpt.losses.functional import LOSSES
 
 sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
 

@@ -7,8 +7,8 @@ import pytest
 from rich.console import Console
 from stored_studies import STUDY, StoredStudy
 
-from sweep.status import closing_lines, status
-from sweep.summary import Summary
+from sweep.report.status_table import closing_lines, status
+from sweep.tuner.summary import Summary
 
 DROPOUT = "[search.dropout]\nlow = 0.0\nhigh = 0.3\n"
 THREE = STUDY.replace("[search.square_weight]\nlow = 0.1\nhigh = 2.0\n", DROPOUT)

@@ -18,7 +18,7 @@ import stored_studies
 
 from gpt.errors import DataError, DiskError, InputError
 from gpt.events import Evaluation
-from sweep.storage import (
+from sweep.storage.rdb import (
     check_storage,
     load_study,
     open_storage,

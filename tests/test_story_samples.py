@@ -1,8 +1,8 @@
 import pytest
 from stored_studies import StoredStudy
 
-from sweep.report_parts import read
-from sweep.story_samples import Told, chosen, distinct, repetition
+from sweep.analysis.study_reader import read
+from sweep.report.samples import Told, chosen, distinct, repetition
 
 
 def test_distinct_counts_different_sequences_over_all():

@@ -7,8 +7,8 @@ import optuna
 import pytest
 
 from gpt.config import TrainConfig
-from sweep.sampling import sobol_params
-from sweep.spec import StudySpec, load_study, shipped_studies
+from sweep.search.samplers import sobol_params
+from sweep.study.spec import StudySpec, load_study, shipped_studies
 
 STUDIES = [study.name for study in shipped_studies()]
 both_devices = pytest.mark.parametrize("device", ["cpu", "cuda"])

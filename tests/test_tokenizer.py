@@ -11,7 +11,7 @@ import tiktoken
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt import tokenizer
+from gpt.data import tokenizer
 from gpt.errors import InputError
 
 # GPT-2's own spelling of its pattern. Source: openai/gpt-2, src/encoder.py

@@ -10,8 +10,8 @@ import pytest
 from stored_studies import StoredStudy, evaluation
 
 from gpt.errors import InputError
-from sweep.progress import Listener
-from sweep.tracking import TRACKERS, make_trackers, metrics_of
+from sweep.callbacks.trackers import TRACKERS, make_trackers, metrics_of
+from sweep.tuner.callback import Listener
 
 PARAMS = {"learning_rate": 1e-3, "n_layer": 2, "loss": "squentropy"}
 
@@ -134,13 +134,13 @@ def test_an_unknown_tracker_is_refused_with_those_there_are(tmp_path):
 
 
 def test_a_tracker_that_is_not_installed_says_how_to_get_it(tmp_path, monkeypatch):
-    monkeypatch.setattr("sweep.tracking.find_spec", lambda name: None)
+    monkeypatch.setattr("sweep.callbacks.trackers.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"needs wandb.*pip install 'squen-sweep\[wandb\]'"):
         make_trackers(["wandb"], "tiny", tmp_path)
 
 
 def test_trackers_are_imported_only_when_asked_for():
-    code = "import sys, sweep.tracking; print({'wandb', 'mlflow', 'tensorboard'} & {*sys.modules})"
+    code = "import sys, sweep.callbacks.trackers; print({'wandb', 'mlflow'} & {*sys.modules})"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout == "set()\n"
     assert set(TRACKERS) == {"wandb", "mlflow", "tensorboard"}

@@ -17,12 +17,12 @@ import torch
 from tiny_runs import tiny_config, write_run, write_stories
 
 from gpt import checkpoint
-from gpt.data import prepare
+from gpt.data.dataset import prepare
 from gpt.errors import InputError
 from gpt.events import Evaluation, read_events
 from gpt.model import GPT
-from gpt.run import Diverged, Run
 from gpt.train import train, train_directory
+from gpt.trainer import Diverged, Run
 
 
 @pytest.fixture

@@ -19,20 +19,20 @@ from tiny_runs import write_stories
 from tiny_studies import run_tiny, tiny_study
 
 from gpt.config import read_config
-from gpt.data import prepare
+from gpt.data.dataset import prepare
 from gpt.errors import InputError
 from gpt.events import read_events
+from sweep.callbacks.plain import QuietProgress
 from sweep.cli import main
-from sweep.lock import only_driver
-from sweep.progress import QuietProgress
-from sweep.report import write_report
-from sweep.spec import load_study as load_spec
-from sweep.storage import load_study, open_storage
-from sweep.verdict.confirm import Place, run_phases
-from sweep.verdict.phases import CONFIRM, SCREENING, phase_spec, seeds_of
-from sweep.verdict.question import make_question
-from sweep.verdict.readings import chosen_trials, phase_runs
+from sweep.report.report import write_report
+from sweep.storage.lock import only_driver
+from sweep.storage.rdb import load_study, open_storage
+from sweep.study.spec import load_study as load_spec
+from sweep.verdict.confirm_plan import CONFIRM, SCREENING, phase_spec, seeds_of
+from sweep.verdict.confirm_results import chosen_trials, phase_runs
+from sweep.verdict.confirm_runs import Place, run_phases
 from sweep.verdict.record import keep, kept, make_record
+from sweep.verdict.request import make_question
 
 VERDICT = "\n[verdict]\ntop = 2\nscreening_seeds = 1\nseeds = 2\n"
 
@@ -248,7 +248,7 @@ def test_a_verdict_whose_time_is_up_exits_75_and_the_same_command_goes_on(
 @pytest.mark.slow
 def test_a_killed_verdict_goes_on_with_the_same_runs(swept: Swept, command):
     process = subprocess.Popen(
-        [sys.executable, "-m", "sweep.cli", *swept.command("--seeds", "5")[1:]],
+        [sys.executable, "-m", "sweep", *swept.command("--seeds", "5")[1:]],
         stdout=subprocess.DEVNULL,
     )
     folder = swept.folder / "runs" / "tiny.confirm"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from stored_studies import STUDY, StoredStudy
 
-from sweep.pruning import should_prune
+from sweep.search.pruners import should_prune
 
 sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
 

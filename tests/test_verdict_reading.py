@@ -12,14 +12,14 @@ from optuna.trial import TrialState
 from stored_studies import STUDY, StoredStudy
 
 from gpt.errors import InputError
-from sweep import results
+from sweep.analysis import results
 from sweep.cli import main
-from sweep.pruning import SHADOW, is_shadow, should_prune
-from sweep.verdict.ledger import ledger_table
+from sweep.search.pruners import SHADOW, is_shadow, should_prune
+from sweep.verdict.budget import ledger_table
+from sweep.verdict.confirm_plan import CONFIRM, SCREENING, phase_spec, plan, seeds_of, wanted_runs
 from sweep.verdict.original_study import card, placements
-from sweep.verdict.phases import CONFIRM, SCREENING, phase_spec, plan, seeds_of, wanted_runs
 from sweep.verdict.pruner_audit import CANDIDATES, shadow_table, what_if_table
-from sweep.verdict.question import make_question
+from sweep.verdict.request import make_question
 
 
 @pytest.fixture

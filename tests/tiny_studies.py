@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
-from sweep.driver import run
-from sweep.progress import Listener, PlainProgress, QuietProgress
-from sweep.spec import StudySpec, load_study
-from sweep.summary import Summary
-from sweep.watchdog import Limits
+from sweep.callbacks.plain import PlainProgress, QuietProgress
+from sweep.study.spec import StudySpec, load_study
+from sweep.tuner.callback import Listener
+from sweep.tuner.limits import Limits
+from sweep.tuner.summary import Summary
+from sweep.tuner.tuner import run
 
 STUDY = """
 name = "tiny"

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import optuna
 
-from sweep.results import arm_of, arms, complete_trials
+from sweep.analysis.results import arm_of, arms, complete_trials
 
 BASELINE = "original"  # the baseline that has the original study's recommended settings
 

@@ -20,10 +20,10 @@ from optuna.pruners import (
 from optuna.trial import FrozenTrial, TrialState
 from scipy import stats
 
-from sweep import results
-from sweep.arms import arm_trials
-from sweep.pruning import SHADOW
-from sweep.spec import StudySpec
+from sweep.analysis import results
+from sweep.search.arms import arm_trials
+from sweep.search.pruners import SHADOW
+from sweep.study.spec import StudySpec
 
 
 def shadow_table(study: optuna.Study, arms: Sequence[str], top: int) -> pd.DataFrame:

@@ -1,6 +1,6 @@
 """All that is said about a sweep's verdict, as plain values: for JSON, the study and the report.
 
-The study keeps it as its attribute "verdict"; sweep.report_parts.answer reads its words there.
+The study keeps it as its attribute "verdict"; sweep.report.facts.answer reads its words there.
 """
 
 import math
@@ -9,14 +9,14 @@ from typing import Any
 import optuna
 from optuna.storages import RDBStorage
 
-from sweep import results
-from sweep.verdict.judge import judge
-from sweep.verdict.ledger import ledger_table
+from sweep.analysis import results
+from sweep.verdict.budget import ledger_table
+from sweep.verdict.compare import judge
 from sweep.verdict.original_study import placements
 from sweep.verdict.pruner_audit import shadow_table
-from sweep.verdict.question import Question
+from sweep.verdict.request import Question
 from sweep.verdict.selection_bias import curse_table
-from sweep.verdict.words import headline, paragraph
+from sweep.verdict.summary_text import headline, paragraph
 
 ATTRIBUTE = "verdict"
 

@@ -7,10 +7,10 @@ import pandas as pd
 from optuna.storages import RDBStorage
 
 from gpt.errors import InputError
-from sweep.results import SCREENING
-from sweep.verdict.phases import seeds_of
-from sweep.verdict.question import Question
-from sweep.verdict.readings import by_seed, phase_runs
+from sweep.analysis.results import SCREENING
+from sweep.verdict.confirm_plan import seeds_of
+from sweep.verdict.confirm_results import by_seed, phase_runs
+from sweep.verdict.request import Question
 
 
 def curse_table(question: Question, storage: RDBStorage) -> pd.DataFrame:

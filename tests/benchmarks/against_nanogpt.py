@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt.config import DataConfig, TrainConfig
-from gpt.data import prepare
+from gpt.data.dataset import prepare
 from gpt.events import read_events
 from tests.benchmarks import measuring, tokens
 

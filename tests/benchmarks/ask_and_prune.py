@@ -12,10 +12,10 @@ import sqlalchemy as sa
 from optuna.storages import RDBStorage
 from optuna.trial import Trial, TrialState, create_trial
 
-from sweep.pruning import may_stop_at, should_prune
-from sweep.sampling import next_arm, next_params, sobol_params
-from sweep.spec import StudySpec, load_study
-from sweep.storage import open_storage, record_evaluation
+from sweep.search.pruners import may_stop_at, should_prune
+from sweep.search.samplers import next_arm, next_params, sobol_params
+from sweep.storage.rdb import open_storage, record_evaluation
+from sweep.study.spec import StudySpec, load_study
 from tests.benchmarks import measuring
 from tests.stored_studies import evaluation
 

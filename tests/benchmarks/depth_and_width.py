@@ -20,10 +20,10 @@ from typing import Any
 
 import torch
 
-from gpt.data import prepare
+from gpt.data.dataset import prepare
 from gpt.train import train
-from sweep.spec import load_study
-from sweep.study_data import pinned
+from sweep.study.dataset import pinned
+from sweep.study.spec import load_study
 
 RATES = (2e-3, 5e-3)
 DEPTHS, WIDTH = (1, 2, 4, 6), 64

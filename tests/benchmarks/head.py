@@ -24,9 +24,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gpt.allocator import keep_freed_memory
-from gpt.head import linear_loss
-from gpt.losses import LOSSES
+from gpt.losses.functional import LOSSES
+from gpt.losses.fused_linear import linear_loss
+from gpt.system.malloc import keep_freed_memory
 
 REPEATS = 5
 OURS = list(LOSSES)

@@ -12,10 +12,10 @@ import multiprocessing
 import sys
 from typing import Any
 
-from gpt.data import prepare
+from gpt.data.dataset import prepare
 from gpt.train import train
-from sweep.spec import load_study
-from sweep.study_data import pinned
+from sweep.study.dataset import pinned
+from sweep.study.spec import load_study
 from tests.benchmarks import measuring
 
 GRID: dict[str, tuple[Any, ...]] = {

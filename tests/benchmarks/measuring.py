@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from sweep.executors import available_cores
+from sweep.backends.local import available_cores
 
 HERE = Path(__file__).parent
 REPEATS = 5

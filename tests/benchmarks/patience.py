@@ -15,7 +15,7 @@ from typing import Any
 import optuna
 from optuna.pruners import BasePruner, PercentilePruner
 
-from sweep.spec import load_study
+from sweep.study.spec import load_study
 from sweep.verdict import pruner_audit
 from sweep.verdict.pruner_audit import Grid
 from tests.benchmarks import measuring

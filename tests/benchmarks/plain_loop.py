@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from gpt.config import read_config
-from gpt.data import prepare
+from gpt.data.dataset import prepare
 from gpt.events import Event, read_events
-from sweep.spec import load_study
+from sweep.study.spec import load_study
 from tests.benchmarks import measuring
 
 TRIALS = 40
@@ -36,7 +36,7 @@ def ours(folder: Path, seed: int) -> tuple[float, Curve, float]:
     assert study.count(SEED_LINE) == 1
     (folder / "tinystories.toml").write_text(study.replace(SEED_LINE, f"\nseed = {seed}\n"))
     started = time.time()
-    command = [measuring.PYTHON, "-m", "sweep.cli", "run", "--study", "./tinystories.toml"]
+    command = [measuring.PYTHON, "-m", "sweep", "run", "--study", "./tinystories.toml"]
     command += ["--data", "built-in", "--trials", str(TRIALS), "--quiet"]
     measuring.succeed(command, cwd=folder, env={**os.environ, "PYTHONPATH": str(Path.cwd())})
     seconds = time.time() - started

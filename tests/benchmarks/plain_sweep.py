@@ -17,7 +17,7 @@ import torch
 from torch.nn import functional as F
 
 from gpt.config import DataConfig
-from gpt.data import prepare
+from gpt.data.dataset import prepare
 
 BATCH, BLOCK, STEPS, WARMUP, EVAL_INTERVAL, EVAL_TOKENS = 8, 128, 400, 200, 40, 8192
 

@@ -16,11 +16,11 @@ from typing import Any
 import torch
 
 from gpt.config import TrainConfig
-from gpt.data import prepare
+from gpt.data.dataset import prepare
 from gpt.train import train
-from sweep.executors import available_cores
-from sweep.spec import load_study
-from sweep.study_data import pinned
+from sweep.backends.local import available_cores
+from sweep.study.dataset import pinned
+from sweep.study.spec import load_study
 
 STEPS = 60
 REPEATS = 5

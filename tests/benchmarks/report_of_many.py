@@ -16,8 +16,8 @@ from optuna.trial import TrialState, create_trial
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from stored_studies import STUDY, StoredStudy, evaluation
 
-from sweep.report import write_report
-from sweep.storage import evaluations
+from sweep.report.report import write_report
+from sweep.storage.rdb import evaluations
 
 TRIALS = 1000
 EVALUATIONS = 100

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from gpt.config import TrainConfig
-from gpt.data import prepare
+from gpt.data.dataset import prepare
 from gpt.model import num_params
 from gpt.train import train
-from sweep.spec import load_study
-from sweep.study_data import pinned
+from sweep.study.dataset import pinned
+from sweep.study.spec import load_study
 from tests.benchmarks import measuring
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}

@@ -18,8 +18,8 @@ from optuna.trial import TrialState, create_trial
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 
-from sweep.sampling import next_arm, next_params
-from sweep.spec import StudySpec, load_study
+from sweep.search.samplers import next_arm, next_params
+from sweep.study.spec import StudySpec, load_study
 from tests.benchmarks import measuring
 
 PLANS = (("tpe", 8), ("tpe", 4), ("gp", 8), ("gp", 6), ("gp", 4))  # sampler, Sobol points

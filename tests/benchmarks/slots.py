@@ -18,11 +18,11 @@ from typing import Any
 import torch
 
 from gpt.config import DataConfig
-from gpt.data import prepare
+from gpt.data.dataset import prepare
 from gpt.events import read_events
-from sweep.executors import Slot, TrialProcess, available_cores, faster_dtype
-from sweep.spec import StudySpec, load_study
-from sweep.study_data import pinned
+from sweep.backends.local import Slot, TrialProcess, available_cores, faster_dtype
+from sweep.study.dataset import pinned
+from sweep.study.spec import StudySpec, load_study
 
 STEPS = 100
 REPEATS = 5

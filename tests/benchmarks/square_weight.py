@@ -27,11 +27,11 @@ import torch
 from torch import Tensor
 
 from gpt.config import DataConfig, TrainConfig, train_config
-from gpt.data import prepare
+from gpt.data.dataset import prepare
 from gpt.sample import load_model
 from gpt.train import train_directory
-from sweep.plot_style import GREY, finish
-from sweep.running import write_config
+from sweep.tuner.trial import write_config
+from sweep.visualization.style import GREY, finish
 
 WEIGHTS = (0.01, 0.1, 0.3, 1.0, 3.0, 10.0)
 SEEDS = (1, 2, 3)

@@ -13,13 +13,13 @@ import tempfile
 import time
 from pathlib import Path
 
-from gpt.data import prepare
+from gpt.data.dataset import prepare
 from gpt.events import Event, read_events
-from sweep.spec import load_study
+from sweep.study.spec import load_study
 from tests.benchmarks import measuring
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path.cwd())}
-COMMAND = [measuring.PYTHON, "-m", "sweep.cli"]
+COMMAND = [measuring.PYTHON, "-m", "sweep"]
 
 
 def of_help() -> float:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from gpt.config import DataConfig
-from gpt.token_files import FORMAT_VERSION, Meta
+from gpt.data.token_files import FORMAT_VERSION, Meta
 
 FINGERPRINT = "0123456789abcdef"
 STORY, STORIES = 200, {"train": 2000, "val": 20}

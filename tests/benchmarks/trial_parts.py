@@ -9,11 +9,11 @@ precision that is faster on this machine.
 from functools import partial
 from typing import Any
 
-from gpt.data import prepare
+from gpt.data.dataset import prepare
 from gpt.train import train
-from sweep.executors import faster_dtype
-from sweep.spec import load_study
-from sweep.study_data import pinned
+from sweep.backends.local import faster_dtype
+from sweep.study.dataset import pinned
+from sweep.study.spec import load_study
 from tests.benchmarks import measuring
 
 LOSSES = ("cross_entropy", "squentropy")

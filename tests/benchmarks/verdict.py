@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sweep.verdict.inference import answers, paired_differences, two_level_bootstrap
+from sweep.verdict.statistics import answers, paired_differences, two_level_bootstrap
 
 Floats = npt.NDArray[np.float64]
 

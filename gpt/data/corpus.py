@@ -1,0 +1,223 @@
+"""Where text comes from: a data set of the hub, local files, the built-in story grammar.
+
+Gives two lists of stories that share none; knows nothing of tokens. Add a source by adding one
+function that returns a Corpus, and what identifies it in identity().
+"""
+
+import hashlib
+import inspect
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+from gpt.config import DataConfig
+from gpt.data import files as text_files
+from gpt.data import hub
+from gpt.data.tokenizer import END_OF_TEXT
+from gpt.errors import InputError
+
+Progress = Callable[[str], None]
+Kind = Literal["hub", "files", "built-in"]
+
+BUILT_IN_STORIES = 20_000  # for training, unless max_stories says otherwise
+BUILT_IN_VALIDATION_STORIES = 500
+BUILT_IN_SEEDS = (1, 2)  # training, validation
+BUILT_IN_NOTICE = (
+    "This text is the built-in story grammar, NOT TinyStories: its perplexities compare with each "
+    "other and with the grammar's own floor only. For real stories give --data PATH, or --data hub "
+    "on a machine that reaches the Hugging Face hub."
+)
+HUB_VALIDATION_STORIES = 2_000  # read when max_stories is set: about 400,000 tokens of TinyStories
+VALIDATION_FRACTION = 0.05  # of stories that come without a split of their own
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Stories of a training and a validation split; no training story is a validation story too."""
+
+    kind: Kind
+    name: str  # a hub name, a path, "built-in story grammar"
+    train: list[str]
+    validation: list[str]
+    validation_nats: list[float] | None = None  # exact -log probability of each, where known
+    notice: str | None = None  # what every reader of a result must be told
+
+
+def read_corpus(data: DataConfig, progress: Progress, patience: float | None = None) -> Corpus:
+    """Read the stories that data.source names: "hub", "built-in" or a path.
+
+    Args:
+        data: Its source is not "auto".
+        progress: Told what takes long.
+        patience: Seconds that the hub's first story may take; None: as many as it takes.
+
+    Raises:
+        InputError: the source is missing, unreachable, unreadable, or too small to split.
+    """
+    if data.source == "built-in":
+        return _built_in(data.max_stories, progress)
+    if data.source == "hub":
+        return _hub(data.hub_name, data.max_stories, progress, patience)
+    return _files(_path(data.source), data.max_stories, progress)
+
+
+def identity(data: DataConfig) -> dict[str, Any]:
+    """What a source is without reading it: paths, sizes and times; a hub name; the grammar's code.
+
+    Two equal identities hold the same text, so that what was prepared from one serves the other.
+
+    Raises:
+        InputError: the path is missing or holds nothing readable.
+    """
+    if data.source == "built-in":
+        source: Any = [_grammar_code(), BUILT_IN_SEEDS]
+    elif data.source == "hub":
+        source = data.hub_name
+    else:
+        files = text_files.find(_path(data.source))
+        source = [[text_files.stamp(file) for file in split] for split in files]
+    kind = data.source if data.source in ("built-in", "hub") else "files"
+    return {"kind": kind, "source": source, "max_stories": data.max_stories}
+
+
+def split_by_hash(stories: Iterable[str], max_stories: int | None) -> tuple[list[str], list[str]]:
+    """Training and validation stories. A story's own SHA-256 decides, so that copies stay together.
+
+    Reading ends after max_stories training stories. At least one story validates.
+    """
+    train: list[str] = []
+    validation: list[str] = []
+    for story in stories:
+        if len(train) == max_stories:
+            break
+        (validation if _fraction(story) < VALIDATION_FRACTION else train).append(story)
+    if train and not validation:
+        chosen = min(train, key=_fraction)
+        validation = [story for story in train if story == chosen]
+        train = [story for story in train if story != chosen]
+    return train, validation
+
+
+def normalise(text: str) -> str:
+    """A story without white space around it, its lines ended by \\n alone."""
+    return text.replace("\r\n", "\n").replace("\r", "\n").strip()
+
+
+def throttled(progress: Progress, seconds: float = 2.0) -> Progress:
+    """A progress that passes on at most one message in so many seconds, and none before."""
+    due = time.monotonic() + seconds
+
+    def tell(message: str) -> None:
+        nonlocal due
+        if time.monotonic() >= due:
+            progress(message)
+            due = time.monotonic() + seconds
+
+    return tell
+
+
+def _path(source: str) -> Path:
+    if not source.strip():  # Path("") is the current folder
+        raise InputError(
+            f"--data must be auto, hub, built-in, or a file or folder that exists, "
+            f"but got {source!r}."
+        )
+    return Path(source).expanduser()
+
+
+def _built_in(max_stories: int | None, progress: Progress) -> Corpus:
+    from gpt.data.grammar import grammar
+
+    count = max_stories or BUILT_IN_STORIES
+    train_seed, validation_seed = BUILT_IN_SEEDS
+    validation = list(grammar.stories(validation_seed, BUILT_IN_VALIDATION_STORIES))
+    texts = [story.text for story in validation]
+    # as many more as could turn out to be validation stories
+    told = (story.text for story in grammar.stories(train_seed, count + len(texts)))
+    name = "built-in story grammar"
+    return Corpus(
+        kind="built-in",
+        name=name,
+        train=_unlike(texts, _counted(told, name, progress, count), count),
+        validation=texts,
+        validation_nats=[story.nats for story in validation],
+        notice=BUILT_IN_NOTICE,
+    )
+
+
+def _hub(name: str, max_stories: int | None, progress: Progress, patience: float | None) -> Corpus:
+    limit = "may take minutes" if patience is None else f"has {patience:g} s"
+    progress(f"asking the Hugging Face hub for {name}; its first story {limit}")
+    data_set = hub.HubDataset(name)
+    if data_set.reason:
+        progress(f"reading the copy of {name} that `datasets` keeps, because {data_set.reason}")
+    count = max_stories and HUB_VALIDATION_STORIES
+    validation = list(islice(_clean(data_set.stories("validation", patience)), count))
+    told = _clean(data_set.stories("train", patience))
+    stories = _counted(told, name, progress, max_stories)
+    train = _unlike(validation, stories, max_stories)
+    if not train or not validation:
+        raise InputError(f"{name} must have stories in its splits train and validation.")
+    return Corpus(kind="hub", name=name, train=train, validation=validation)
+
+
+def _files(path: Path, max_stories: int | None, progress: Progress) -> Corpus:
+    train_files, validation_files = text_files.find(path)
+    stories = _counted(_clean(text_files.read(train_files)), str(path), progress)
+    if validation_files:
+        validation = list(_clean(text_files.read(validation_files)))
+        train = _unlike(validation, stories, max_stories)
+    else:
+        train, validation = split_by_hash(stories, max_stories)
+    if not train or not validation:
+        raise InputError(
+            f"{path} must hold at least two different stories, to train on and to validate; "
+            f"in a .txt file, {END_OF_TEXT} separates stories."
+        )
+    return Corpus(kind="files", name=str(path), train=train, validation=validation)
+
+
+def _unlike(held_out: list[str], stories: Iterable[str], count: int | None) -> list[str]:
+    """The first `count` stories that are none of those held out."""
+    known = set(held_out)
+    return list(islice((story for story in stories if story not in known), count))
+
+
+def _clean(texts: Iterable[str]) -> Iterator[str]:
+    """Normalised stories, without those that are white space alone."""
+    return filter(None, map(normalise, texts))
+
+
+def _counted(
+    stories: Iterable[str], name: str, progress: Progress, total: int | None = None
+) -> Iterator[str]:
+    """The stories, told as they come; with a percentage where it is known how many are wanted."""
+    tell = throttled(progress)
+    for number, story in enumerate(stories):
+        if number % 256 == 0:
+            of_all = f" of {total:,}" if total else ""
+            tell(f"reading {name}: {number:,}{of_all} stories{percentage(number, total)}")
+        yield story
+
+
+def percentage(done: int, total: int | None) -> str:
+    """ " (37%)" for the end of a message; empty where the total is not known."""
+    return f" ({min(done / total, 1):.0%})" if total else ""
+
+
+def _fraction(story: str) -> float:
+    """A number in [0, 1) that depends on the story alone."""
+    return int.from_bytes(hashlib.sha256(story.encode()).digest()[:8], "big") / 2**64
+
+
+def _grammar_code() -> str:
+    """SHA-256 of the modules that tell the built-in stories."""
+    from gpt.data.grammar import grammar, lexicon, stories
+
+    sha = hashlib.sha256()
+    for module in (grammar, lexicon, stories):
+        sha.update(inspect.getsource(module).encode())
+    return sha.hexdigest()

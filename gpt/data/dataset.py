@@ -1,0 +1,325 @@
+"""Text -> batches of (idx, targets): tokenised once, kept by content, read as memory maps.
+
+Shapes: B = batch_size, T = block_size, R = rows of the validation set. Knows nothing of models; how
+a folder of tokens is written is gpt.data.token_files' business, where text comes from is that of
+gpt.data.corpus.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tiktoken
+import torch
+from filelock import FileLock, Timeout
+from torch import Tensor
+
+from gpt.config import DataConfig
+from gpt.data import corpus, hub, token_files, tokenizer
+from gpt.data.corpus import Corpus, Progress
+from gpt.data.token_files import Meta
+from gpt.errors import InputError
+from gpt.system.files import sync
+
+QUICK_LETTERS = 100_000  # a vocabulary is learnt from so many in 0.05 s
+PADDING = -1  # the target of a position behind a story's end: no token, no part of a loss
+_FINGERPRINT = "[0-9a-f]{16}"
+
+Tokens = npt.NDArray[np.uint16]
+
+
+@dataclass(frozen=True)
+class ValidationSet:
+    """A fixed set of whole stories, cut into rows.
+
+    A story's first input is <|endoftext|>, and so is its last target. A story longer than T is cut
+    into several rows, and a row sees nothing of the one before: the floor is that of a model that
+    sees the whole story.
+    """
+
+    idx: Tensor  # (R, T) int64
+    targets: Tensor  # (R, T) int64, PADDING behind the end of a story
+    story: Tensor  # (R,) int64, the story that a row belongs to
+    story_bytes: Tensor  # (S,) int64, UTF-8 bytes of each story
+    floor_nats_per_token: float | None  # the entropy that no model can beat, where known
+
+    @property
+    def text_bytes(self) -> int:
+        """UTF-8 bytes of all these stories."""
+        return int(self.story_bytes.sum())
+
+
+class TokenData:
+    """A prepared text: token files in a folder, and what they are."""
+
+    def __init__(self, folder: Path, meta: Meta) -> None:
+        self.folder = folder
+        self.meta = meta
+        self.tokenizer_path = folder / "tokenizer.json"
+        self.train: Tokens = np.memmap(folder / "train.bin", dtype=np.uint16, mode="r")
+
+    def encoding(self) -> tiktoken.Encoding:
+        """The encoding that made these tokens."""
+        return tokenizer.load(self.tokenizer_path)
+
+    def require(self, block_size: int) -> None:
+        """Check that a training window fits.
+
+        Raises:
+            InputError: the training text has no more than block_size tokens.
+        """
+        if self.meta.train_tokens <= block_size:
+            raise InputError(
+                f"the training text of {self.meta.name} must be longer than one block, but has "
+                f"{self.meta.train_tokens} tokens and block_size is {block_size}; "
+                f"choose a smaller block_size or give more text."
+            )
+
+    def validation(self, block_size: int, eval_tokens: int, skip_tokens: int = 0) -> ValidationSet:
+        """The first validation stories, whole, until they give at least eval_tokens targets.
+
+        Args:
+            block_size: T.
+            eval_tokens: Fewer only where the text ends.
+            skip_tokens: Begin after the stories that eval_tokens=skip_tokens gives; 0: with the
+                first.
+
+        Raises:
+            InputError: nothing is left after those.
+        """
+        tokens = np.memmap(self.folder / "val.bin", dtype=np.uint16, mode="r")
+        ends = np.flatnonzero(tokens == self.meta.vocab_size - 1) + 1  # one past each story
+        first = int(np.searchsorted(ends, skip_tokens)) + 1 if skip_tokens else 0
+        if first >= len(ends):
+            raise InputError(
+                f"the validation text of {self.meta.name} must hold stories after the first "
+                f"{skip_tokens} tokens, but it has {ends[-1]} tokens; give more text, or evaluate "
+                f"on fewer (eval_tokens)."
+            )
+        begin = int(ends[first - 1]) if first else 0  # the place of the first token
+        last = min(int(np.searchsorted(ends, begin + eval_tokens)) + 1, len(ends))
+        stories = slice(first, last)
+        story_bytes = torch.from_numpy(np.load(self.folder / "val_bytes.npy")[stories])
+        ends = ends[stories] - begin
+        nats = self.folder / "val_nats.npy"
+        floor = float(np.load(nats)[stories].sum() / ends[-1]) if nats.exists() else None
+        idx, targets, story = _rows(tokens[begin:], ends, block_size)
+        return ValidationSet(idx, targets, story, story_bytes, floor)
+
+
+class Batches:
+    """Seeded batches of (idx, targets), each (B, T) int64: random windows, as in nanoGPT.
+
+    Args:
+        tokens: The training stream, longer than block_size.
+        block_size: T.
+        batch_size: B.
+        seed: Of the windows' places.
+    """
+
+    def __init__(self, tokens: Tokens, block_size: int, batch_size: int, seed: int) -> None:
+        self._tokens = tokens
+        self._batch_size = batch_size
+        self._window = np.arange(block_size + 1)
+        self._rng = np.random.Generator(np.random.PCG64(seed))
+
+    def next(self) -> tuple[Tensor, Tensor]:
+        """The next batch; a target is the token after its input."""
+        starts = self._rng.integers(
+            len(self._tokens) - len(self._window) + 1, size=self._batch_size
+        )
+        windows = self._tokens[starts[:, None] + self._window].astype(np.int64)  # (B, T + 1)
+        both = torch.from_numpy(windows)
+        return both[:, :-1].contiguous(), both[:, 1:].contiguous()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the stream is, as JSON can hold it."""
+        return dict(self._rng.bit_generator.state)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where state_dict() was taken."""
+        self._rng.bit_generator.state = state
+
+
+def prepare(data: DataConfig, progress: Progress = lambda message: None) -> TokenData:
+    """The tokens of a configuration's text, from the cache or made now.
+
+    Safe when several processes ask at once: one makes them, the others wait. Killed half-way, it
+    leaves nothing that would be used. "auto" is the hub's data set where it is prepared already or
+    can be had, else the built-in corpus.
+
+    Args:
+        data: With a fingerprint, exactly those tokens: the source is read only where they are
+            missing.
+        progress: Called with a line for whatever takes long or must be known.
+
+    Raises:
+        InputError: the source or the tokenizer cannot be had, the text does not suffice, the cache
+            cannot be written, or the text is not the one of data.fingerprint.
+    """
+    if data.fingerprint is not None:
+        if not re.fullmatch(_FINGERPRINT, data.fingerprint):
+            raise InputError(
+                f"fingerprint must be 16 hexadecimal digits, but got {data.fingerprint!r}."
+            )
+        if known := _open(data.fingerprint):
+            return known
+    try:
+        ready = _resolved(data, progress)
+    except OSError as error:
+        raise InputError(
+            f"the folder for tokens, {cache_folder()}, must be writable, but: {error.strerror}; "
+            f"set SQUEN_SWEEP_CACHE to another one."
+        ) from None
+    if data.fingerprint not in (None, ready.meta.fingerprint):
+        raise InputError(
+            f"the text or the tokenizer changed: fingerprint {data.fingerprint} was asked for, but "
+            f"{ready.meta.name} with {ready.meta.tokenizer} has {ready.meta.fingerprint}; "
+            f"give the text that was there before, or start a study under another name."
+        )
+    return ready
+
+
+def cache_folder() -> Path:
+    """Where prepared tokens live: $SQUEN_SWEEP_CACHE or ~/.cache/squen-sweep."""
+    chosen = os.environ.get("SQUEN_SWEEP_CACHE")
+    return Path(chosen) if chosen else Path.home() / ".cache" / "squen-sweep"
+
+
+def _rows(
+    tokens: Tokens, ends: npt.NDArray[np.int64], block_size: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Inputs and targets (R, T) of the stories that end at `ends`, and each row's story (R,)."""
+    lengths = np.diff(ends, prepend=0)  # with <|endoftext|>
+    rows_of = -(-lengths // block_size)
+    story = np.repeat(np.arange(len(ends)), rows_of)
+    stream = tokens[: ends[-1]].astype(np.int64)
+    end_of_text = stream[-1]
+    # place of every token: its story's first row, then on from there, row after row
+    first_row = np.cumsum(rows_of) - rows_of
+    place = np.arange(len(stream)) + np.repeat(first_row * block_size - (ends - lengths), lengths)
+    idx = np.full(len(story) * block_size, end_of_text)
+    targets = np.full(len(story) * block_size, PADDING)
+    idx[place] = np.concatenate([[end_of_text], stream[:-1]])
+    targets[place] = stream
+    shape = (len(story), block_size)
+    return (
+        torch.from_numpy(idx.reshape(shape)),
+        torch.from_numpy(targets.reshape(shape)),
+        torch.from_numpy(story),
+    )
+
+
+def _resolved(data: DataConfig, progress: Progress) -> TokenData:
+    """The tokens of a source, "auto" tried as the hub first and as the built-in corpus then."""
+    if data.source != "auto":
+        return _from_source(data, progress)
+    try:
+        hubs = data.model_copy(update={"source": "hub"})
+        return _from_source(hubs, progress, hub.START_SECONDS)
+    except hub.HubUnreachableError as error:
+        progress(f"{error.reason}; the built-in story grammar is used instead")
+        return _from_source(data.model_copy(update={"source": "built-in"}), progress)
+
+
+def _from_source(data: DataConfig, progress: Progress, patience: float | None = None) -> TokenData:
+    """The tokens that this source gave last time, or else those made of it now."""
+    settings = [corpus.identity(data), data.tokenizer, data.bpe_vocab_size]
+    key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+    index = cache_folder() / "index" / key  # a file that holds the fingerprint
+    if known := _indexed(index):
+        return known
+    with _lock(cache_folder() / "locks" / key, progress):
+        return _indexed(index) or _make(data, index, progress, patience)
+
+
+def _indexed(index: Path) -> TokenData | None:
+    if not index.exists():
+        return None
+    fingerprint = index.read_text(encoding="ascii", errors="replace")
+    return _open(fingerprint) if re.fullmatch(_FINGERPRINT, fingerprint) else None
+
+
+def _open(fingerprint: str) -> TokenData | None:
+    """The kept tokens of a fingerprint; None where they are missing or not whole."""
+    folder = _tokens_folder(fingerprint)
+    meta = token_files.read_meta(folder)
+    return TokenData(folder, meta) if meta else None
+
+
+def _tokens_folder(fingerprint: str) -> Path:
+    return cache_folder() / "tokens" / fingerprint
+
+
+def _make(data: DataConfig, index: Path, progress: Progress, patience: float | None) -> TokenData:
+    """Read, tokenise and keep a source, whose text may turn out to be kept already."""
+    # GPT-2's first: it may be missing, and reading the text may take long
+    gpt2 = tokenizer.gpt2() if data.tokenizer == "gpt2" else None
+    text = corpus.read_corpus(data, progress, patience)
+    encoding = gpt2 or _train_bpe(text, data.bpe_vocab_size, progress)
+    identity = token_files.identify(text, encoding)
+    folder = _tokens_folder(identity.fingerprint)
+    with _lock(cache_folder() / "locks" / identity.fingerprint, progress):
+        if not token_files.read_meta(folder):
+            with _whole_or_absent(folder) as temporary:
+                token_files.write(temporary, text, encoding, identity, progress)
+    new_index = index.with_suffix(".new")
+    new_index.parent.mkdir(parents=True, exist_ok=True)
+    new_index.write_text(identity.fingerprint, encoding="ascii")
+    new_index.replace(index)
+    return TokenData(folder, Meta.model_validate_json((folder / "meta.json").read_bytes()))
+
+
+def _train_bpe(text: Corpus, vocab_size: int | None, progress: Progress) -> tiktoken.Encoding:
+    if vocab_size is None:
+        raise InputError('bpe_vocab_size must be a number where tokenizer = "bpe", but got none.')
+    if sum(map(len, text.train)) > QUICK_LETTERS:  # else it is done, or refused, at once
+        progress(f"learning a vocabulary of {vocab_size:,} tokens from {text.name}")
+    # A study is written for real stories: the grammar's few hundred words must not stop it.
+    encoding = tokenizer.train_bpe(text.train, vocab_size, or_fewer=text.kind == "built-in")
+    if encoding.n_vocab < vocab_size:
+        progress(f"{text.name} has words for a vocabulary of {encoding.n_vocab:,} tokens only")
+    return encoding
+
+
+@contextmanager
+def _lock(path: Path, progress: Progress) -> Iterator[None]:
+    """Hold a file lock; the operating system frees it when its holder dies."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=1)
+    except Timeout:
+        progress("waiting for another process that prepares the same text")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _whole_or_absent(place: Path) -> Iterator[Path]:
+    """A temporary folder that becomes `place` when the block ends well, and vanishes otherwise.
+
+    For the holder of the place's lock: what a killed one left, here and in the place, is removed.
+    """
+    temporary = place.with_name(f".{place.name}.making")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        shutil.rmtree(place, ignore_errors=True)
+        temporary.rename(place)
+        sync(place.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""The built-in corpus: a grammar of stories with exact log-probabilities."""

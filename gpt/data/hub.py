@@ -1,0 +1,148 @@
+"""Stories of a data set on the Hugging Face hub, or of the copy that `datasets` keeps of it.
+
+Streams, so that a limit of stories is a limit of download. `datasets` alone retries for 24 s
+without a network, and for minutes where a host accepts and never answers. So a probe says first
+whether the hub is there, and reading is done by `python -m gpt.data.hub NAME SPLIT`, a
+process that can be ended.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Timer
+
+from gpt.data.files import first_line, texts
+from gpt.data.network import unanswered
+from gpt.errors import InputError
+
+# The hub may answer while its files do not come: `datasets` takes minutes to say so. This is enough
+# for its first request of a parquet file, 32 MB, at 2.2 MB/s. Counted from where the reader asks:
+# importing `datasets` takes 3 s, and much longer on a busy machine. For "auto" alone, which has
+# other text to take: who asks for the hub may have a slow link, and `datasets` ends it by itself.
+START_SECONDS = 15.0
+_OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
+_TRUE = ("1", "ON", "YES", "TRUE")  # as huggingface_hub reads its variables
+
+
+class HubUnreachableError(InputError):
+    """The hub does not answer and nothing of it is kept here; `reason` says it without advice."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        self.reason = f"the hub's data set {name} cannot be had: {reason}"
+        super().__init__(
+            f"{self.reason}; give --data PATH (.txt, .jsonl or .parquet stories) or --data "
+            f"built-in, or mend the connection (HF_ENDPOINT, HTTPS_PROXY, HF_HUB_OFFLINE)."
+        )
+
+
+class HubDataset:
+    """A data set of the hub with a column text, or the local copy where the hub does not answer.
+
+    Raises:
+        HubUnreachableError: neither has it.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.reason = _offline_reason(name)  # why the local copy is read; None: the hub answers
+        if self.reason and not _kept(name):
+            raise HubUnreachableError(name, self.reason)
+
+    def stories(self, split: str, patience: float | None = None) -> Iterator[str]:
+        """The column text of one split, as it arrives.
+
+        Args:
+            split: "train" or "validation".
+            patience: Seconds that the first story may take; None: as long as `datasets` lets it.
+
+        Raises:
+            HubUnreachableError: the hub stopped answering, or the local copy does not have it.
+            InputError: there is no such data set, split or column.
+        """
+        offline = dict.fromkeys(_OFFLINE, "1" if self.reason else "0")
+        command = [sys.executable, "-m", "gpt.data.hub", self.name, split]
+        with subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=os.environ | offline,
+        ) as reader:
+            assert reader.stdout
+            reader.stdout.readline()  # it has imported `datasets`
+            alarm = Timer(patience or 0, reader.kill)
+            if patience is not None:
+                alarm.start()
+            try:
+                for line in reader.stdout:
+                    alarm.cancel()
+                    if not line.endswith(b"\n"):  # the reader was killed in the middle of it
+                        said = {"unreachable": "the reading broke off"}
+                        break
+                    said = json.loads(line)
+                    if not isinstance(said, str):
+                        break
+                    yield said
+                else:
+                    late = reader.wait() < 0 and patience is not None
+                    why = (
+                        f"no story arrived within {patience:g} s"
+                        if late
+                        else "the reading broke off"
+                    )
+                    said = {"unreachable": why}
+            finally:
+                alarm.cancel()
+                reader.kill()
+        self._check_end(said)
+
+    def _check_end(self, said: dict[str, str]) -> None:
+        """Raise what the reader's last line says, if anything."""
+        if said and self.reason:
+            raise HubUnreachableError(self.name, self.reason)
+        if "unreachable" in said:
+            raise HubUnreachableError(self.name, said["unreachable"])
+        if "unusable" in said:
+            raise InputError(said["unusable"])
+
+
+def _offline_reason(name: str) -> str | None:
+    for variable in _OFFLINE:
+        if os.environ.get(variable, "").upper() in _TRUE:
+            return f"{variable} is set"
+    endpoint = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+    return unanswered(f"{endpoint.rstrip('/')}/api/datasets/{name}")
+
+
+def _kept(name: str) -> bool:
+    """Whether `datasets` may have a copy: importing it to ask takes seconds."""
+    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    home = os.environ.get("HF_HOME") or Path(caches) / "huggingface"
+    folder = Path(os.environ.get("HF_DATASETS_CACHE") or Path(home) / "datasets")
+    owner, _, _ = name.rpartition("/")
+    return any(folder.glob(f"{owner}___*" if owner else "*"))
+
+
+def _read(name: str, split: str) -> Iterator[str | dict[str, str] | None]:
+    """None when it begins, the stories of a split, then {} or why there are no more."""
+    from datasets.exceptions import DatasetNotFoundError
+
+    yield None
+    try:
+        yield from texts(name, name, split=split)
+        yield {}
+    except InputError as error:
+        yield {"unusable": str(error)}
+    except DatasetNotFoundError as error:
+        yield {"unusable": f"hub_name must be a data set of the hub, but: {first_line(error)}"}
+    except ValueError as error:
+        yield {"unusable": f"{name} must have a readable split {split}, but: {first_line(error)}"}
+    except Exception as error:  # requests', httpx', aiohttp's, fsspec's own
+        yield {"unreachable": first_line(error)}
+
+
+if __name__ == "__main__":
+    for said in _read(*sys.argv[1:]):
+        print(json.dumps(said), flush=said is None)

@@ -1,0 +1,137 @@
+"""A folder of tokens: stories as uint16 ids, each followed by <|endoftext|>, and what they are.
+
+The layout is nanoGPT's (train.bin, val.bin, meta.pkl), so that nanoGPT's own train.py can use a
+folder as its data set; meta.json, tokenizer.json, val_bytes.npy and val_nats.npy are ours. Knows
+nothing of where a folder is kept (gpt.data.dataset) and of where text comes from (gpt.data.corpus).
+"""
+
+import hashlib
+import os
+import pickle
+from itertools import chain
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import tiktoken
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from gpt.data import tokenizer
+from gpt.data.corpus import Corpus, Kind, Progress, percentage, throttled
+from gpt.system.files import sync
+
+FORMAT_VERSION = 1  # of a folder; with another one, every text is prepared again
+STORIES_AT_ONCE = 8_192  # tokenised together: work for every core, little memory
+
+
+class Meta(BaseModel):
+    """What a folder holds: the contents of its meta.json."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format_version: int
+    fingerprint: str  # of both splits and the tokenizer
+    kind: Kind
+    name: str  # of the source: a hub name, a path, "built-in story grammar"
+    notice: str | None  # what every reader of a result must be told
+    tokenizer: str  # "gpt2", "bpe-2048"
+    vocab_size: int
+    train_stories: int
+    train_tokens: int
+    train_bytes: int  # of UTF-8, without <|endoftext|>
+    validation_stories: int
+    validation_tokens: int
+    validation_bytes: int
+    text_sha256: str  # of both splits
+    file_sizes: dict[str, int]  # of every other file here, in bytes
+
+
+class Identity(NamedTuple):
+    """What two preparations share when, and only when, they give the same tokens."""
+
+    fingerprint: str
+    text_sha256: str
+
+
+def identify(text: Corpus, encoding: tiktoken.Encoding) -> Identity:
+    """Digests of the stories, and of the stories with all that decides how they are cut."""
+    sha = hashlib.sha256()
+    for stories in (text.train, text.validation):
+        sha.update(len(stories).to_bytes(8, "little"))
+        for story in stories:
+            content = story.encode()
+            sha.update(len(content).to_bytes(8, "little") + content)
+    text_sha256 = sha.hexdigest()
+    # a grammar's text has a floor and a notice that a copy of it in a file has not
+    built_in = text.kind == "built-in"
+    whole = f"{FORMAT_VERSION} {built_in} {text_sha256} {tokenizer.digest(encoding)}"
+    return Identity(hashlib.sha256(whole.encode()).hexdigest()[:16], text_sha256)
+
+
+def write(
+    folder: Path,
+    text: Corpus,
+    encoding: tiktoken.Encoding,
+    identity: Identity,
+    progress: Progress,
+) -> None:
+    """Fill an empty folder; all of it is on the disk when this returns."""
+    train_tokens = _write_tokens(folder / "train.bin", text.train, encoding, progress)
+    validation_tokens = _write_tokens(folder / "val.bin", text.validation, encoding, progress)
+    validation_bytes = np.array([len(story.encode()) for story in text.validation])
+    np.save(folder / "val_bytes.npy", validation_bytes)
+    if text.validation_nats is not None:
+        np.save(folder / "val_nats.npy", np.array(text.validation_nats))
+    tokenizer.save(encoding, folder / "tokenizer.json")
+    # nanoGPT takes the vocabulary's size from a pickle; nothing of ours ever loads one
+    (folder / "meta.pkl").write_bytes(pickle.dumps({"vocab_size": encoding.n_vocab}))
+    meta = Meta(
+        format_version=FORMAT_VERSION,
+        fingerprint=identity.fingerprint,
+        kind=text.kind,
+        name=text.name,
+        notice=text.notice,
+        tokenizer=encoding.name,
+        vocab_size=encoding.n_vocab,
+        train_stories=len(text.train),
+        train_tokens=train_tokens,
+        train_bytes=sum(len(story.encode()) for story in text.train),
+        validation_stories=len(text.validation),
+        validation_tokens=validation_tokens,
+        validation_bytes=int(validation_bytes.sum()),
+        text_sha256=identity.text_sha256,
+        file_sizes={file.name: file.stat().st_size for file in folder.iterdir()},
+    )
+    (folder / "meta.json").write_text(meta.model_dump_json(indent=2), encoding="utf-8")
+    for path in (*folder.iterdir(), folder):
+        sync(path)
+
+
+def read_meta(folder: Path) -> Meta | None:
+    """What a folder holds; None where it is missing, not whole, or of another format version."""
+    try:
+        meta = Meta.model_validate_json((folder / "meta.json").read_bytes())
+        sizes = meta.file_sizes.items()
+        whole = all((folder / name).stat().st_size == size for name, size in sizes)
+    except (OSError, ValidationError):
+        return None
+    return meta if whole and meta.format_version == FORMAT_VERSION else None
+
+
+def _write_tokens(
+    path: Path, stories: list[str], encoding: tiktoken.Encoding, progress: Progress
+) -> int:
+    """Write stories as uint16 ids, each followed by <|endoftext|>; returns how many ids that is."""
+    end = [tokenizer.end_of_text(encoding)]
+    tell = throttled(progress)
+    written = 0
+    with path.open("wb") as file:
+        for first in range(0, len(stories), STORIES_AT_ONCE):
+            share = percentage(first, len(stories))
+            tell(f"tokenising: {first:,} of {len(stories):,} stories{share}")
+            some = stories[first : first + STORIES_AT_ONCE]
+            encoded = encoding.encode_ordinary_batch(some, num_threads=os.cpu_count() or 1)
+            ids = np.fromiter(chain.from_iterable(s + end for s in encoded), dtype=np.uint16)
+            file.write(ids.tobytes())
+            written += len(ids)
+    return written

@@ -1,0 +1,1 @@
+"""Losses, their link functions, and the linear head that is fused with them."""

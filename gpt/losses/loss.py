@@ -1,0 +1,167 @@
+"""What a training objective is: a cost per token, options, a link. All: gpt.losses.functional.
+
+Shapes: N tokens, V classes.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from gpt.losses import link_functions as links
+from gpt.losses.logit_stats import Moments
+
+IGNORE_INDEX = -1  # nanoGPT's mark for "no target here"
+
+
+@dataclass(frozen=True)
+class Option:
+    """A number that a loss takes.
+
+    Attributes:
+        default: Where nothing is said.
+        low: With high and log, what a study searches where its file says nothing else.
+        high: See low.
+        log: Whether the search is even in the logarithm.
+        at_least: The smallest value that makes sense.
+        below: No value may reach it.
+    """
+
+    default: float
+    low: float
+    high: float
+    log: bool = False
+    at_least: float = 0.0
+    below: float = math.inf
+
+    def fault(self, value: float) -> str | None:
+        """What must hold and does not: "must be at least 0, but got -1"; None for a good value."""
+        if not math.isfinite(value) or value < self.at_least:
+            return f"must be at least {self.at_least:g}, but got {value}"
+        if value >= self.below:
+            return f"must be below {self.below:g}, but got {value}"
+        return None
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A training objective. Calling it gives the loss of logits that are at hand.
+
+    Attributes:
+        per_token: Moments and options -> what each token costs, shape (n,).
+        options: What it takes, by name.
+        link: p, f and options -> the probabilities that the loss is made for, see
+            gpt.losses.link_functions; None where that is p itself.
+    """
+
+    per_token: Callable[..., Tensor]
+    options: Mapping[str, Option] = field(default_factory=dict)
+    link: Callable[..., Tensor] | None = None
+
+    def __call__(
+        self,
+        logits: Tensor,
+        targets: Tensor,
+        reduction: str = "mean",
+        ignore_index: int = IGNORE_INDEX,
+        **options: float,
+    ) -> Tensor:
+        """The loss, as torch.nn.functional.cross_entropy takes its arguments.
+
+        Args:
+            logits: Unnormalised scores f, shape (N, V); half precision is summed in float32.
+            targets: True token ids y, shape (N,), each in [0, V) or ignore_index.
+            reduction: "mean" over the tokens that count (NaN if there are none), "sum", or "none"
+                for shape (N,), with 0 for those that do not count.
+            ignore_index: Targets with this value do not count.
+            options: Of the loss; those not given have their defaults.
+
+        Raises:
+            ValueError: one line that names the argument, what must hold and what came instead.
+        """
+        check_reduction(reduction, ("mean", "sum", "none"))
+        check_floating("logits", logits)
+        if logits.dim() != 2:
+            raise ValueError(f"logits must be (N, V), but got {tuple(logits.shape)}.")
+        check_targets(targets, len(logits), logits.shape[1], ignore_index)
+        counts = targets != ignore_index
+        f = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+        moments = Moments(f, targets.where(counts, 0))
+        per_token = self.per_token(moments, **self.checked(options)).where(counts, 0.0)
+        if reduction == "none":
+            return per_token
+        return per_token.sum() / counts.sum() if reduction == "mean" else per_token.sum()
+
+    def probabilities(self, p: Tensor, logits: Tensor, options: Mapping[str, float]) -> Tensor:
+        """The model's probabilities under the loss's own link.
+
+        Args:
+            p: softmax(logits), shape (..., V).
+            logits: Unnormalised scores f, shape (..., V).
+            options: Of the loss.
+
+        Returns:
+            Shape (..., V), each row adds up to 1; p itself where that is the link.
+        """
+        pi = self.unnormalised(p, logits.clone(), options)
+        return p if pi is p else pi.div_(pi.sum(-1, keepdim=True))
+
+    def unnormalised(self, p: Tensor, logits: Tensor, options: Mapping[str, float]) -> Tensor:
+        """As `probabilities`, shape (..., V), but each row still to be divided by its sum.
+
+        Who needs one of a row's saves a pass over all. May overwrite the logits.
+        """
+        if self.link is None:
+            return p
+        pi = self.link(p, logits, **self.checked(options))
+        return p if pi is p else links.floored(pi, p)
+
+    def checked(self, options: Mapping[str, float]) -> dict[str, float]:
+        """These options, and the default of every other one.
+
+        Raises:
+            ValueError: an option that the loss does not take, or a value that it may not have.
+        """
+        for name, value in options.items():
+            if name not in self.options:
+                takes = ", ".join(self.options) or "none"
+                raise ValueError(
+                    f"{name} is no option of {self.per_token.__name__}, which takes: {takes}"
+                )
+            if fault := self.options[name].fault(value):
+                raise ValueError(f"{name} {fault}")
+        return {name: option.default for name, option in self.options.items()} | dict(options)
+
+
+def check_reduction(reduction: str, known: tuple[str, ...]) -> None:
+    """Raise ValueError unless `reduction` is known."""
+    if reduction not in known:
+        raise ValueError(f"reduction must be one of {', '.join(known)}, but got {reduction!r}.")
+
+
+def check_floating(name: str, tensor: Tensor) -> None:
+    """Raise ValueError unless `tensor` holds floating-point numbers."""
+    if not tensor.is_floating_point():
+        raise ValueError(f"{name} must be floating-point numbers, but got {tensor.dtype}.")
+
+
+def check_targets(targets: Tensor, n_tokens: int, n_classes: int, ignore_index: int) -> None:
+    """Raise ValueError unless targets are (N,) integers, each in [0, V) or ignore_index.
+
+    Their range is looked at on the CPU only: on CUDA a look would stop the queue, and the kernels
+    assert it themselves.
+    """
+    if targets.is_floating_point() or targets.dtype == torch.bool:
+        raise ValueError(f"targets must be integers, but got {targets.dtype}.")
+    if targets.shape != (n_tokens,):
+        raise ValueError(f"targets must be ({n_tokens},), but got {tuple(targets.shape)}.")
+    if targets.device.type != "cpu":
+        return
+    outside = ((targets < 0) | (targets >= n_classes)) & (targets != ignore_index)
+    if outside.any():
+        raise ValueError(
+            f"targets must be in [0, {n_classes}) or ignore_index {ignore_index}, "
+            f"but got {targets[outside][0].item()}."
+        )

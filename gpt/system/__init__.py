@@ -1,0 +1,1 @@
+"""Files, devices, memory and signals of the machine."""

@@ -1,0 +1,123 @@
+"""Asks sweep.backends.fork_server, which has imported torch, to fork trainings on the CPU.
+
+One for this process, started when it is first needed. It ends with this process, whatever ends
+it; what it has forked goes on.
+"""
+
+import atexit
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+ROOM = " " * 4096  # for the longest path
+PATIENCE = 60.0  # seconds for its imports, which take two
+SUPPORTED = sys.platform == "linux"  # elsewhere a fork of what has imported torch is not safe
+
+
+@cache
+def fork_server() -> "ForkServer":
+    """The one of this process, started now if it is not there yet."""
+    server = ForkServer()
+    atexit.register(server.close)
+    return server
+
+
+def warm_up() -> None:
+    """Start it before it is needed, unless trials will rather have a GPU."""
+    if SUPPORTED and not Path("/dev/nvidiactl").exists():
+        fork_server()
+
+
+def fork(run_dir: Path, environment: Mapping[str, str]) -> tuple[int, "ForkServer"] | None:
+    """The pid of a new process that trains run_dir, and who tells its exit code.
+
+    None: it cannot be had this way, here or now.
+    """
+    if not SUPPORTED:
+        return None
+    if fork_server.cache_info().currsize and not fork_server().alive:
+        fork_server.cache_clear()
+    server = fork_server()
+    pid = server.fork(run_dir, environment)
+    return None if pid is None else (pid, server)
+
+
+class ForkServer:
+    """A process that forks."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "sweep.backends.fork_server", ROOM],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},  # no thread before a fork
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            bufsize=0,
+            start_new_session=True,
+        )
+        self._unread = b""
+        self._silent = False  # it will not say anything any more
+        self._forked: list[int] = []  # pids that no caller has had yet
+        self._exit_codes: dict[int, int] = {}
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can be asked, and tells how what it has forked ends."""
+        return not self._silent and self._process.poll() is None
+
+    def fork(self, run_dir: Path, environment: Mapping[str, str]) -> int | None:
+        """The pid of a new process that trains run_dir; None: it is no use any more."""
+        request = {
+            "run_dir": str(run_dir.resolve()),
+            "folder": str(Path.cwd()),
+            "environment": dict(environment),
+        }
+        assert self._process.stdin is not None
+        deadline = time.monotonic() + PATIENCE
+        try:
+            self._process.stdin.write(json.dumps(request).encode() + b"\n")
+        except OSError:
+            return None
+        while not self._forked:
+            if not self.alive or time.monotonic() > deadline:
+                self.close()
+                return None
+            self._listen(1.0)
+        return self._forked.pop()
+
+    def exit_code(self, pid: int) -> int | None:
+        """Of a process that it has forked; None: it has not ended, or nobody can tell."""
+        while not self._silent and self._listen(0.0):
+            pass
+        return self._exit_codes.get(pid)
+
+    def close(self) -> None:
+        """End it; what it has forked goes on."""
+        self._silent = True
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                stream.close()
+
+    def _listen(self, seconds: float) -> bool:
+        """Take in what it says, waiting at most so long; whether it has said something."""
+        assert self._process.stdout is not None
+        if not select.select([self._process.stdout], [], [], seconds)[0]:
+            return False
+        new = os.read(self._process.stdout.fileno(), 65536)
+        self._silent = not new
+        *lines, self._unread = (self._unread + new).split(b"\n")
+        for answer in map(json.loads, lines):
+            if "exit_code" in answer:
+                self._exit_codes[answer["pid"]] = answer["exit_code"]
+            else:
+                self._exit_codes.pop(answer["pid"], None)  # of an earlier one with this number
+                self._forked.append(answer["pid"])
+        return bool(new)

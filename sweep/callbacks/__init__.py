@@ -1,0 +1,1 @@
+"""Callbacks of a sweep: terminal, plain lines, JSON lines, experiment trackers."""

@@ -1,0 +1,58 @@
+"""The command export."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gpt.errors import DiskError
+from sweep.cli.options import DEFAULT_STORAGE, Arm, Storage, StoredStudy, check_output, stored_study
+
+app = typer.Typer()
+
+
+@app.command(epilog="Example: squen-sweep export --study tinystories -o best.toml --arm squentropy")
+def export(
+    *,
+    study: StoredStudy,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="By default stdout.")
+    ] = None,
+    arm: Arm = None,
+    trial: Annotated[int | None, typer.Option(help="This trial, not the best.")] = None,
+    format_name: Annotated[
+        str | None,
+        typer.Option("--format", help="toml, json or nanogpt; by default from the suffix."),
+    ] = None,
+    storage: Storage = DEFAULT_STORAGE,
+) -> None:
+    """Write the best trial's configuration, for `squen-sweep train` or nanoGPT's train.py."""
+    from sweep import export as exports
+    from sweep.cli.console import working
+
+    if output is not None:
+        check_output(output)
+    form = exports.format_of(output, format_name)
+    with working("exporting") as show:
+        _, stored = stored_study(study, storage)
+        config, origin = exports.export(stored, arm, trial)
+        if form == "nanogpt":  # names a folder of tokens, which may have to be made again
+            from gpt.data.dataset import prepare
+
+            prepare(config.data, show)
+    if output is None:
+        text = exports.FORMATS[form](config, origin, f"best{exports.suffix_of(form)}")
+        typer.echo(text, nl=False)
+        return
+    _write(output, exports.FORMATS[form](config, origin, str(output)))
+    typer.echo(origin.line())
+    typer.echo(f"written: {output}")
+
+
+def _write(path: Path, text: str) -> None:
+    from gpt.system.files import write_text
+
+    try:
+        write_text(path, text)
+    except OSError as error:
+        raise DiskError(f"{path} must be writable, but: {error.strerror}.") from None

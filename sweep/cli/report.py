@@ -1,0 +1,86 @@
+"""Commands that show a stored study: report, plot, dashboard."""
+
+import sys
+import webbrowser
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sweep.cli.options import DEFAULT_STORAGE, Storage, StoredStudy, check_output, stored_study
+
+app = typer.Typer()
+
+
+@app.command(epilog="Example: squen-sweep report --study tinystories --open")
+def report(
+    *,
+    study: StoredStudy,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="By default runs/STUDY/report.html."),
+    ] = None,
+    storage: Storage = DEFAULT_STORAGE,
+    open_it: Annotated[bool, typer.Option("--open", help="Show it in the browser.")] = False,
+    png: Annotated[
+        Path | None, typer.Option(help="Write every figure as a PNG into this folder too.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print what the report says as JSON; write no file.")
+    ] = False,
+) -> None:
+    """Write one HTML file with a study's figures, which works offline."""
+    from sweep.analysis.study_reader import read
+    from sweep.cli.console import working
+    from sweep.report import report as reports
+
+    if output is not None:
+        check_output(output)
+    opened, stored = stored_study(study, storage)
+    if as_json:
+        typer.echo(reports.as_json(read(opened, stored)))
+        return
+    if output is None:
+        output = Path("runs") / stored.study_name / "report.html"  # its folder is made
+    with working("writing the report") as show:
+        reports.write_report(opened, stored, output, show=show)
+        if png is not None:
+            reports.write_pictures(read(opened, stored), png, show)
+    typer.echo(f"report: {output}")
+    if png is not None:
+        typer.echo(f"pictures: {png}")
+    if open_it and not webbrowser.open(output.resolve().as_uri()):
+        print("no browser was found; open the report yourself", file=sys.stderr)
+
+
+@app.command(epilog="Example: squen-sweep plot curves --study tinystories -o curves.png")
+def plot(
+    *,
+    name: Annotated[str, typer.Argument(help="A figure of the report; `list` names them.")],
+    study: StoredStudy,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="A .html, .png, .svg or .json; by default NAME.html here."
+        ),
+    ] = None,
+    storage: Storage = DEFAULT_STORAGE,
+) -> None:
+    """Write one figure of a study; PNG and SVG need squen-sweep[images] and a Chromium."""
+    from sweep.analysis.study_reader import read
+    from sweep.cli.console import working
+    from sweep.visualization import figures
+
+    output = output or Path(f"{name}.html")
+    figures.check_format(output)
+    check_output(output)
+    opened, stored = stored_study(study, storage)
+    reading = read(opened, stored)
+    if name == "list":
+        typer.echo("\n".join(f"{each.name}: {each.title}" for each in figures.figures(reading)))
+        return
+    with working("drawing") as show:
+        chosen = figures.figure(reading, name)
+        show(chosen.title.lower())
+        figures.save({output: chosen.draw()})
+    typer.echo(f"written: {output}")

@@ -1,0 +1,162 @@
+"""Commands that search: studies, run, status."""
+
+import json
+import shlex
+from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gpt.errors import BusyError, InputError
+from sweep.cli.options import (
+    DEFAULT_STORAGE,
+    HangTimeout,
+    Storage,
+    StudyFile,
+    Timeout,
+    resumable,
+    say_how_to_go_on,
+    workers_of,
+)
+
+if TYPE_CHECKING:
+    from sweep.study.spec import StudySpec
+    from sweep.tuner.callback import Listener
+    from sweep.tuner.limits import Limits
+    from sweep.tuner.summary import Summary
+
+app = typer.Typer()
+
+Trials = Annotated[int, typer.Option(help="Total of the study; again continues to it.")]
+Runs = Annotated[Path, typer.Option(help="Where run directories go.")]
+Data = Annotated[
+    str | None,
+    typer.Option(help="auto, hub, built-in or a PATH; by default what the study says."),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Workers = Annotated[str, typer.Option(help="Trials at a time, or auto.")]
+NewName = Annotated[
+    str | None,
+    typer.Option("--as", help="Another name: a new study after a changed file or text."),
+]
+Wait = Annotated[bool, typer.Option("--wait", help="Wait for another run of the study to end.")]
+TrialTimeout = Annotated[str | None, typer.Option(help="End a trial that takes longer, as pruned.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Show nothing but notices.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print every event as a line of JSON.")]
+Track = Annotated[
+    list[str] | None,
+    typer.Option(help="Mirror trials to tensorboard, wandb or mlflow; may be repeated."),
+]
+
+
+@app.command(epilog="Example: squen-sweep run --study tinystories --trials 40")
+def run(
+    *,
+    study: StudyFile,
+    trials: Trials = 40,
+    storage: Storage = DEFAULT_STORAGE,
+    runs: Runs = Path("runs"),
+    data: Data = None,
+    device: Device = "auto",
+    workers: Workers = "auto",
+    new_name: NewName = None,
+    wait: Wait = False,
+    timeout: Timeout = None,
+    trial_timeout: TrialTimeout = None,
+    hang_timeout: HangTimeout = "10m",
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+    track: Track = None,
+) -> None:
+    """Run a study to its total of trials, from where an earlier call left it; write its report."""
+    with resumable():
+        from sweep.backends.fork_client import warm_up
+
+        warm_up()  # beside the imports of this process, which take as long
+
+        from sweep.tuner import tuner as driver
+
+        count = workers_of(workers)
+        limits = _limits(timeout, trial_timeout, hang_timeout)
+        spec = _spec(study, new_name, device, runs)
+        summary = driver.run(
+            spec,
+            spec.data if data is None else spec.data.model_copy(update={"source": data}),
+            trials=trials,
+            storage=storage,
+            runs=runs,
+            device=device,
+            workers=count,
+            limits=limits,
+            wait=wait,
+            listener=_listener(spec.name, runs, track or [], quiet, as_json),
+        )
+    if summary.interrupted:
+        say_how_to_go_on(f"stopped at {summary.finished} of {summary.total} trials")
+        raise typer.Exit(128 + summary.signal if summary.signal else BusyError.exit_code)
+    report = _report_of(summary, runs, storage, quiet or as_json)
+    if as_json:
+        typer.echo(json.dumps({"event": "summary", **asdict(summary), "report": str(report)}))
+    elif not quiet:
+        _say_what_is_next(summary, spec, runs, storage, report)
+
+
+def _limits(sweep: str | None, trial: str | None, silence: str) -> "Limits":
+    """How long things may take, from what the options say."""
+    from sweep.tuner.limits import Limits, seconds_of
+
+    return Limits(
+        sweep=seconds_of("--timeout", sweep),
+        trial=seconds_of("--trial-timeout", trial),
+        silence=seconds_of("--hang-timeout", silence),
+    )
+
+
+def _spec(study: str, new_name: str | None, device: str, runs: Path) -> "StudySpec":
+    """The study for the kind of device that there is, under its new name if it has one."""
+    from sweep.backends.local import resolve_device
+    from sweep.study.spec import load_study, renamed
+
+    if runs.exists() and not runs.is_dir():
+        raise InputError(f"--runs must be a directory, but {runs} is a file.")
+    spec = load_study(study, resolve_device(device).partition(":")[0])
+    return spec if new_name is None else renamed(spec, new_name)
+
+
+def _listener(
+    study: str, runs: Path, trackers: list[str], quiet: bool, as_json: bool
+) -> "Listener":
+    """The terminal, the dashboard and the trackers, told the same."""
+    from sweep.callbacks.live import make_listener
+    from sweep.callbacks.trackers import make_trackers
+    from sweep.dashboard.notes import DashboardFeed
+    from sweep.tuner.callback import Several
+
+    display = make_listener(quiet, as_json)
+    return Several(display, DashboardFeed(display.message), *make_trackers(trackers, study, runs))
+
+
+def _say_what_is_next(
+    summary: "Summary", spec: "StudySpec", runs: Path, storage: str, report: Path
+) -> None:
+    from sweep.report.status_table import closing_lines
+
+    suffix = "" if storage == DEFAULT_STORAGE else f" --storage {shlex.quote(storage)}"
+    steps = 4 * spec.max_steps  # a longer run than a trial's
+    lines = closing_lines(summary, runs / summary.study, storage, suffix, steps, report)
+    typer.echo("\n".join(lines))
+
+
+def _report_of(summary: "Summary", runs: Path, storage: str, quiet: bool) -> Path:
+    """The report of a sweep that has just ended."""
+    from sweep.cli.console import working
+    from sweep.format import unseen
+    from sweep.report.report import write_report
+    from sweep.storage.rdb import load_study, open_storage
+
+    opened = open_storage(storage)
+    out = runs / summary.study / "report.html"
+    with nullcontext(unseen) if quiet else working("writing the report") as show:
+        return write_report(opened, load_study(opened, summary.study), out, show=show)

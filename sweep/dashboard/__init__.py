@@ -1,0 +1,1 @@
+"""Optuna Dashboard on a sweep's database: server, access, notes and figures."""

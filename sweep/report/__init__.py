@@ -1,0 +1,1 @@
+"""The HTML report, and a study's tables in the terminal."""

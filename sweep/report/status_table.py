@@ -1,0 +1,205 @@
+"""A study in the terminal: its trials, counts, best per arm and notice. Reads only."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sweep import format as terminal
+
+if TYPE_CHECKING:
+    import optuna
+    import pandas as pd
+    from rich.console import RenderableType
+    from rich.table import Table
+
+    from sweep.tuner.summary import Summary
+
+
+def status(study: "optuna.Study", width: int) -> "list[RenderableType]":
+    """What `squen-sweep status` shows of a study, running or not, in `width` columns."""
+    from rich.text import Text
+
+    from sweep.analysis.results import UNFINISHED, best_by_arm, trials_table
+
+    trials = trials_table(study)
+    parts: list[RenderableType] = [Text(line, "bold") for line in _facts(study)]
+    if notice := study.user_attrs.get("data", {}).get("notice"):
+        parts.append(Text(f"NOTICE: {notice}", "bold yellow"))
+    parts.append(_table(study, trials, width) if len(trials) else Text("no trials yet"))
+    outcomes = trials["outcome"]
+    total = study.user_attrs.get("n_trials", "?")
+    counts = [f"{count} {outcome}" for outcome, count in outcomes.value_counts().items()]
+    finished = int((~outcomes.isin(UNFINISHED)).sum())
+    left = [f"about {terminal.duration(seconds)} left"] if (seconds := _seconds_left(study)) else []
+    parts.append(Text(", ".join([f"{finished}/{total} trials finished", *counts, *left])))
+    if best := best_by_arm(study):
+        parts.append(Text(f"best: {terminal.best_line(best)}", "green"))
+    return parts
+
+
+def status_json(study: "optuna.Study") -> str:
+    """The same for programs: facts, counts, the best per arm and every trial."""
+    from sweep.analysis.results import UNFINISHED, best_by_arm, trials_table
+
+    trials = trials_table(study)
+    found = {
+        "study": study.study_name,
+        "device": study.user_attrs.get("device"),
+        "data": study.user_attrs.get("data"),
+        "finished": int((~trials["outcome"].isin(UNFINISHED)).sum()),
+        "total": study.user_attrs.get("n_trials"),
+        "outcomes": {name: int(count) for name, count in trials["outcome"].value_counts().items()},
+        "best": {
+            arm: {"trial": trial, "perplexity": value}
+            for arm, (trial, value) in best_by_arm(study).items()
+        },
+        "trials": json.loads(trials.to_json(orient="records")),  # NaN becomes null
+    }
+    return json.dumps(found, indent=1, ensure_ascii=False)
+
+
+def closing_lines(
+    summary: "Summary", folder: Path, storage: str, suffix: str, steps: int, report: Path
+) -> list[str]:
+    """How a sweep ended, where everything is, and the next commands.
+
+    Args:
+        summary: Of a sweep that was not interrupted.
+        folder: Its run directories.
+        storage: As the user gave it.
+        suffix: What the commands need to find that storage.
+        steps: Of the final training that is suggested.
+        report: The report that was written.
+    """
+    counted = ", ".join(f"{count} {outcome}" for outcome, count in summary.outcomes.items())
+    ended = f"{summary.study} is complete"
+    if summary.already_complete:
+        ended = f"{summary.study} is already complete"
+    several = len(summary.best) > 1  # arms of which one may be better
+    took = "" if summary.already_complete else f" in {terminal.duration(summary.seconds)}"
+    return [
+        f"{ended}: {summary.finished}/{summary.total} trials ({counted}){took}",
+        f"best: {terminal.best_line(summary.best)}" if summary.best else "no trial is complete",
+        f"runs: {folder}, storage: {storage}",
+        f"report: {report}",
+        "next:",
+        *([f"  squen-sweep verdict --study {summary.study}{suffix}"] if several else []),
+        f"  squen-sweep export --study {summary.study}{suffix} -o best.toml",
+        f"  squen-sweep train best.toml --steps {steps}",
+        f"  squen-sweep dashboard{suffix}",
+    ]
+
+
+def _facts(study: "optuna.Study") -> list[str]:
+    """Study, data and, where it is known, the perplexity of what wrote the data, one line each."""
+    data = study.user_attrs.get("data", {})
+    facts = [f"study {study.study_name} on {study.user_attrs.get('device', 'no device yet')}"]
+    if data:
+        facts.append(
+            f"data: {data['name']}, {data['train_tokens']:,} training tokens, {data['tokenizer']}"
+        )
+        if data.get("floor_perplexity") is not None:
+            floor = terminal.perplexity(data["floor_perplexity"])
+            facts.append(f"the grammar itself has perplexity {floor} on these validation stories")
+    return facts
+
+
+def _table(study: "optuna.Study", trials: "pd.DataFrame", width: int) -> "Table":
+    """One row per trial; without its origin and reason where there is no room for them."""
+    from rich.table import Table
+
+    from sweep.analysis.results import compared_parameter, search_space
+
+    wide = width >= WIDE
+    names = [name for name in search_space(study) if name != compared_parameter(study)]
+    curves = _curves(study) if wide else {}
+    rows = [_row(trial, names, wide, curves) for _, trial in trials.iterrows()]
+    words = ["arm", *(["origin"] if wide else []), "outcome"]
+    numbers = ["step", *(["curve"] if curves else []), "perplexity"]
+    numbers += [terminal.SHORT_NAMES.get(name, name) for name in names]
+    table = Table(box=None, padding=(0, 2 if wide else 1, 0, 0), header_style="bold")
+    for column, room in _widths(["trial", *words, *numbers], words, rows, width).items():
+        table.add_column(
+            column,
+            width=None if wide else room,
+            no_wrap=wide or column in words,  # numbers' headers may fold, numbers have room
+            overflow="ellipsis" if column in words else "fold",
+            justify="right" if column in numbers else "left",
+        )
+    if wide:
+        table.add_column("reason")  # the only one that may wrap
+    for row, outcome in zip(rows, trials["outcome"], strict=True):
+        table.add_row(*row, style=STYLES.get(outcome, "yellow"))
+    return table
+
+
+def _widths(
+    columns: list[str], words: list[str], rows: list[list[str]], width: int
+) -> dict[str, int]:
+    """Of columns with a space after each: words may be cut, then headers folded, numbers never."""
+    cells = {column: max(len(row[n]) for row in rows) for n, column in enumerate(columns)}
+    whole = {column: max(len(column), cells[column]) for column in columns}
+    wanted = sum(whole[word] for word in words)
+    folded = {column: max(min(len(column), LETTERS), cells[column]) for column in columns}
+    for widths in (whole, folded):
+        room = width - len(columns) - sum(widths[c] for c in columns if c not in words)
+        if room >= LETTERS * len(words):
+            break
+    shared = {word: max(LETTERS, min(whole[word], room * whole[word] // wanted)) for word in words}
+    return widths | shared
+
+
+def _curves(study: "optuna.Study") -> dict[int, str]:
+    """The curve of each running trial, drawn as `run` does."""
+    from sweep.format import sparkline
+
+    max_steps = study.user_attrs.get("spec", {}).get("train", {}).get("max_steps")
+    return {
+        trial.number: sparkline(
+            [value for _, value in sorted(trial.intermediate_values.items())],
+            (trial.last_step or 0) / max_steps,
+        )
+        for trial in _running(study)
+        if max_steps
+    }
+
+
+def _running(study: "optuna.Study") -> "list[optuna.trial.FrozenTrial]":
+    return [trial for trial in study.get_trials(deepcopy=False) if trial.state.name == "RUNNING"]
+
+
+def _seconds_left(study: "optuna.Study") -> float | None:
+    """At the pace of the trials that have ended, in as many slots as train now on this machine.
+
+    None where no process trains, or none has ended: what would be said is a guess.
+    """
+    from sweep.backends.local import TrialProcess
+
+    running = [Path(trial.user_attrs.get("run_dir", "")) for trial in _running(study)]
+    slots = sum(TrialProcess.find(run_dir) is not None for run_dir in running)
+    trials = study.get_trials(deepcopy=False)
+    took = [trial.duration.total_seconds() for trial in trials if trial.duration is not None]
+    if not slots or not took:
+        return None
+    total: int = study.user_attrs.get("n_trials", len(trials))
+    left = total - len(took) - 0.5 * slots  # half done
+    return max(0.0, left) * sum(took) / len(took) / slots
+
+
+def _row(
+    trial: "pd.Series[Any]", names: list[str], wide: bool, curves: dict[int, str]
+) -> list[str]:
+    import pandas as pd
+
+    known = {key: None if pd.isna(value) else value for key, value in trial.items()}
+    where = ["number", "arm", *(["origin"] if wide else []), "outcome", "last_step"]
+    words = ["-" if known[key] is None else str(known[key]) for key in where]
+    words += [curves.get(int(trial["number"]), "")] if curves else []
+    params = ["-" if known[name] is None else terminal.number(known[name]) for name in names]
+    reason = [known["reason"] or ""] if wide else []
+    return [*words, terminal.perplexity(known["perplexity"]), *params, *reason]
+
+
+WIDE = 100  # columns
+LETTERS = 5  # of a name at least: they tell arms and outcomes from each other
+STYLES = {"complete": "", "running": "cyan", "waiting": "cyan", "pruned": "dim"}

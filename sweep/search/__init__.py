@@ -1,0 +1,1 @@
+"""Arms, samplers and pruners: the next trial's parameters, and which trials are hopeless."""

@@ -1,0 +1,139 @@
+"""One arm of a study as an Optuna study of its own: samplers and pruners see nothing of the others.
+
+A slower loss must neither be pruned by a faster one nor send the sampler elsewhere. The view is in
+memory and made anew each time: there is nothing to keep in step, also after a resume.
+"""
+
+import copy
+import math
+from collections.abc import Container, Iterable, Sequence
+
+import optuna
+from optuna.samplers import BaseSampler
+from optuna.storages import BaseStorage, InMemoryStorage
+from optuna.trial import FrozenTrial, TrialState
+
+BLOWN_UP = ("diverged", "oom", "timeout")  # outcomes told as pruned with the worst perplexity
+
+
+def arm_trials(study: optuna.Study, arm: str) -> list[FrozenTrial]:
+    """The trials of an arm in the order of their numbers, whatever their state."""
+    trials = study.get_trials(deepcopy=False)
+    return [trial for trial in trials if trial.user_attrs.get("arm") == arm]
+
+
+def arm_view(
+    trials: Iterable[FrozenTrial], compare: str | None, sampler: BaseSampler | None = None
+) -> optuna.Study:
+    """A study in memory to ask once: these trials without compare's parameter, which they share.
+
+    Failed trials say nothing of their parameters and are left out. A trial that waits to be
+    continued counts as running: what it tries is taken.
+    """
+    counted = (trial for trial in trials if trial.state != TrialState.FAIL)
+    seen = [_seen(trial, number, compare) for number, trial in enumerate(counted, 1)]
+    return _quiet_study(_Known(seen), sampler)
+
+
+def regressable(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Trials as a regression over their parameters can take them: by the log of their perplexity.
+
+    Perplexities span orders of magnitude. A pruned trial counts with what it was on its way to, or
+    it would look bad for not having been trained to its end; one that blew up, with the worst there
+    is.
+    """
+    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    return [_regressable(trial, complete) for trial in trials]
+
+
+def _regressable(trial: FrozenTrial, complete: Sequence[FrozenTrial]) -> FrozenTrial:
+    if trial.value is None:  # it trains, waits or has failed
+        return trial
+    stopped = trial.state == TrialState.PRUNED and not _blew_up(trial)
+    taken = copy.copy(trial)
+    taken.value = math.log(forecast(trial, complete) if stopped else trial.value)
+    taken.state = TrialState.COMPLETE
+    return taken
+
+
+def _blew_up(trial: FrozenTrial) -> bool:
+    return trial.user_attrs.get("outcome") in BLOWN_UP
+
+
+class _Known(InMemoryStorage):
+    """Trials as a sampler looks at them, and number 0, the one that it is asked for.
+
+    They are never copied, whatever `deepcopy` says: copying each one to add it to a study was most
+    of the time of a proposal with 1,000 trials.
+    """
+
+    def __init__(self, trials: list[FrozenTrial]) -> None:
+        super().__init__()
+        self._known = trials
+
+    def get_all_trials(
+        self,
+        study_id: int,
+        deepcopy: bool = True,
+        states: Container[TrialState] | None = None,
+    ) -> list[FrozenTrial]:
+        known = [trial for trial in self._known if states is None or trial.state in states]
+        return super().get_all_trials(study_id, deepcopy, states) + known
+
+
+def _seen(trial: FrozenTrial, number: int, compare: str | None) -> FrozenTrial:
+    seen = copy.copy(trial)
+    seen.number = number  # samplers sort by it
+    if not trial.state.is_finished():
+        seen.state = TrialState.RUNNING
+    seen.params = {k: v for k, v in trial.params.items() if k != compare}
+    seen.distributions = {k: d for k, d in trial.distributions.items() if k != compare}
+    seen.intermediate_values = _curve(trial)
+    return seen
+
+
+def _curve(trial: FrozenTrial) -> dict[int, float]:
+    """A trial's perplexities by step, as the samplers of Optuna should rank it.
+
+    TPE ranks pruned trials by how far they came. One that blew up late came far, but is worse than
+    any that was merely pruned: it counts as stopped at step 0.
+    """
+    if trial.state.is_finished() and _blew_up(trial):
+        return {0: trial.value or 0.0}
+    return trial.intermediate_values
+
+
+def _quiet_study(storage: BaseStorage, sampler: BaseSampler | None) -> optuna.Study:
+    """A study, without Optuna's line of log for each new one."""
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(max(verbosity, optuna.logging.WARNING))
+    try:
+        return optuna.create_study(storage=storage, sampler=sampler, direction="minimize")
+    finally:
+        optuna.logging.set_verbosity(verbosity)
+
+
+def forecast(trial: FrozenTrial, complete: Sequence[FrozenTrial]) -> float:
+    """The last perplexity that a pruned trial was on its way to.
+
+    The complete trial that was nearest at the step where this one was stopped went on to fall by
+    some factor: so would this one have.
+
+    Args:
+        trial: A pruned trial, told with its last perplexity.
+        complete: Trials of the same arm that were evaluated at the same steps.
+
+    Returns:
+        Its own last perplexity where no complete trial was evaluated at that step.
+    """
+    value: float = trial.values[0]
+    step = trial.last_step
+    there: list[tuple[float, float]] = [
+        (other.intermediate_values[step], other.values[0])
+        for other in complete
+        if step in other.intermediate_values
+    ]
+    if not there:
+        return value
+    at_step, end = min(there, key=lambda pair: abs(math.log(pair[0] / value)))
+    return value * end / at_step

@@ -1,0 +1,1 @@
+"""The database: Optuna's tables, the evaluations table, locks."""

@@ -1,0 +1,272 @@
+"""Training a configuration file to its end, in this process. Knows nothing of studies.
+
+It enters gpt.train where a sweep's trials do, so an exported trial trains again digit for digit.
+"""
+
+import json
+import tomllib
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gpt.config import TrainConfig, read_config, train_config
+from gpt.errors import InputError
+from gpt.system.files import write_text
+from gpt.system.signals import noted
+from sweep.format import duration, is_terminal, perplexity
+
+if TYPE_CHECKING:
+    from gpt.events import Evaluation
+
+CONFIG = "config.json"
+
+
+class Ended(RuntimeError):
+    """A run ended before its last step, for a reason that a restart would meet again."""
+
+
+def prepared(
+    path: Path,
+    run_dir: Path,
+    *,
+    steps: int | None = None,
+    data: str | None = None,
+    device: str | None = None,
+    show: Callable[[str], None],
+) -> TrainConfig:
+    """Make `run_dir` the directory of the run that a configuration file and some changes describe.
+
+    Args:
+        path: See `read_config_file`.
+        run_dir: New, or of the same run.
+        steps: Optimiser steps instead of the file's.
+        data: Other text: "auto", "hub", "built-in" or a path.
+        device: Another device.
+        show: Told what takes long, and the notice that comes with the text.
+
+    Returns:
+        The run, pinned to its text.
+
+    Raises:
+        InputError: one of these cannot work; nothing was written then.
+    """
+    from gpt.system.device import check_device
+
+    config = read_config_file(path)
+    if steps is not None:
+        config = with_steps(config, steps)
+    if data is not None:
+        config = with_data(config, data)
+    if device is not None:
+        config = config.model_copy(update={"device": device})
+    check_device(config.device)
+    check_claim(run_dir)
+    config, notice = pinned(config, show, new_vocabulary=data is not None)
+    if notice:
+        show(f"NOTICE: {notice}")
+    claim(run_dir, config)
+    return config
+
+
+def read_config_file(path: Path) -> TrainConfig:
+    """The configuration in a .toml or .json file, such as `squen-sweep export` writes.
+
+    Raises:
+        InputError: no such file, another suffix, no TOML or JSON, or no configuration.
+    """
+    parsers: dict[str, Callable[[str], Any]] = {".toml": tomllib.loads, ".json": json.loads}
+    if path.suffix not in parsers:
+        raise InputError(
+            f"{path} must be a .toml or .json configuration; `squen-sweep export` writes one."
+        )
+    try:
+        values = parsers[path.suffix](path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path} must be a configuration file, but: {error.strerror}.") from None
+    except ValueError as error:  # of JSON, TOML and UTF-8 alike
+        raise InputError(f"{path} must be {path.suffix[1:].upper()}, but {error}.") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{path} must hold a table of keys, but got {type(values).__name__}.")
+    return train_config(values, where=str(path))
+
+
+def with_steps(config: TrainConfig, steps: int) -> TrainConfig:
+    """The same run over another number of optimiser steps.
+
+    A longer run keeps the warm-up; in a shorter one it shrinks in proportion, since a learning rate
+    that hardly reaches its peak would be another run.
+
+    Raises:
+        InputError: `steps` is below 1.
+    """
+    if steps < 1:
+        raise InputError(f"--steps must be at least 1, but got {steps}.")
+    warmup = config.warmup_steps
+    if steps < config.max_steps:
+        warmup = min(warmup * steps // config.max_steps, steps - 1)
+    return train_config(config.model_dump() | {"max_steps": steps, "warmup_steps": warmup})
+
+
+def with_data(config: TrainConfig, source: str) -> TrainConfig:
+    """The same run on other text: unpinned from the text it was exported with."""
+    data = config.data.model_copy(update={"source": source, "fingerprint": None})
+    return config.model_copy(update={"data": data})
+
+
+def pinned(
+    config: TrainConfig, progress: Callable[[str], None], new_vocabulary: bool = False
+) -> tuple[TrainConfig, str | None]:
+    """The run on exactly the text that is prepared now, and the notice that comes with that text.
+
+    Args:
+        config: Its data need not be prepared.
+        progress: Told what is being done.
+        new_vocabulary: Take the tokenizer's size instead of insisting on the configuration's.
+
+    Raises:
+        InputError: the text is not there, too short, or of another vocabulary.
+    """
+    from gpt.data.dataset import prepare
+
+    tokens = prepare(config.data, progress)
+    tokens.require(config.block_size)
+    size = tokens.meta.vocab_size
+    if size != config.vocab_size and not new_vocabulary:
+        raise InputError(
+            f"vocab_size must be {size}, as the tokenizer of {tokens.meta.name} has it, "
+            f"but got {config.vocab_size}."
+        )
+    data = config.data.model_copy(update={"fingerprint": tokens.meta.fingerprint})
+    return config.model_copy(update={"data": data, "vocab_size": size}), tokens.meta.notice
+
+
+def check_claim(run_dir: Path, config: TrainConfig | None = None) -> None:
+    """Raise InputError unless `run_dir` is new, empty, or a run of this very configuration."""
+    if (run_dir / CONFIG).exists():
+        if config is not None:
+            _refuse_other(run_dir, read_config(run_dir / CONFIG), config)
+    elif run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
+        raise InputError(
+            f"{run_dir} must be a new directory or a run's, but it holds something else; "
+            f"pass another --out."
+        )
+
+
+def claim(run_dir: Path, config: TrainConfig) -> None:
+    """Make `run_dir` the directory of this run; one of the same run is left as it is.
+
+    Raises:
+        InputError: the directory holds another run or something else, or cannot be written.
+    """
+    check_claim(run_dir, config)
+    if (run_dir / CONFIG).exists():
+        return
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        write_text(run_dir / CONFIG, config.model_dump_json(indent=2) + "\n")
+    except OSError as error:
+        raise InputError(
+            f"{run_dir} must be writable, but: {error.strerror}; pass another --out."
+        ) from None
+
+
+def is_done(run_dir: Path) -> bool:
+    """Whether an earlier call trained this run to its last step, and its weights are there.
+
+    Raises:
+        InputError: they are damaged.
+    """
+    from gpt import checkpoint
+    from gpt.events import read_events
+
+    events, _ = read_events(run_dir)
+    done = any(event["event"] == "done" for event in events)
+    return done and checkpoint.load(run_dir) is not None
+
+
+def continue_run(run_dir: Path, max_steps: int) -> int | None:
+    """Train `run_dir` from where it stands to the end, showing each evaluation.
+
+    Ctrl-C once, SIGTERM or SIGHUP stops it at a checkpoint; Ctrl-C twice stops it now.
+
+    Returns:
+        The signal that stopped it early, or None at the end.
+
+    Raises:
+        InputError: see gpt.train.train_directory.
+        KeyboardInterrupt: Ctrl-C came twice.
+        Ended: the loss is not finite any more, or the memory does not suffice.
+    """
+    from gpt.train import is_out_of_memory, train_directory
+    from gpt.trainer import Diverged
+
+    show = _show_bar if is_terminal() else _show_lines
+    signals: list[int] = []
+    try:
+        with (
+            noted(signals, twice_interrupts=True),
+            closing(train_directory(run_dir, lambda: bool(signals), print)) as evaluations,
+        ):
+            show(evaluations, max_steps)
+    except (Diverged, RuntimeError, MemoryError) as error:
+        if not (isinstance(error, Diverged) or is_out_of_memory(error)):
+            raise
+        raise Ended(str(error).splitlines()[0]) from None
+    return None if is_done(run_dir) else signals[0]
+
+
+def _refuse_other(run_dir: Path, old: TrainConfig, new: TrainConfig) -> None:
+    ours, theirs = new.model_dump(), old.model_dump()
+    differing = [
+        f"{key} is {theirs[key]} there and {ours[key]} here"
+        for key in ours
+        if ours[key] != theirs[key]
+    ]
+    if differing:
+        raise InputError(
+            f"{run_dir} must hold the same run, but {differing[0]}; "
+            f"pass another --out for a new one."
+        )
+
+
+def _show_lines(evaluations: "Iterable[Evaluation]", max_steps: int) -> None:
+    for evaluation in evaluations:
+        print(_line(evaluation, max_steps), flush=True)
+
+
+def _show_bar(evaluations: "Iterable[Evaluation]", max_steps: int) -> None:
+    """A bar that moves at every evaluation, a clock that always does, the lines above them."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+
+    columns = (
+        MofNCompleteColumn(),
+        BarColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+    )
+    with Progress(*columns, refresh_per_second=1) as bar:
+        task = bar.add_task("", total=max_steps)
+        for evaluation in evaluations:
+            bar.console.print(_line(evaluation, max_steps), highlight=False)
+            left = f"{duration(_seconds_left(evaluation, max_steps))} left"
+            bar.update(task, completed=evaluation.step, description=left)
+
+
+def _line(evaluation: "Evaluation", max_steps: int) -> str:
+    return (
+        f"step {evaluation.step}/{max_steps}: perplexity {perplexity(evaluation.perplexity)}, "
+        f"training loss {evaluation.train_loss:.4f}, {evaluation.tokens_per_second:,.0f} tokens/s, "
+        f"{duration(_seconds_left(evaluation, max_steps))} left"
+    )
+
+
+def _seconds_left(evaluation: "Evaluation", max_steps: int) -> float:
+    """At the run's own seconds per step so far."""
+    return (max_steps - evaluation.step) * evaluation.elapsed_seconds / evaluation.step

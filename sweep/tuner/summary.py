@@ -1,0 +1,77 @@
+"""What a sweep says of itself at its start and at its end."""
+
+from dataclasses import dataclass
+
+import optuna
+
+from gpt.data.dataset import TokenData
+from sweep.analysis import results
+from sweep.backends.local import Slot
+from sweep.study.spec import StudySpec
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a call of `run` leaves behind."""
+
+    study: str
+    finished: int
+    total: int
+    outcomes: dict[str, int]
+    best: dict[str, tuple[int, float]]  # arm -> (trial number, perplexity)
+    already_complete: bool
+    signal: int | None  # that ended the call early
+    late: bool  # the call's own time limit ended it early
+    seconds: float
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether a signal or its time limit ended the call before the total was reached."""
+        return self.signal is not None or self.late
+
+
+def summary_of(
+    study: optuna.Study,
+    total: int,
+    seconds: float,
+    already_complete: bool,
+    signals: list[int],
+    late: bool,
+) -> Summary:
+    """The summary of a call that has ended.
+
+    Args:
+        study: As the call leaves it.
+        total: Trials that were asked for.
+        seconds: That the call took.
+        already_complete: Whether there was nothing to do.
+        signals: Received by the call, in their order.
+        late: Whether its time was up.
+    """
+    trials = study.get_trials(deepcopy=False)
+    outcomes = [t.user_attrs["outcome"] for t in trials if t.state.is_finished()]
+    short = len(outcomes) < total
+    return Summary(
+        study=study.study_name,
+        finished=len(outcomes),
+        total=total,
+        outcomes={outcome: outcomes.count(outcome) for outcome in sorted(set(outcomes))},
+        best=results.best_by_arm(study),
+        already_complete=already_complete,
+        signal=signals[0] if signals and short else None,
+        late=late and short,
+        seconds=seconds,
+    )
+
+
+def header(spec: StudySpec, tokens: TokenData, slots: list[Slot], storage: str) -> dict[str, str]:
+    """Study, data, slots and storage, as a sweep shows them at its start."""
+    meta = tokens.meta
+    devices = ", ".join(sorted({slot.device for slot in slots}))
+    dtype = "" if "dtype" in spec.search else f", {spec.base('dtype')}"
+    return {
+        "study": spec.name,
+        "data": f"{meta.name}, {meta.train_tokens:,} training tokens, {meta.tokenizer}",
+        "slots": f"{len(slots)} on {devices}, {slots[0].threads} CPU thread(s) each{dtype}",
+        "storage": storage,
+    }

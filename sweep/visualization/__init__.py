@@ -1,0 +1,51 @@
+"""Tables in, plotly figures out; saving and showing are the caller's. Knows no storage, no files.
+
+Each plot is drawn from a table that is tested by value: a `..._data` function beside it, or a table
+of sweep.analysis. Add a plot by adding such a pair; sweep/visualization/figures.py gives it a name,
+and so a place in the report.
+"""
+
+from sweep.visualization.calibration import plot_calibration
+from sweep.visualization.confirm import (
+    confirm_data,
+    confirm_means,
+    forest_data,
+    plot_confirm_runs,
+    plot_forest,
+)
+from sweep.visualization.cost import cost_data, plot_cost, plot_timeline
+from sweep.visualization.landscape import frontier_data, grid_data, plot_frontier, plot_grid
+from sweep.visualization.trials import (
+    curves_data,
+    plot_best_so_far,
+    plot_curves,
+    plot_importances,
+    plot_outcomes,
+    plot_slice,
+    slice_data,
+)
+from sweep.visualization.tuning_curve import plot_expected_best
+
+__all__ = [
+    "confirm_data",
+    "confirm_means",
+    "cost_data",
+    "curves_data",
+    "forest_data",
+    "frontier_data",
+    "grid_data",
+    "plot_best_so_far",
+    "plot_calibration",
+    "plot_confirm_runs",
+    "plot_cost",
+    "plot_curves",
+    "plot_expected_best",
+    "plot_forest",
+    "plot_frontier",
+    "plot_grid",
+    "plot_importances",
+    "plot_outcomes",
+    "plot_slice",
+    "plot_timeline",
+    "slice_data",
+]

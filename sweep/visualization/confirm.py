@@ -1,0 +1,220 @@
+"""Confirm runs, seed by seed, and the verdict's intervals: a table or a record in, a figure out."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from scipy import stats
+
+from sweep.analysis.results import CONFIRM
+from sweep.visualization._axes import labelled, rows
+from sweep.visualization.style import (
+    GREY,
+    View,
+    arm_colours,
+    arm_symbols,
+    empty_figure,
+    finish,
+    plain,
+    view,
+)
+
+LEVEL = 0.95  # of intervals
+ASIDE = 0.16  # of an arm's place on the axis, from its seeds to their mean
+
+
+def confirm_data(runs: pd.DataFrame) -> pd.DataFrame:
+    """The confirm runs of the configuration that stands for each arm: that of its newest run.
+
+    Args:
+        runs: results.confirm_runs_table.
+
+    Returns:
+        arm, of_trial, seed, outcome, perplexity (on held-back stories; NaN where the run is not
+        complete); by arm and seed.
+    """
+    confirm = runs[runs["phase"] == CONFIRM].sort_values("number")
+    newest = confirm.groupby("arm")["of_trial"].transform("last")
+    columns = ["arm", "of_trial", "seed", "outcome", "perplexity"]
+    return confirm[confirm["of_trial"] == newest].sort_values(["arm", "seed"])[columns]
+
+
+def confirm_means(data: pd.DataFrame) -> pd.DataFrame:
+    """What the seeds of each arm say together; `data` is confirm_data.
+
+    Returns:
+        arm, seeds, perplexity (geometric mean: exp of the mean cross-entropy), low, high (ends of
+        the t interval of that mean over seeds; NaN for one seed). Without an arm of which a run is
+        not complete: it has no mean.
+    """
+    found = []
+    for arm, of_arm in data.groupby("arm"):
+        if of_arm["perplexity"].isna().any():
+            continue
+        nats = np.log(of_arm["perplexity"].to_numpy(dtype=np.float64))
+        mean, n, half = float(nats.mean()), len(nats), math.nan
+        if n > 1:
+            error = float(nats.std(ddof=1)) / math.sqrt(n)
+            half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * error
+        found.append((arm, n, math.exp(mean), math.exp(mean - half), math.exp(mean + half)))
+    return pd.DataFrame(found, columns=["arm", "seeds", "perplexity", "low", "high"])
+
+
+def plot_confirm_runs(runs: pd.DataFrame, arms: Sequence[str]) -> go.Figure:
+    """Perplexity of every confirm run; a line joins the runs of one seed, which are a pair.
+
+    Beside them the mean of each arm with its interval. Cross: the run is not complete.
+    """
+    data = confirm_data(runs)
+    if data.empty:
+        return empty_figure("No confirm run yet: `squen-sweep verdict` trains them.")
+    means = confirm_means(data)
+    ends = [*means["low"], *means["high"]]
+    shown = view([*data["perplexity"], *(end for end in ends if end > 0)])
+    places = {arm: float(i) for i, arm in enumerate(arm for arm in arms if arm in set(data["arm"]))}
+    figure = go.Figure(_pairs(data, places, shown))
+    for arm, place in places.items():
+        style = {"color": arm_colours(arms)[arm], "symbol": arm_symbols(arms)[arm]}
+        figure.add_trace(_seeds(data[data["arm"] == arm], place, style, shown))
+        figure.add_traces([_mean(row, place + ASIDE) for row in rows(means[means["arm"] == arm])])
+    names = [labelled(arm)["name"] for arm in places]
+    axis = {"tickvals": list(places.values()), "ticktext": names, "showgrid": False}
+    figure.update_xaxes(axis | {"range": [-0.5, len(places) - 0.5], "title_text": "arm"})
+    return finish(figure, shown)
+
+
+def _pairs(data: pd.DataFrame, places: Mapping[str, float], shown: View) -> go.Scatter:
+    """One line per seed over the arms, as one trace with gaps."""
+    points: list[tuple[float | None, float | None]] = []
+    for _, pair in data.groupby("seed"):
+        level = dict(zip(pair["arm"], shown.clip(pair["perplexity"]), strict=True))
+        points += [(places[arm], float(level[arm])) for arm in places if arm in level]
+        points.append((None, None))
+    return go.Scatter(
+        x=[x for x, _ in points],
+        y=[y for _, y in points],
+        mode="lines",
+        line={"color": GREY, "width": 1},
+        name="same seed",
+        hoverinfo="skip",
+    )
+
+
+def _seeds(of_arm: pd.DataFrame, place: float, style: dict[str, str], shown: View) -> go.Scatter:
+    ended = of_arm["perplexity"].notna()
+    texts = [
+        f"seed {row['seed']}, settings of trial {row['of_trial']}<br>"
+        + (
+            f"perplexity {row['perplexity']:,.2f}"
+            if row["outcome"] == "complete"
+            else row["outcome"]
+        )
+        for row in rows(of_arm)
+    ]
+    symbols = [style["symbol"] if one else "x" for one in ended]
+    return go.Scatter(
+        x=[place] * len(of_arm),
+        y=plain(shown.clip(of_arm["perplexity"])),
+        text=texts,
+        mode="markers",
+        marker={"color": style["color"], "symbol": symbols, "size": 10, "opacity": 0.85},
+        **labelled(str(of_arm["arm"].iloc[0])),
+    )
+
+
+def _mean(row: Mapping[Any, Any], x: float) -> go.Scatter:
+    mean, low, high = row["perplexity"], row["low"], row["high"]
+    known = low > 0
+    words = f"mean of {row['seeds']} seeds {mean:,.2f}"
+    ends = {"array": [high - mean], "arrayminus": [mean - low], "thickness": 2.5, "width": 7}
+    return go.Scatter(
+        x=[x],
+        y=[mean],
+        error_y=ends | {"type": "data", "symmetric": False} if known else None,
+        text=[f"{words}<br>95% interval {low:,.2f} to {high:,.2f}" if known else words],
+        mode="markers",
+        marker={"color": GREY, "symbol": "line-ew-open", "size": 16, "line": {"width": 3}},
+        name="mean and 95% interval",
+        legendgroup="mean",
+        showlegend=x == ASIDE,
+        hovertemplate="%{text}<extra></extra>",
+    )
+
+
+def forest_data(record: Mapping[str, Any]) -> pd.DataFrame:
+    """One row per interval of a verdict's record.
+
+    Returns:
+        arm, against ("a to b"), yardstick, ratio, low, high (of perplexities, arm to reference),
+        seeds (the ratio of each seed; empty for the bootstrap), primary.
+    """
+    found: list[tuple[Any, ...]] = []
+    for one in record["comparisons"]:
+        arm, against = one["arm"], f"{one['arm']} to {one['reference']}"
+        found.append((arm, against, "perplexity", *_interval(one["difference"]), True))
+        if one["bootstrap"]:
+            low, high = one["bootstrap"]
+            name = "perplexity, by a bootstrap"
+            found.append((arm, against, name, one["ratio"], low, high, [], False))
+        found += [
+            (arm, against, other["yardstick"], *_interval(other["difference"]), False)
+            for other in one["readings"]
+            if other["is_perplexity"]
+        ]
+    columns = ["arm", "against", "yardstick", "ratio", "low", "high", "seeds", "primary"]
+    return pd.DataFrame(found, columns=columns)
+
+
+def _interval(difference: Mapping[str, Any]) -> tuple[float, float, float, list[float]]:
+    ends = (math.exp(difference[key]) for key in ("mean", "low", "high"))
+    mean, low, high = ends
+    return mean, low, high, [math.exp(value) for value in difference["per_seed"]]
+
+
+def plot_forest(record: Mapping[str, Any] | None, arms: Sequence[str]) -> go.Figure:
+    """Ratios of perplexity to the reference: a ring per seed, a diamond and a line for the mean.
+
+    The band around 1 is the margin within which a difference does not matter.
+    """
+    if record is None:
+        return empty_figure("No verdict yet: `squen-sweep verdict` gives one.")
+    data, margin = forest_data(record), record["margin"]
+    colours = arm_colours(arms)
+    figure = go.Figure()
+    figure.add_vrect(x0=1 / (1 + margin), x1=1 + margin, fillcolor=GREY, opacity=0.18, line_width=0)
+    figure.add_vline(x=1, line={"color": GREY, "width": 1.5})
+    several = len(record["comparisons"]) > 1
+    for row in rows(data):
+        name = f"{row['against']}<br>{row['yardstick']}" if several else row["yardstick"]
+        figure.add_traces(_whisker(row, name, colours[row["arm"]]))
+    ends = [*data["low"], *data["high"], *(seed for seeds in data["seeds"] for seed in seeds)]
+    low, high = min(1 / (1 + margin), *ends), max(1 + margin, *ends)
+    room = 0.06 * (high - low)
+    figure.update_xaxes(title_text="ratio of perplexities (below 1: better)")
+    figure.update_xaxes(range=[low - room, high + room])
+    figure.update_yaxes(autorange="reversed", type="category")
+    return finish(figure, height=150 + 48 * len(data)).update_layout(showlegend=False)
+
+
+def _whisker(row: Mapping[Any, Any], name: str, colour: str) -> list[go.Scatter]:
+    ends = [row["low"], row["high"]]
+    name = name.replace(" under ", "<br>under ").replace(" at ", "<br>at ")  # a narrow page
+    words = f"{row['ratio']:.4f}, 95% interval {row['low']:.4f} to {row['high']:.4f}"
+    width = 3 if row["primary"] else 1.5
+    line = go.Scatter(x=ends, y=[name, name], mode="lines", hoverinfo="skip")
+    mean = go.Scatter(x=[row["ratio"]], y=[name], mode="markers", text=[words])
+    seeds = go.Scatter(x=row["seeds"], y=[name] * len(row["seeds"]), mode="markers")
+    return [
+        line.update(line={"color": colour, "width": width}),
+        seeds.update(
+            marker={"color": colour, "size": 7, "symbol": "circle-open"},
+            hovertemplate="one seed: %{x:.4f}<extra></extra>",
+        ),
+        mean.update(
+            marker={"color": colour, "size": 12, "symbol": "diamond"},
+            hovertemplate="%{text}<extra></extra>",
+        ),
+    ]

@@ -1,0 +1,246 @@
+"""Plots over two parameters at once: what was tried where, how good it was, where it blew up."""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from plotly.subplots import make_subplots
+
+from sweep.analysis.results import UNFINISHED
+from sweep.format import number
+from sweep.visualization._axes import labelled, offsets, parameter_axis, rows
+from sweep.visualization.style import (
+    FADED,
+    GREY,
+    arm_colours,
+    arm_symbols,
+    empty_figure,
+    finish,
+    plain,
+)
+
+MAX_CELLS = 6  # along a parameter; more of them would mostly be empty
+BLOWN_UP = ("diverged", "oom")
+
+
+def grid_data(
+    trials: pd.DataFrame, x: str, y: str, space: dict[str, BaseDistribution]
+) -> pd.DataFrame:
+    """How many finished trials of an arm fell into each cell of two parameters, and the best.
+
+    Args:
+        trials: results.trials_table.
+        x: A searched parameter, cut into at most MAX_CELLS intervals of equal length if a number.
+        y: Another one, likewise.
+        space: Optuna's distribution of each parameter.
+
+    Returns:
+        arm, x, y (labels such as "0.05–0.1"), count (finished trials, whatever their end), best
+        (the lowest perplexity of a complete one; NaN without any). Only cells with a trial.
+    """
+    finished = trials[~trials["outcome"].isin(UNFINISHED) & trials[x].notna() & trials[y].notna()]
+    complete = finished["perplexity"].where(finished["outcome"] == "complete")
+    data = pd.DataFrame(
+        {
+            "arm": finished["arm"],
+            "x": _cells(finished[x], space[x]),
+            "y": _cells(finished[y], space[y]),
+            "perplexity": complete,
+        }
+    )
+    cells = data.groupby(["arm", "x", "y"], observed=True)["perplexity"]
+    table = cells.agg(count="size", best="min").reset_index()
+    return table.astype({"x": "string", "y": "string"})
+
+
+def _cells(values: "pd.Series[Any]", distribution: BaseDistribution) -> "pd.Series[Any]":
+    """The label of each value's cell, as a category in the order of the cells."""
+    labels = _labels(values, distribution)
+    return labels.astype(pd.CategoricalDtype(_cell_names(distribution)[0], ordered=True))
+
+
+def _labels(values: "pd.Series[Any]", distribution: BaseDistribution) -> "pd.Series[str]":
+    names, edges = _cell_names(distribution)
+    if edges is None:
+        return values.map(str)
+    logs = isinstance(distribution, FloatDistribution) and distribution.log
+    numbers = values.astype("float64").map(math.log) if logs else values.astype("float64")
+    step = (edges[1] - edges[0]) / len(names)
+    places = ((numbers - edges[0]) / step).clip(0, len(names) - 1).astype("int64")
+    return places.map(lambda place: names[place])
+
+
+def _cell_names(distribution: BaseDistribution) -> tuple[list[str], tuple[float, float] | None]:
+    """Labels in order, and the ends of what is cut; without ends, a value is its own label."""
+    if isinstance(distribution, CategoricalDistribution):
+        return [str(choice) for choice in distribution.choices], None
+    ends: Any = distribution
+    if not isinstance(distribution, FloatDistribution) and ends.high - ends.low < 2 * MAX_CELLS:
+        return [str(value) for value in range(ends.low, ends.high + 1)], None
+    log = ends.log
+    low, high = (math.log(ends.low), math.log(ends.high)) if log else (ends.low, ends.high)
+    step = (high - low) / MAX_CELLS
+    marks = [low + i * step for i in range(MAX_CELLS + 1)]
+    shown = [f"{math.exp(mark) if log else mark:.2g}" for mark in marks]
+    return [f"{a}–{b}" for a, b in pairwise(shown)], (low, high)
+
+
+def plot_grid(
+    trials: pd.DataFrame,
+    x: str,
+    y: str,
+    arms: Sequence[str],
+    space: dict[str, BaseDistribution],
+) -> go.Figure:
+    """The best perplexity in each cell of two parameters, of how many trials; one map per arm.
+
+    Colours are cividis, which reads the same in every form of colour blindness; dark is better.
+    """
+    data = grid_data(trials, x, y, space)
+    if data.empty:
+        return empty_figure(f"No finished trial has {x} and {y} yet.")
+    titles = [labelled(arm)["name"] for arm in arms]
+    figure = make_subplots(1, len(arms), subplot_titles=titles, horizontal_spacing=0.06)
+    columns, lines = _cell_names(space[x])[0], _cell_names(space[y])[0]
+    for position, arm in enumerate(arms, start=1):
+        of_arm = data[data["arm"] == arm]
+        figure.add_trace(_heatmap(of_arm, arm, columns, lines), row=1, col=position)
+        figure.add_trace(_without(of_arm[of_arm["best"].isna()], arm), row=1, col=position)
+    figure.update_xaxes(title_text=x, type="category")
+    figure.update_yaxes(type="category", showticklabels=False)
+    figure.update_yaxes(title_text=y, showticklabels=True, col=1)
+    figure.update_layout(coloraxis=_scale(data["best"]))
+    figure = finish(figure, height=150 + 46 * len(lines))
+    return figure.update_xaxes(showgrid=False).update_yaxes(showgrid=False)
+
+
+def _scale(best: "pd.Series[float]") -> dict[str, Any]:
+    """Logarithmic, labelled with perplexities."""
+    logs = best.dropna().map(math.log10)
+    low, high = (float(logs.min()), float(logs.max())) if len(logs) else (0.0, 1.0)
+    marks = [low + i * (high - low) / 4 for i in range(5)]
+    bar = {
+        "title": {"text": "perplexity", "side": "right"},
+        "tickvals": marks,
+        "outlinewidth": 0,
+        "thickness": 14,
+    }
+    bar["ticktext"] = [f"{10**mark:,.3g}" for mark in marks]
+    return {"colorscale": "Cividis", "cmin": low, "cmax": high or low + 1e-9, "colorbar": bar}
+
+
+def _heatmap(data: pd.DataFrame, arm: str, columns: list[str], lines: list[str]) -> go.Heatmap:
+    of_cell = {(row["x"], row["y"]): row for row in rows(data)}
+    found = [[of_cell.get((column, line)) for column in columns] for line in lines]
+    return go.Heatmap(
+        x=columns,
+        y=lines,
+        z=[[_log_best(cell) for cell in cells] for cells in found],
+        text=[[_cell_text(cell) for cell in cells] for cells in found],
+        texttemplate="%{text}",
+        hovertemplate="%{x}<br>%{y}<br>%{text}<extra></extra>",
+        coloraxis="coloraxis",
+        name=labelled(arm)["name"],
+        xgap=2,
+        ygap=2,
+    )
+
+
+def _without(data: pd.DataFrame, arm: str) -> go.Scatter:
+    """Cells without a complete trial: grey words, which a light and a dark page leave readable."""
+    return go.Scatter(
+        x=plain(data["x"]),
+        y=plain(data["y"]),
+        text=[f"– of {count}" for count in data["count"]],
+        mode="text",
+        textfont={"color": GREY, "size": 11},
+        showlegend=False,
+        hoverinfo="skip",
+        name=labelled(arm)["name"],
+    )
+
+
+def _log_best(cell: dict[Any, Any] | None) -> float | None:
+    return None if cell is None or pd.isna(cell["best"]) else math.log10(cell["best"])
+
+
+def _cell_text(cell: dict[Any, Any] | None) -> str:
+    """The best perplexity, and of how many trials: "3.14 of 5"."""
+    if cell is None or pd.isna(cell["best"]):
+        return ""
+    return f"{cell['best']:.3g} of {cell['count']}"
+
+
+def frontier_data(trials: pd.DataFrame, evaluations: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
+    """Where trials blew up: every finished one at its two parameters.
+
+    Returns:
+        number, arm, outcome, x, y, blown_up (diverged or out of memory), grad_norm (the largest at
+        an evaluation, before clipping; NaN without one that is finite), last_step.
+    """
+    finite = evaluations[evaluations["grad_norm"] < math.inf]
+    largest = finite.groupby("trial_number")["grad_norm"].max()
+    finished = trials[~trials["outcome"].isin(UNFINISHED) & trials[x].notna() & trials[y].notna()]
+    data = finished[["number", "arm", "outcome", x, y, "last_step"]]
+    data = data.rename(columns={x: "x", y: "y"})
+    data["blown_up"] = data["outcome"].isin(BLOWN_UP)
+    data["grad_norm"] = data["number"].map(largest).astype("float64")
+    return data.reset_index(drop=True)
+
+
+def plot_frontier(
+    trials: pd.DataFrame,
+    evaluations: pd.DataFrame,
+    x: str,
+    y: str,
+    arms: Sequence[str],
+    space: dict[str, BaseDistribution],
+) -> go.Figure:
+    """Every finished trial at two parameters. Cross: blew up. Larger: a larger gradient norm."""
+    data = frontier_data(trials, evaluations, x, y)
+    if data.empty:
+        return empty_figure(f"No finished trial has {x} and {y} yet.")
+    category = isinstance(space[y], CategoricalDistribution)
+    shift = 0 if category else data["arm"].map(offsets(arms))
+    data["shown"] = data["y"] if category else data["y"].astype("float64") + shift
+    figure = go.Figure()
+    for arm, colour in arm_colours(arms).items():
+        of_arm, symbol = data[data["arm"] == arm], arm_symbols(arms)[arm]
+        figure.add_trace(_places(of_arm[~of_arm["blown_up"]], arm, colour, f"{symbol}-open"))
+        blown_up = _places(of_arm[of_arm["blown_up"]], arm, colour, "x")
+        figure.add_trace(blown_up.update(showlegend=False, marker_opacity=1.0))
+    count = int(data["blown_up"].sum())
+    figure.add_trace(_legend_of_crosses(count))
+    figure.update_xaxes(parameter_axis(x, space[x]))
+    figure.update_yaxes(parameter_axis(y, space[y]))
+    return finish(figure)
+
+
+def _places(data: pd.DataFrame, arm: str, colour: str, symbol: str) -> go.Scatter:
+    texts = [
+        f"trial {row['number']}, {row['outcome']}<br>{number(row['x'])}, {number(row['y'])}<br>"
+        f"largest gradient norm {row['grad_norm']:.3g}"
+        for row in rows(data)
+    ]
+    sizes = [_size(norm) for norm in data["grad_norm"]]
+    marker = {"symbol": symbol, "color": colour, "size": sizes, "opacity": 1 - FADED / 3}
+    x, y = plain(data["x"]), plain(data["shown"])
+    return go.Scatter(x=x, y=y, text=texts, mode="markers", marker=marker, **labelled(arm))
+
+
+def _size(grad_norm: float) -> float:
+    """Pixels: 8 for a norm of 0.1 and below, 4 more for every factor of ten, 24 at most."""
+    if not grad_norm > 0:  # NaN: it blew up before its first evaluation
+        return 10.0
+    return round(min(24.0, 8.0 + 4.0 * max(0.0, math.log10(grad_norm) + 1.0)), 1)
+
+
+def _legend_of_crosses(count: int) -> go.Scatter:
+    """An entry of the legend that counts what blew up, also when nothing did."""
+    marker = {"symbol": "x", "color": GREY, "size": 9}
+    name = f"blew up: {count}"
+    return go.Scatter(x=[None], y=[None], mode="markers", marker=marker, name=name)

@@ -1,0 +1,284 @@
+"""Plots of trials: their curves, their progress, one parameter, what mattered, how they ended."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+from optuna.distributions import BaseDistribution, IntDistribution
+
+from sweep.analysis.importance import MIN_TRIALS
+from sweep.analysis.results import UNFINISHED, best_so_far
+from sweep.visualization._axes import labelled, offsets, parameter_axis, rows, whole
+from sweep.visualization.style import (
+    FADED,
+    GREY,
+    View,
+    add_floor,
+    arm_colours,
+    arm_dashes,
+    arm_patterns,
+    arm_symbols,
+    empty_figure,
+    finish,
+    plain,
+    view,
+)
+
+
+def curves_data(evaluations: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
+    """Every evaluation that has a finite perplexity, with its trial's arm and outcome.
+
+    Returns:
+        number, arm, outcome, best (of its arm's complete trials), step, tokens, perplexity; ordered
+        by number and step.
+    """
+    complete = trials[trials["outcome"] == "complete"].sort_values(["perplexity", "number"])
+    best = complete.drop_duplicates("arm")["number"]
+    of_trial = trials[["number", "arm", "outcome"]].assign(best=trials["number"].isin(best))
+    curves = evaluations.rename(columns={"trial_number": "number"}).merge(of_trial, on="number")
+    curves = curves[curves["perplexity"].between(0, math.inf, inclusive="neither")]
+    columns = ["number", "arm", "outcome", "best", "step", "tokens", "perplexity"]
+    return curves.sort_values(["number", "step"])[columns].reset_index(drop=True)
+
+
+def plot_curves(
+    evaluations: pd.DataFrame,
+    trials: pd.DataFrame,
+    arms: Sequence[str],
+    floor: float | None = None,
+) -> go.Figure:
+    """Validation perplexity over training tokens.
+
+    Thick: the best of an arm. Faint: ended early. Cross: diverged, at its last evaluation.
+    """
+    data = curves_data(evaluations, trials)
+    if data.empty:
+        return empty_figure("No evaluation yet.")
+    shown = view(data["perplexity"], floor)
+    figure = go.Figure()
+    for arm, colour in arm_colours(arms).items():
+        of_arm, line = data[data["arm"] == arm], {"color": colour, "dash": arm_dashes(arms)[arm]}
+        complete = of_arm["outcome"] == "complete"
+        early, others = of_arm[~complete], of_arm[complete & ~of_arm["best"]]
+        figure.add_trace(_lines(early, arm, width=1, **line).update(opacity=FADED))
+        figure.add_trace(_lines(others, arm, width=1.2, **line))
+        figure.add_trace(_crosses(of_arm, arm, colour, shown))
+    for arm, colour in arm_colours(arms).items():  # on top of all others
+        best, dash = data[(data["arm"] == arm) & data["best"]], arm_dashes(arms)[arm]
+        figure.add_trace(_lines(best, arm, width=3.5, color=colour, dash=dash))
+        figure.data[-1].update(showlegend=True)
+    add_floor(figure, floor, [0, data["tokens"].max()], shown)
+    figure.update_xaxes(title_text="training tokens", rangemode="tozero", tickformat="~s")
+    return finish(figure, shown)
+
+
+def _lines(data: pd.DataFrame, arm: str, **line: Any) -> go.Scatter:
+    """All lines of one kind as one trace, with a gap after each trial: 40 traces would be slow."""
+    points: list[tuple[Any, Any, Any]] = []
+    for _, trial in data.groupby("number"):
+        points += [(row["tokens"], _short(row["perplexity"]), row["number"]) for row in rows(trial)]
+        points.append((None, None, None))
+    return go.Scatter(
+        x=[tokens for tokens, _, _ in points],
+        y=[perplexity for _, perplexity, _ in points],
+        text=[number for _, _, number in points],
+        mode="lines",
+        line=line,
+        showlegend=False,
+        **labelled(arm, "trial %{text}, %{x:,} tokens<br>perplexity %{y:,.2f}"),
+    )
+
+
+def _short(perplexity: float) -> float:
+    """Six digits: a study of 1,000 trials has 100,000 of these in its report."""
+    return float(f"{perplexity:.6g}")
+
+
+def _crosses(of_arm: pd.DataFrame, arm: str, colour: str, shown: View) -> go.Scatter:
+    """Where the diverged trials were last seen."""
+    diverged = of_arm[of_arm["outcome"] == "diverged"].drop_duplicates("number", keep="last")
+    return go.Scatter(
+        x=plain(diverged["tokens"]),
+        y=plain(shown.clip(diverged["perplexity"])),
+        text=[f"{_at_step(row)}<br>then diverged" for row in rows(diverged)],
+        mode="markers",
+        marker={"symbol": "x", "color": colour, "size": 10},
+        showlegend=False,
+        **labelled(arm),
+    )
+
+
+def plot_best_so_far(
+    trials: pd.DataFrame, arms: Sequence[str], floor: float | None = None
+) -> go.Figure:
+    """The lowest perplexity of each arm against its trials so far, that is, against its budget."""
+    data = best_so_far(trials).dropna(subset="perplexity")
+    if data.empty:
+        return empty_figure("No complete trial yet.")
+    shown = view(data["perplexity"], floor)
+    figure = go.Figure()
+    for arm, colour in arm_colours(arms).items():
+        of_arm = data[data["arm"] == arm]
+        line = _steps(of_arm, arm, colour, arm_symbols(arms)[arm])
+        figure.add_trace(line.update(line_dash=arm_dashes(arms)[arm]))
+    add_floor(figure, floor, [1, data["nth"].max()], shown)
+    most = int(data["nth"].max())
+    figure.update_xaxes(title_text="trials of the arm", range=[0.5, most + 0.5], **whole(most))
+    return finish(figure, shown)
+
+
+def _steps(of_arm: pd.DataFrame, arm: str, colour: str, symbol: str) -> go.Scatter:
+    """A line that steps down, with a marker at every improvement."""
+    improved = of_arm["perplexity"].diff().fillna(-1) < 0
+    ends = improved | (of_arm["nth"] == of_arm["nth"].max())  # in between, the line is level
+    of_arm, improved = of_arm[ends], improved[ends]
+    return go.Scatter(
+        x=plain(of_arm["nth"]),
+        y=plain(of_arm["perplexity"]),
+        text=[_label(row, "best so far") for row in rows(of_arm)],
+        mode="lines+markers",
+        line={"color": colour, "width": 2.5, "shape": "hv"},
+        marker={"symbol": symbol, "opacity": 1, "line": {"width": 0}},
+        marker_size=[9 * new for new in improved],
+        **labelled(arm),
+    )
+
+
+def slice_data(trials: pd.DataFrame, parameter: str) -> pd.DataFrame:
+    """Every finished trial that has the parameter.
+
+    Returns:
+        number, arm, outcome, value (of the parameter), perplexity (NaN where none was measured),
+        baseline (its name; missing where the trial is none).
+    """
+    finished = trials[~trials["outcome"].isin(UNFINISHED) & trials[parameter].notna()]
+    data = finished[["number", "arm", "outcome", parameter, "perplexity"]]
+    data = data.rename(columns={parameter: "value"})
+    data["baseline"] = finished["origin"].str.extract(r"^baseline:(.*)$", expand=False)
+    return data.reset_index(drop=True)
+
+
+def plot_slice(
+    trials: pd.DataFrame,
+    parameter: str,
+    arms: Sequence[str],
+    distribution: BaseDistribution,
+) -> go.Figure:
+    """Perplexity against one parameter; `distribution` says whether its axis is logarithmic.
+
+    Small and faint: ended early, so measured after fewer steps. Cross: no perplexity. Triangle:
+    above the frame. Ring: baseline. Dotted: the value that the original study recommends.
+    """
+    data = slice_data(trials, parameter)
+    if data.empty:
+        return empty_figure(f"No finished trial has {parameter} yet.")
+    shown = view(data["perplexity"])
+    data["x"] = data["value"]
+    if isinstance(distribution, IntDistribution) and not distribution.log:
+        data["x"] = data["value"].astype("float64") + data["arm"].map(offsets(arms))
+    data["y"] = shown.clip(data["perplexity"])
+    data["text"] = [_label(row, row["outcome"], parameter) for row in rows(data)]
+    figure = go.Figure()
+    for arm, colour in arm_colours(arms).items():
+        of_arm, symbol = data[data["arm"] == arm], arm_symbols(arms)[arm]
+        figure.add_traces(_points(of_arm, arm, colour, symbol, shown))
+    figure.add_trace(_rings(data[data["baseline"].notna()]))
+    figure.add_trace(_original(data, shown))
+    figure.update_xaxes(parameter_axis(parameter, distribution))
+    return finish(figure, shown)
+
+
+def _points(
+    data: pd.DataFrame, arm: str, colour: str, symbol: str, shown: View
+) -> list[go.Scatter]:
+    """The trials of one arm: complete, ended early, above the frame, without a perplexity."""
+    missing, above = data["perplexity"].isna(), data["perplexity"] > shown.high
+    early = (data["outcome"] == "pruned") & ~above
+    strong, faint = {"size": 9, "opacity": 0.9}, {"size": 6, "opacity": FADED}
+    kinds = [
+        (data[~missing & ~above & ~early], {"symbol": symbol, **strong}),
+        (data[early], {"symbol": symbol, **faint}),
+        (data[above], {"symbol": "triangle-up", **strong}),
+        (data[missing], {"symbol": "x", **strong}),
+    ]
+    traces = [_scatter(part, {"color": colour, **marker}) for part, marker in kinds]
+    return [
+        trace.update(**labelled(arm), showlegend=position == 0)
+        for position, trace in enumerate(traces)
+    ]
+
+
+def _rings(baselines: pd.DataFrame) -> go.Scatter:
+    marker = {"symbol": "circle-open", "size": 17, "color": GREY, "line": {"width": 2}}
+    return _scatter(baselines, marker).update(name="baseline", hoverinfo="skip")
+
+
+def _original(data: pd.DataFrame, shown: View) -> go.Scatter:
+    """An upright line at the parameter's value in the baseline that is named "original"."""
+    values = data.loc[data["baseline"] == "original", "value"].drop_duplicates().head(1)
+    return go.Scatter(
+        x=[end for value in plain(values) for end in (value, value)],
+        y=[end for _ in values for end in (shown.low, shown.high)],
+        mode="lines",
+        line={"color": GREY, "width": 1.5, "dash": "dot"},
+        name="original study",
+        showlegend=not values.empty,
+        hovertemplate="the original study: %{x}<extra></extra>",
+    )
+
+
+def _scatter(data: pd.DataFrame, marker: dict[str, Any]) -> go.Scatter:
+    x, y, text = plain(data["x"]), plain(data["y"]), plain(data["text"])
+    return go.Scatter(x=x, y=y, text=text, mode="markers", marker=marker)
+
+
+def plot_importances(importances: pd.DataFrame, arms: Sequence[str]) -> go.Figure:
+    """One bar per parameter and arm; `importances` is importances.importances_table."""
+    if importances.empty:
+        return empty_figure(f"Importances need {MIN_TRIALS} complete trials in an arm.")
+    bars = importances.pivot_table(index="parameter", columns="arm", values="importance")
+    bars = bars.loc[bars.mean(axis="columns").sort_values(ascending=False).index]
+    figure = _bars(bars, arms, "%{x:.0%}")
+    return figure.update_xaxes(title_text="share of variance", tickformat=".0%", range=[0, 1.15])
+
+
+def plot_outcomes(counts: pd.DataFrame, arms: Sequence[str]) -> go.Figure:
+    """How the trials of each arm ended; `counts` is results.outcome_counts."""
+    if counts.empty:
+        return empty_figure("No trial yet.")
+    figure = _bars(counts.T, arms, "%{x}")
+    most = int(counts.to_numpy().max())
+    ends = [0, 1.15 * most]  # leaves room for the label of the longest
+    return figure.update_xaxes(title_text="trials", range=ends, **whole(most))
+
+
+def _bars(table: pd.DataFrame, arms: Sequence[str], text: str) -> go.Figure:
+    """One group of horizontal bars per row, the first at the top; one bar per arm with a column."""
+    figure = go.Figure()
+    for arm in (arm for arm in arms if arm in table):
+        bar = go.Bar(y=list(table.index), x=plain(table[arm]), orientation="h")
+        bar.update(marker_color=arm_colours(arms)[arm], texttemplate=text, textposition="outside")
+        bar.update(marker_pattern_shape=arm_patterns(arms)[arm])
+        figure.add_trace(bar.update(cliponaxis=False, text=plain(table.index), **labelled(arm)))
+    figure.update_yaxes(autorange="reversed")
+    return finish(figure, height=110 + len(table) * (16 + 20 * len(figure.data)))  # pixels
+
+
+def _at_step(row: dict[Any, Any]) -> str:
+    return f"trial {row['number']}, step {row['step']}<br>perplexity {row['perplexity']:,.2f}"
+
+
+def _label(row: dict[Any, Any], state: str, parameter: str | None = None) -> str:
+    lines = [f"trial {row['number']}, {state}"]
+    if parameter is not None:
+        value = row["value"]
+        lines.append(
+            f"{parameter} {value:.4g}" if isinstance(value, float) else f"{parameter} {value}"
+        )
+        if not pd.isna(row["baseline"]):
+            lines.append(f"baseline {row['baseline']}")
+    known = not pd.isna(row["perplexity"])
+    lines.append(f"perplexity {row['perplexity']:,.2f}" if known else "no perplexity")
+    return "<br>".join(lines)

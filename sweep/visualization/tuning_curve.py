@@ -1,0 +1,90 @@
+"""What a search of n trials can be expected to find, arm by arm, with a band."""
+
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from sweep.visualization._axes import labelled, rows, whole
+from sweep.visualization.style import (
+    View,
+    add_floor,
+    arm_colours,
+    arm_dashes,
+    arm_symbols,
+    empty_figure,
+    finish,
+    plain,
+    view,
+)
+
+MAX_MARKS = 40  # along the curve; a search of 500 trials needs no point for each of them
+BAND = 0.16  # opacity
+
+
+def plot_expected_best(
+    table: pd.DataFrame, arms: Sequence[str], floor: float | None = None
+) -> go.Figure:
+    """Perplexity against the number of trials; `table` is expected_best.expected_best_table.
+
+    The band is drawn to the frame's edge where the trials do not bound it.
+    """
+    found = table[table["perplexity"] < math.inf]
+    if found.empty:
+        return empty_figure("No complete trial yet.")
+    ends = table["high"][(table["high"] < math.inf) & (table["n"] > 1)]
+    shown = view([*found["perplexity"], *ends], floor)
+    figure = go.Figure()
+    for arm, colour in arm_colours(arms).items():
+        figure.add_trace(_band(_thinned(table[table["arm"] == arm]), arm, colour, shown))
+    for arm, colour in arm_colours(arms).items():
+        curve = _curve(_thinned(found[found["arm"] == arm]), arm)
+        marker = {"symbol": arm_symbols(arms)[arm], "size": 6}
+        figure.add_trace(curve.update(line={"color": colour, "dash": arm_dashes(arms)[arm]}))
+        figure.data[-1].update(marker=marker)
+    most = int(table["n"].max())
+    add_floor(figure, floor, [1, most], shown)
+    figure.update_xaxes(title_text="trials of the arm, n", range=[0.5, most + 0.5], **whole(most))
+    return finish(figure, shown)
+
+
+def _thinned(of_arm: pd.DataFrame) -> pd.DataFrame:
+    """All of the first rows, then ever fewer: the curve bends at its beginning."""
+    last = len(of_arm)
+    if last <= MAX_MARKS:
+        return of_arm
+    places = {round(last ** (i / (MAX_MARKS - 1))) - 1 for i in range(MAX_MARKS)}
+    return of_arm.iloc[sorted(places)]
+
+
+def _band(of_arm: pd.DataFrame, arm: str, colour: str, shown: View) -> go.Scatter:
+    """One outline: along the upper ends, and back along the lower ones."""
+    steps = plain(of_arm["n"])
+    high = plain(of_arm["high"].clip(shown.low, shown.high))
+    low = plain(of_arm["low"].clip(shown.low, shown.high))
+    area = go.Scatter(x=steps + steps[::-1], y=high + low[::-1], fill="toself", mode="none")
+    area.update(fillcolor=colour, opacity=BAND, **labelled(arm))
+    return area.update(showlegend=False, hoverinfo="skip", hovertemplate=None)
+
+
+def _curve(of_arm: pd.DataFrame, arm: str) -> go.Scatter:
+    texts = [
+        f"{row['n']} trials: {row['perplexity']:,.2f}<br>95% band {_ends(row['low'], row['high'])}"
+        for row in rows(of_arm)
+    ]
+    return go.Scatter(
+        x=plain(of_arm["n"]),
+        y=plain(of_arm["perplexity"]),
+        text=texts,
+        mode="lines+markers",
+        line={"width": 2.5},
+        **labelled(arm),
+    )
+
+
+def _ends(low: float, high: float) -> str:
+    """Both ends in words, where the trials bound them."""
+    if high == math.inf:
+        return f"from {low:,.2f} on" if low > 0 else "not bounded by so few trials"
+    return f"{low:,.2f} to {high:,.2f}" if low > 0 else f"up to {high:,.2f}"
