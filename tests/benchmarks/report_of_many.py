@@ -13,7 +13,7 @@ from pathlib import Path
 
 from optuna.trial import TrialState, create_trial
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
 from stored_studies import STUDY, StoredStudy, evaluation
 
 from sweep.report.report import write_report

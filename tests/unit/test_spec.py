@@ -12,7 +12,7 @@ from gpt.losses.functional import LOSSES
 from sweep.search.samplers import sobol_params
 from sweep.study.spec import StudySpec, load_study, shipped_studies
 
-VALID = Path(__file__).with_name("mine.toml").read_text()
+VALID = (Path(__file__).parents[1] / "helpers" / "mine.toml").read_text()
 N_LAYER = "[search.n_layer]\nlow = 1\nhigh = 4"
 
 

@@ -1,10 +1,10 @@
 """A disk that is really full, for machines that let one be mounted:
 
-    unshare -rm python tests/full_disk.py
+    unshare -rm python tests/helpers/full_disk.py
 
 mounts a small tmpfs that nobody else sees, fills it while a sweep writes there, makes space and
 lets the same command go on; three times, with another part of the sweep on that disk. The suite
-itself limits the size of files instead, which needs no mount (tests/test_faults.py).
+itself limits the size of files instead, which needs no mount (tests/process/test_faults.py).
 """
 
 import os

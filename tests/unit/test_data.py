@@ -60,7 +60,7 @@ data = DataConfig.model_validate_json({config(text).model_dump_json()!r})
 {code}"""
     return subprocess.Popen(
         [sys.executable, "-c", program],
-        cwd=Path(__file__).parents[1],
+        cwd=Path(__file__).parents[2],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

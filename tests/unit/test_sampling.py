@@ -26,7 +26,7 @@ STARTUP = 4
 def spec() -> StudySpec:
     """One baseline, four Sobol points, then TPE; square_weight is searched for squentropy only."""
     return with_sampler(
-        load_study(str(Path(__file__).with_name("mine.toml")), "cpu"), startup_trials=STARTUP
+        load_study(str((Path(__file__).parents[1] / "helpers" / "mine.toml")), "cpu"), startup_trials=STARTUP
     )
 
 
@@ -439,5 +439,5 @@ def test_running_trial_that_was_added_can_be_adopted_reported_and_told(
 
 def test_the_gaussian_process_has_what_it_optimises_with_in_every_installation() -> None:
     """Optuna declares no greenlet; without it, it warns in the middle of a sweep and is slower."""
-    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     assert [line for line in project["dependencies"] if line.startswith("greenlet>")]

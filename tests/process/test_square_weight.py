@@ -9,11 +9,11 @@ import torch
 
 from gpt.losses.functional import LOSSES
 
-sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 from square_weight import SEEDS, WEIGHTS, floor, optimal_logits, plot, ratios, table
 
-MEASURED = Path(__file__).parent / "benchmarks" / "square_weight.json"
+MEASURED = Path(__file__).parents[1] / "benchmarks" / "square_weight.json"
 PI = torch.randn(8, 60, generator=torch.Generator().manual_seed(3), dtype=torch.float64).softmax(1)
 
 

@@ -1,4 +1,4 @@
-"""One seed of chaos; tests/chaos.py runs many."""
+"""One seed of chaos; tests/helpers/chaos.py runs many."""
 
 from pathlib import Path
 

@@ -249,7 +249,7 @@ def test_two_trainers_of_one_directory_are_refused(text: Path, tmp_path: Path):
 
 
 COMMAND = [sys.executable, "-m", "gpt.train"]
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def start_process(run_dir: Path) -> subprocess.Popen[bytes]:

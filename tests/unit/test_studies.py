@@ -42,7 +42,7 @@ def test_list_of_studies_shows_name_description_and_file(name: str) -> None:
     summary = next(study for study in shipped_studies() if study.name == name)
 
     assert summary.description == load_study(name, "cpu").description
-    assert summary.path == Path(__file__).parents[1] / "studies" / f"{name}.toml"
+    assert summary.path == Path(__file__).parents[2] / "studies" / f"{name}.toml"
 
 
 @every_study

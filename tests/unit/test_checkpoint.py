@@ -125,7 +125,7 @@ def test_kill_at_any_moment_leaves_a_whole_checkpoint_at_most_one_step_old(tmp_p
             [sys.executable, "-c", KILLED, str(run_dir)],
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
         )
         assert process.stdout is not None
         process.stdout.readline()

@@ -1,9 +1,9 @@
 """Chaos: a sweep of short trials while a seeded script kills, stops, interrupts and damages.
 
-    python tests/chaos.py --seeds 10 --output tests/benchmarks/chaos.json
+    python tests/helpers/chaos.py --seeds 10 --output tests/benchmarks/chaos.json
 
 runs many seeds and writes after each what was done and what it cost; `--first 5 --seeds 5` adds
-five more to the same file. tests/test_chaos.py runs one.
+five more to the same file. tests/process/test_chaos.py runs one.
 """
 
 import argparse
@@ -256,7 +256,7 @@ def add(figures: dict[str, Any], path: Path, seconds: float) -> None:
     kept = json.loads(path.read_text())["seeds"] if path.exists() else []
     results = [result for result in kept if result["seed"] != figures["seed"]]
     results = sorted([*results, figures], key=lambda result: result["seed"])
-    command = f"python tests/chaos.py --seeds {len(results)} --seconds {seconds:g} --output {path}"
+    command = f"python tests/helpers/chaos.py --seeds {len(results)} --seconds {seconds:g} --output {path}"
     path.write_text(json.dumps(summary(results, command), indent=1) + "\n")
 
 

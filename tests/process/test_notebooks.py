@@ -8,7 +8,7 @@ from tiny_studies import run_tiny, tiny_study
 
 from sweep.study.spec import load_study
 
-NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 DROPOUT = "[search.dropout]\nlow = 0.0\nhigh = 0.3\n\n[search.n_layer]"
 
 

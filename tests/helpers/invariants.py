@@ -18,7 +18,7 @@ from gpt.events import Event, read_events
 from gpt.train import train
 from sweep.storage.rdb import open_storage
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def study_of(folder: Path) -> optuna.Study:

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from gpt.events import read_events
 from sweep.cli import app, main
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 COMMANDS = (
     *("studies", "run", "status", "report", "plot", "dashboard", "verdict", "prune"),
     *("export", "train", "sample", "doctor"),

@@ -16,7 +16,7 @@ STEPS = (10, 20, 30, 40)  # of 40; the warm-up of a fourth ends at 10
 
 @pytest.fixture(scope="session")
 def spec() -> StudySpec:
-    study = load_study(str(Path(__file__).with_name("mine.toml")), "cpu")
+    study = load_study(str((Path(__file__).parents[1] / "helpers" / "mine.toml")), "cpu")
     return with_pruner(study, warmup_fraction=0.25, startup_trials=3)
 
 

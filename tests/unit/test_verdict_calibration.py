@@ -9,7 +9,7 @@ from stored_studies import STUDY, StoredStudy
 
 from sweep.search.pruners import should_prune
 
-sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 from verdict import (
     CASES,

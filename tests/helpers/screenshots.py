@@ -1,6 +1,6 @@
 """Pictures of the report, the dashboard and the terminal, to be looked at; made by hand:
 
-    python tests/screenshots.py runs/sweep.db tinystories /tmp/pictures
+    python tests/helpers/screenshots.py runs/sweep.db tinystories /tmp/pictures
 
 needs a Chromium. Writes PNGs and the printed report as PDF, and names what a console complained of.
 """

@@ -12,7 +12,7 @@ from torch import Tensor
 from gpt.losses import functional as losses
 from gpt.losses.logit_stats import Moments
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+README = (Path(__file__).parents[2] / "README.md").read_text()
 
 
 def test_the_loss_that_is_added_trains_and_passes_the_tests_of_losses(
