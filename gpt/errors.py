@@ -22,6 +22,12 @@ class DiskError(InputError):
     exit_code = 74
 
 
+class SweepFailed(InputError):
+    """Trials fail one after another, for a reason that the next one would meet as well."""
+
+    exit_code = 1
+
+
 class BusyError(InputError):
     """Another process is at it, or time is up: the same command works later."""
 

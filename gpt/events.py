@@ -88,21 +88,27 @@ def attempts(run_dir: Path) -> int:
 
 
 def read_events(run_dir: Path, offset: int = 0) -> tuple[list[Event], int]:
-    """The whole lines after byte `offset`, and the offset from which to go on.
+    """Read the events after byte `offset`, and the offset from which to go on.
 
     A last line without its line break is left for later; a torn line in between is passed over.
     """
+    lines, offset = read_lines(run_dir, offset)
+    return [event for line in lines if (event := parse_event(line)) is not None], offset
+
+
+def read_lines(run_dir: Path, offset: int = 0) -> tuple[list[bytes], int]:
+    """Read the complete lines after byte `offset`, and the offset from which to go on."""
     path = run_dir / FILE
     if not path.exists():
         return [], offset
     with path.open("rb") as file:
         file.seek(offset)
-        whole, _, _ = file.read().rpartition(b"\n")
-    events = [event for line in whole.splitlines() if (event := _parse(line)) is not None]
-    return events, offset + len(whole) + (1 if whole else 0)
+        complete, _, _ = file.read().rpartition(b"\n")
+    return complete.splitlines(), offset + len(complete) + (1 if complete else 0)
 
 
-def _parse(line: bytes) -> Event | None:
+def parse_event(line: bytes) -> Event | None:
+    """Parse one line; None for a torn one."""
     try:
         event = json.loads(line)
     except ValueError:

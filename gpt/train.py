@@ -198,6 +198,11 @@ def is_out_of_memory(error: Exception) -> bool:
     )
 
 
+def preload() -> None:
+    """Import what the first optimiser step would import, which takes a second."""
+    import torch._dynamo  # noqa: F401
+
+
 def main() -> int:
     """Exit code of `python -m gpt.train RUN_DIR`: 0 done or stopped, an InputError's, 1 otherwise.
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpt.config import TrainConfig, read_config
 from gpt.errors import InputError
+from sweep.storage.schema import trial_attrs
 
 if TYPE_CHECKING:
     import optuna
@@ -57,8 +58,8 @@ def export(
     origin = Origin(
         study=study.study_name,
         trial=trial.number,
-        arm=trial.user_attrs["arm"],
-        outcome=trial.user_attrs["outcome"],
+        arm=trial_attrs(trial).arm or "",
+        outcome=trial_attrs(trial).outcome or "",
         perplexity=trial.value,
         step=trial.last_step or 0,
     )

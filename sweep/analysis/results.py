@@ -20,7 +20,14 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from gpt.errors import InputError
-from sweep.storage.rdb import evaluations
+from sweep.storage.rdb import runs_folder
+from sweep.storage.schema import (
+    evaluations,
+    optuna_studies,
+    optuna_trials,
+    study_attrs,
+    trial_attrs,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -99,13 +106,17 @@ def evaluations_table(storage: RDBStorage, study_name: str) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    columns = [column for column in evaluations.columns if column.name != "study_name"]
+    columns = [column for column in evaluations.columns if column.name != "trial_id"]
+    number = optuna_trials.c.number.label("trial_number")
     query = (
-        sa.select(*columns)
-        .where(evaluations.c.study_name == study_name)
-        .order_by(evaluations.c.trial_number, evaluations.c.step)
+        sa.select(number, *columns)
+        .join(optuna_trials, optuna_trials.c.trial_id == evaluations.c.trial_id)
+        .join(optuna_studies, optuna_studies.c.study_id == optuna_trials.c.study_id)
+        .where(optuna_studies.c.study_name == study_name)
+        .order_by(number, evaluations.c.step)
     )
     dtypes = {c.name: "int64" if c.type.python_type is int else "float64" for c in columns}
+    dtypes = {"trial_number": "int64"} | dtypes
     with storage.engine.connect() as connection:
         return pd.read_sql(query, connection).astype(dtypes)
 
@@ -145,10 +156,10 @@ def _runs_of_phase(storage: RDBStorage, study: optuna.Study, phase: str) -> "pd.
     name = phase_name(study.study_name, phase)
     there = name in optuna.get_all_study_names(storage)
     told = (TrialState.COMPLETE, TrialState.PRUNED)
-    runs: list[FrozenTrial] = []
+    rows: list[dict[str, Any]] = []
     if there:
-        runs = optuna.load_study(study_name=name, storage=storage).get_trials(False, told)
-    rows = [_confirm_row(run, phase) for run in runs]
+        confirm = optuna.load_study(study_name=name, storage=storage)
+        rows = [_confirm_row(confirm, run, phase) for run in confirm.get_trials(False, told)]
     table = pd.DataFrame(rows, columns=list(_CONFIRM_DTYPES)).astype(_CONFIRM_DTYPES)
     last = last_evaluations(evaluations_table(storage, name)).astype("float64")
     table = table.join(last, on="number")
@@ -156,8 +167,10 @@ def _runs_of_phase(storage: RDBStorage, study: optuna.Study, phase: str) -> "pd.
     return table
 
 
-def _confirm_row(run: FrozenTrial, phase: str) -> dict[str, Any]:
-    named = {key: run.user_attrs[key] for key in ("arm", "of_trial", "outcome", "run_dir")}
+def _confirm_row(study: optuna.Study, run: FrozenTrial, phase: str) -> dict[str, Any]:
+    attrs = trial_attrs(run)
+    named = {"arm": attrs.arm, "of_trial": attrs.of_trial, "outcome": attrs.outcome}
+    named["run_dir"] = str(run_dir(study, run))
     return {"phase": phase, "number": run.number, "seed": run.params["seed"], **named}
 
 
@@ -180,7 +193,7 @@ def last_evaluations(evaluations: "pd.DataFrame") -> "pd.DataFrame":
 
 def arms(study: optuna.Study) -> list[str]:
     """The arms of the study, in the order of its study file; ["all"] when it compares nothing."""
-    spec = study.user_attrs.get("spec", {})
+    spec = study_attrs(study).spec or {}
     compared = spec.get("compare")
     if compared is None:
         return ["all"]
@@ -189,20 +202,20 @@ def arms(study: optuna.Study) -> list[str]:
 
 def compared_parameter(study: optuna.Study) -> str | None:
     """The name of the parameter whose choices are the arms, or None."""
-    compared: str | None = study.user_attrs.get("spec", {}).get("compare")
+    compared: str | None = (study_attrs(study).spec or {}).get("compare")
     return compared
 
 
 def arm_of(trial: FrozenTrial) -> str:
     """The arm that a trial belongs to; "all" in a study that compares nothing."""
-    return str(trial.user_attrs.get("arm", "all"))
+    return trial_attrs(trial).arm or "all"
 
 
 def outcome_of(trial: FrozenTrial) -> str:
     """One of OUTCOMES: why a trial ended, or that it has not."""
     if not trial.state.is_finished():  # the attribute is written a moment before the state
         return _OUTCOME_OF_STATE[trial.state]
-    return str(trial.user_attrs.get("outcome", _OUTCOME_OF_STATE[trial.state]))
+    return trial_attrs(trial).outcome or _OUTCOME_OF_STATE[trial.state]
 
 
 def search_space(study: optuna.Study) -> dict[str, BaseDistribution]:
@@ -210,7 +223,7 @@ def search_space(study: optuna.Study) -> dict[str, BaseDistribution]:
     space: dict[str, BaseDistribution] = {}
     for trial in study.get_trials(deepcopy=False):
         space = trial.distributions | space
-    in_file = study.user_attrs.get("spec", {}).get("search", {})
+    in_file = (study_attrs(study).spec or {}).get("search", {})
     return {name: space[name] for name in {**in_file, **space} if name in space}
 
 
@@ -236,17 +249,18 @@ def best_trial(study: optuna.Study, arm: str | None = None) -> FrozenTrial:
 
 
 def run_dir(study: optuna.Study, trial: FrozenTrial) -> Path:
-    """Where a trial trained.
+    """Return where a trial trained, whether or not that folder is still there.
 
     Raises:
         InputError: nowhere: another program made it.
     """
-    if "run_dir" not in trial.user_attrs:
+    attrs = trial_attrs(trial)
+    if attrs.arm is None and attrs.run_dir is None:
         raise InputError(
             f"trial {trial.number} of study {study.study_name!r} must have a run directory, but it "
             f"has none; only what `squen-sweep run` trained can be exported or reported."
         )
-    return Path(trial.user_attrs["run_dir"])
+    return runs_folder(study) / str(trial.number)
 
 
 def best_by_arm(study: optuna.Study) -> dict[str, tuple[int, float]]:
@@ -296,7 +310,7 @@ def outcome_counts(trials: "pd.DataFrame", arms: list[str]) -> "pd.DataFrame":
 
 
 def _row(trial: FrozenTrial, space: dict[str, BaseDistribution]) -> dict[str, Any]:
-    outcome = outcome_of(trial)
+    outcome, attrs = outcome_of(trial), trial_attrs(trial)
     perplexity = _measured(trial, outcome)
     params = {name: trial.params.get(name) for name in space}
     return params | {
@@ -304,13 +318,13 @@ def _row(trial: FrozenTrial, space: dict[str, BaseDistribution]) -> dict[str, An
         "state": trial.state.name.lower(),
         "outcome": outcome,
         "arm": arm_of(trial),
-        "origin": trial.user_attrs.get("origin"),
+        "origin": attrs.origin,
         "perplexity": perplexity,
         "cross_entropy": math.log(perplexity) if perplexity > 0 else math.nan,
-        "n_params": trial.user_attrs.get("n_params"),
+        "n_params": attrs.n_params,
         "seconds": trial.duration.total_seconds() if trial.duration is not None else math.nan,
         "last_step": trial.last_step,
-        "reason": trial.user_attrs.get("reason"),
+        "reason": attrs.reason,
     }
 
 

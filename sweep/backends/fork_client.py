@@ -11,7 +11,7 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -21,39 +21,42 @@ SUPPORTED = sys.platform == "linux"  # elsewhere a fork of what has imported tor
 
 
 @cache
-def fork_server() -> "ForkServer":
-    """The one of this process, started now if it is not there yet."""
-    server = ForkServer()
+def fork_server(module: str) -> "ForkServer":
+    """Return this process's server for a module, started now if it is not there yet."""
+    server = ForkServer(module)
     atexit.register(server.close)
     return server
 
 
-def warm_up() -> None:
-    """Start it before it is needed, unless trials will rather have a GPU."""
+def warm_up(module: str) -> None:
+    """Start the server before it is needed, unless trials will rather have a GPU."""
     if SUPPORTED and not Path("/dev/nvidiactl").exists():
-        fork_server()
+        fork_server(module)
 
 
-def fork(run_dir: Path, environment: Mapping[str, str]) -> tuple[int, "ForkServer"] | None:
-    """The pid of a new process that trains run_dir, and who tells its exit code.
+def fork(
+    module: str, command: Sequence[str], run_dir: Path, environment: Mapping[str, str]
+) -> tuple[int, "ForkServer"] | None:
+    """Fork a process that calls module.main() as `command` would.
 
-    None: it cannot be had this way, here or now.
+    Returns:
+        Its pid, and the server that knows its exit code; None: it cannot be had this way.
     """
     if not SUPPORTED:
         return None
-    if fork_server.cache_info().currsize and not fork_server().alive:
+    if fork_server.cache_info().currsize and not fork_server(module).alive:
         fork_server.cache_clear()
-    server = fork_server()
-    pid = server.fork(run_dir, environment)
+    server = fork_server(module)
+    pid = server.fork(command, run_dir, environment)
     return None if pid is None else (pid, server)
 
 
 class ForkServer:
-    """A process that forks."""
+    """A process that has imported a module and forks."""
 
-    def __init__(self) -> None:
+    def __init__(self, module: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "sweep.backends.fork_server", ROOM],
+            [sys.executable, "-P", "-m", "sweep.backends.fork_server", module, ROOM],
             env={**os.environ, "OMP_NUM_THREADS": "1"},  # no thread before a fork
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -71,9 +74,12 @@ class ForkServer:
         """Whether it can be asked, and tells how what it has forked ends."""
         return not self._silent and self._process.poll() is None
 
-    def fork(self, run_dir: Path, environment: Mapping[str, str]) -> int | None:
-        """The pid of a new process that trains run_dir; None: it is no use any more."""
+    def fork(
+        self, command: Sequence[str], run_dir: Path, environment: Mapping[str, str]
+    ) -> int | None:
+        """Return the pid of a new process; None: the server is of no use any more."""
         request = {
+            "command": list(command),
             "run_dir": str(run_dir.resolve()),
             "folder": str(Path.cwd()),
             "environment": dict(environment),

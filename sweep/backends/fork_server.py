@@ -1,16 +1,17 @@
-"""Starts trainings without importing torch each time: this process has, and forks one for each.
+"""A process that has imported a trainer, and forks one for each job: no job imports torch again.
 
-    python -P -m sweep.backends.fork_server ROOM
+    python -P -m sweep.backends.fork_server MODULE ROOM
 
-ROOM is a long argument, so that a fork's own command line fits in this one's place. Each line of
-standard input asks for a process, and is answered by its pid; its end is told in the same way:
+ROOM is a long argument, so that a fork's own command line fits into its memory. Each line of
+standard input asks for a process and is answered by its pid; its exit code follows when it ends:
 
-    {"run_dir": "runs/mine/3", "folder": "/home/me", "environment": {"OMP_NUM_THREADS": "1"}}
+    {"command": ["python", "-P", "-m", "gpt.train", "/runs/mine/3"], "run_dir": "/runs/mine/3",
+     "folder": "/home/me", "environment": {"OMP_NUM_THREADS": "1"}}
     {"pid": 4711}
     {"pid": 4711, "exit_code": -9}
 
-A fork is what `python -m gpt.train RUN_DIR` would be: in a session of its own, its output in
-log.txt, its memory freed at its end, so that a crash costs one training. It goes on when this
+A fork calls MODULE.main() and is what the command would be: in a session of its own, its output in
+log.txt, its memory freed at its end, so that a crash costs one job. It goes on when this
 process ends, which it does where its standard input does. Nothing here starts a thread, which a
 fork would not have. Linux only, and for the CPU: imports may ask CUDA what there is, and after that
 no fork can use it.
@@ -26,36 +27,37 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 STAT_ARG_START = 48 - 3  # of proc(5)'s fields of /proc/PID/stat, counted after the name
 
 
 def main() -> int:
-    """0 at the end of standard input; a fork ends with the exit code of `gpt.train`."""
+    """Serve until standard input ends; a fork ends with the exit code of its module's main()."""
     woken, wake = _wakeup()
-    _import_training()
+    module = _imported(sys.argv[1])
     for request in _requests(woken):
         if os.fork() == 0:
             _become(request, woken, wake)
-            os._exit(_exit_code())  # a slot would wait 0.2 s while Python takes torch apart
+            os._exit(_exit_code(module))  # a slot would wait 0.2 s while Python takes torch apart
     return 0
 
 
-def _import_training() -> None:
-    """All that a training needs, and not a fork's to import again.
+def _imported(name: str) -> ModuleType:
+    """Import a trainer, and with its preload() what it would import later.
 
     Collecting garbage meanwhile would take a quarter of the time and find none; in a fork it would
     copy the pages that it shares.
     """
     gc.disable()
-    import torch._dynamo  # noqa: F401 - an optimiser's first use imports it, which takes a second
-
-    import gpt.train  # noqa: F401
-
+    module = import_module(name)
+    module.preload()
     gc.freeze()
     gc.enable()
+    return module
 
 
 def _wakeup() -> tuple[int, int]:
@@ -69,13 +71,13 @@ def _wakeup() -> tuple[int, int]:
 
 
 def _requests(woken: int) -> Iterator[dict[str, Any]]:
-    """What is asked for, until standard input ends; tells the ends of children meanwhile."""
+    """Yield requests until standard input ends; report exit codes of children meanwhile."""
     text = b""
     while True:
         ready, _, _ = select.select([0, woken], [], [])
         if woken in ready:
             os.read(woken, 4096)
-            _tell_ends()
+            _report_exits()
         if 0 in ready:
             new = os.read(0, 65536)
             if not new:
@@ -84,7 +86,7 @@ def _requests(woken: int) -> Iterator[dict[str, Any]]:
             yield from map(json.loads, lines)
 
 
-def _tell_ends() -> None:
+def _report_exits() -> None:
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)
@@ -100,9 +102,8 @@ def _answer(**fields: int) -> None:
 
 
 def _become(request: dict[str, Any], *wakeup: int) -> None:
-    """Turn a fork into the process that `python -m gpt.train RUN_DIR` starts."""
-    run_dir = request["run_dir"]
-    command = [sys.executable, "-P", "-m", "gpt.train", run_dir]
+    """Turn a fork into the process that the command would start."""
+    run_dir, command = request["run_dir"], request["command"]
     os.setsid()
     _show_as(command)
     _answer(pid=os.getpid())  # by now others can find this process
@@ -112,22 +113,20 @@ def _become(request: dict[str, Any], *wakeup: int) -> None:
         os.close(descriptor)
     nothing = os.open(os.devnull, os.O_RDONLY)
     log = os.open(Path(run_dir) / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-    for descriptor, place in ((nothing, 0), (log, 1), (log, 2)):
-        os.dup2(descriptor, place)
+    for descriptor, standard in ((nothing, 0), (log, 1), (log, 2)):
+        os.dup2(descriptor, standard)
     os.close(nothing)
     os.close(log)
     os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["environment"])
-    sys.argv = command[3:]
+    sys.argv = command[command.index("-m") + 1 :]
 
 
-def _exit_code() -> int:
-    """Of the training that this fork is; what it did not expect is in the log, as Python has it."""
-    from gpt import train
-
+def _exit_code(module: ModuleType) -> int:
+    """Run the job and return its exit code; log any traceback."""
     try:
-        return train.main()
+        return int(module.main())
     except BaseException:
         with suppress(OSError):  # a full disk
             traceback.print_exc()

@@ -1,33 +1,81 @@
-"""Where a trial trains: a process of its own, in a slot of its own. Knows nothing of Optuna.
+"""Processes of this machine: one for each job, in a session of its own.
 
-Its memory is freed for certain, and a crash or an out-of-memory costs one trial.
+Its memory is freed for certain, and a crash or an out-of-memory costs one job.
 """
 
 import os
-import signal
 import subprocess
-import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 
+from gpt.errors import InputError
+from gpt.events import read_lines
+from sweep.backends.base import Job, Slot, Status
 from sweep.backends.fork_client import ForkServer, fork
 
-ASKING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # to end, at a checkpoint if it can
 MAX_AUTO_WORKERS = 8  # beyond it the sampler learns too little between two trials
 
 
-@dataclass(frozen=True)
-class Slot:
-    """A place for one trial at a time."""
+class LocalBackend:
+    """Jobs on the CPU or the CUDA devices of this machine.
 
-    index: int
-    device: str  # "cpu", "cuda:0", ...
-    threads: int  # of the CPU
+    Args:
+        device: "auto", "cpu", "cuda" (all devices) or "cuda:N".
+        workers: Jobs at a time; None chooses.
+    """
+
+    def __init__(self, device: str = "auto", workers: int | None = None) -> None:
+        self._device = device
+        self._workers = workers
+        self._jobs: dict[Path, LocalProcess] = {}
+
+    def check(self) -> None:
+        """Raise InputError unless the device is there."""
+        if self._workers is not None and self._workers < 1:
+            raise InputError(f"workers must be at least 1, but got {self._workers}.")
+        self._device = resolve_device(self._device)
+
+    def capacity(self) -> list[Slot]:
+        """Return all slots."""
+        return plan_slots(self._device, self._workers, cuda_devices())
+
+    def start(self, job: Job) -> None:
+        """Start a process; its output is appended to log.txt of the run directory."""
+        self._jobs[job.run_dir] = LocalProcess.start(job)
+
+    def find(self, jobs: Iterable[Job]) -> set[Path]:
+        """Adopt the processes of an earlier tuner that still run these jobs."""
+        found = LocalProcess.find({job.run_dir: job.module for job in jobs})
+        self._jobs |= found
+        return set(found)
+
+    def poll(self) -> Mapping[Path, Status]:
+        """Return the status of each job, by run directory."""
+        return {
+            run_dir: Status(process.alive, process.exit_code)
+            for run_dir, process in self._jobs.items()
+        }
+
+    def read(self, run_dir: Path, offset: int) -> tuple[list[bytes], int]:
+        """Return the complete lines of events.jsonl after byte `offset`, and the next offset."""
+        return read_lines(run_dir, offset)
+
+    def stop(self, run_dir: Path) -> None:
+        """Send SIGTERM, at which a trainer writes a checkpoint and ends."""
+        if run_dir in self._jobs:
+            self._jobs[run_dir].stop()
+
+    def kill(self, run_dir: Path) -> None:
+        """Send SIGKILL."""
+        if run_dir in self._jobs:
+            self._jobs[run_dir].kill()
+
+    def forget(self, run_dir: Path) -> None:
+        """Drop a process that has ended."""
+        self._jobs.pop(run_dir, None)
 
 
 def plan_slots(device: str, workers: int | None, n_devices: int = 1) -> list[Slot]:
@@ -73,22 +121,6 @@ def resolve_device(device: str) -> str:
     return device
 
 
-def faster_dtype(device: str) -> str:
-    """What training multiplies matrices in where a study leaves it open: what is faster.
-
-    bfloat16 where the device has instructions for it: on CPUs with AVX512-BF16 trials of the
-    tinystories budget train 1.2 to 1.7 times as fast as in float32 (roofline.json and
-    precision.json in tests/benchmarks). A CPU without them would convert every number first.
-    """
-    import torch
-
-    if device.startswith("cuda"):
-        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    describe = getattr(torch.cpu, "get_capabilities", dict)  # not in older versions of torch
-    has: Mapping[str, Any] = describe()
-    return "bfloat16" if has.get("avx512_bf16") or has.get("amx_bf16") else "float32"
-
-
 def cuda_devices() -> int:
     """How many CUDA devices torch sees."""
     import torch
@@ -96,12 +128,12 @@ def cuda_devices() -> int:
     return torch.cuda.device_count()
 
 
-class TrialProcess:
-    """A process that trains one run directory; it outlives the driver if the driver is killed.
+class LocalProcess:
+    """A process that runs a job; it outlives the tuner if the tuner is killed.
 
     Args:
-        process: None where it had ended before it could be looked at.
-        forked: Its pid and who has forked it, of a process of ours that is not our child.
+        process: None where it had ended before it could be examined.
+        forked: Its pid and the server that forked it, if it is not our child.
     """
 
     def __init__(
@@ -111,19 +143,21 @@ class TrialProcess:
         self._forked = forked
 
     @classmethod
-    def start(cls, run_dir: Path, slot: Slot) -> "TrialProcess":
-        """Start `python -m gpt.train` on run_dir; what it prints goes to run_dir/log.txt.
+    def start(cls, job: Job) -> "LocalProcess":
+        """Start a job.
 
-        It gets a session of its own, so that Ctrl-C in the terminal reaches only the driver, which
-        then asks every trial to stop at a checkpoint. On the CPU, where that can be, it is forked
-        by a process that has imported torch already: it trains after milliseconds, not seconds.
+        It gets a session of its own, so that Ctrl-C in the terminal reaches only the tuner, which
+        then asks every job to stop at a checkpoint. On the CPU, where that can be, it is forked by
+        a process that has imported the trainer already: it trains after milliseconds, not seconds.
         """
-        environment = {**os.environ, "OMP_NUM_THREADS": str(slot.threads)}
-        with (run_dir / "log.txt").open("ab") as log:
-            if slot.device == "cpu" and (forked := fork(run_dir, environment)):
-                return cls(_process(forked[0]), forked)
+        environment = {**os.environ, "OMP_NUM_THREADS": str(job.slot.threads)}
+        with (job.run_dir / "log.txt").open("ab") as log:
+            if job.module is not None and job.slot.device == "cpu":
+                forked = fork(job.module, job.command, job.run_dir, environment)
+                if forked is not None:
+                    return cls(_process(forked[0]), forked)
             process = psutil.Popen(
-                [sys.executable, "-P", "-m", "gpt.train", str(run_dir.resolve())],
+                job.command,
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -133,28 +167,32 @@ class TrialProcess:
         return cls(process)
 
     @classmethod
-    def find(cls, run_dir: Path) -> "TrialProcess | None":
-        """The process that an earlier driver started on run_dir and that still lives, if any.
+    def find(cls, modules: Mapping[Path, str | None]) -> "dict[Path, LocalProcess]":
+        """Find the processes that train in these run directories, whoever started them.
 
-        Its command line tells it: a process that has only just been started has not said anything
-        yet, and the number of one that has ended may be another's by now. From here on psutil
+        A command line identifies them: a process that has only just been started has not written
+        anything yet, and the pid of one that has ended may be another's by now. From here on psutil
         knows it by its pid and its start time, counted from the machine's own start.
         """
-        place = str(run_dir.resolve())
-        for process in psutil.process_iter(["cmdline"]):
+        wanted = {str(run_dir.resolve()): run_dir for run_dir in modules}
+        found: dict[Path, LocalProcess] = {}
+        for process in psutil.process_iter(["cmdline"]) if wanted else ():
             command = process.info["cmdline"] or []
-            if "gpt.train" in command and place in command:
-                found = cls(process)
-                if found.alive:
-                    return found
-        return None
+            for argument in command:
+                run_dir = wanted.get(argument)
+                if run_dir is None or modules[run_dir] not in (None, *command):
+                    continue
+                candidate = cls(process)
+                if candidate.alive:
+                    found[run_dir] = candidate
+        return found
 
     @property
     def alive(self) -> bool:
         """Whether it still runs."""
         if self.exit_code is not None or self._process is None:
             return False
-        if self._tells_its_end:
+        if self._reports_its_end:
             return True
         try:
             return self._process.is_running() and self._process.status() != psutil.STATUS_ZOMBIE
@@ -162,7 +200,7 @@ class TrialProcess:
             return False
 
     @property
-    def _tells_its_end(self) -> bool:
+    def _reports_its_end(self) -> bool:
         """Whether exit_code is surely there once it has ended."""
         return isinstance(self._process, psutil.Popen) or bool(
             self._forked and self._forked[1].alive
@@ -170,24 +208,11 @@ class TrialProcess:
 
     @property
     def exit_code(self) -> int | None:
-        """Of a process of ours that has ended, negative for a signal; None of another's."""
+        """Exit code, negative if a signal killed it; None if it runs or is not ours."""
         if self._forked:
             pid, server = self._forked
             return server.exit_code(pid)
         return self._process.poll() if isinstance(self._process, psutil.Popen) else None
-
-    @property
-    def obeyed(self) -> bool:
-        """Whether a process of ours was asked to end and did, before it had begun to listen."""
-        code = self.exit_code
-        return code is not None and -code in ASKING
-
-    def exit_reason(self) -> str:
-        """How a process of ours that has ended did so, in words."""
-        code = self.exit_code
-        if code is None:
-            return "ended without a word"
-        return f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
 
     def stop(self) -> None:
         """Ask it to write a checkpoint and end."""

@@ -1,60 +1,55 @@
-"""A sweep as JSON lines on stdout, one object per event: for programs that follow it."""
+"""JSON lines on stdout, one object for each event: for programs that follow a sweep."""
 
 import json
 import math
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from sweep.tuner.callback import Silent
+from sweep.tuner.callback import (
+    Callback,
+    Counts,
+    Evaluated,
+    Header,
+    Message,
+    Notice,
+    SweepEvent,
+    TrialFinished,
+    TrialStarted,
+)
 
-if TYPE_CHECKING:
-    from gpt.events import Evaluation
+
+class JsonProgress(Callback):
+    """Prints {"event": ..., ...} at once."""
+
+    def on(self, event: SweepEvent) -> None:
+        """Print the event."""
+        match event:
+            case Header(facts):
+                _print("header", **facts)
+            case Notice(text):
+                _print("notice", text=text)
+            case Message(text):
+                _print("message", text=text)
+            case TrialStarted(trial, arm, params, max_steps):
+                _print("trial_started", trial=trial, arm=arm, params=params, max_steps=max_steps)
+            case Evaluated(trial, evaluation):
+                _print("evaluation", trial=trial, **asdict(evaluation))
+            case TrialFinished():
+                _print("trial_finished", **asdict(event))
+            case Counts(finished, total, best):
+                of_arm = {
+                    arm: {"trial": trial, "perplexity": value}
+                    for arm, (trial, value) in best.items()
+                }
+                _print("counts", finished=finished, total=total, best=of_arm)
 
 
-class JsonProgress(Silent):
-    """Prints {"event": ..., ...} at once for whatever the driver tells."""
-
-    def header(self, facts: dict[str, str]) -> None:
-        """Prints the facts."""
-        self._line("header", **facts)
-
-    def notice(self, text: str) -> None:
-        """Prints the notice."""
-        self._line("notice", text=text)
-
-    def message(self, text: str) -> None:
-        """Prints the message."""
-        self._line("message", text=text)
-
-    def trial_started(self, number: int, arm: str, params: dict[str, Any], max_steps: int) -> None:
-        """Prints the trial's arm and parameters."""
-        self._line("trial_started", trial=number, arm=arm, params=params, max_steps=max_steps)
-
-    def evaluation(self, number: int, evaluation: "Evaluation") -> None:
-        """Prints every field of the evaluation."""
-        self._line("evaluation", trial=number, **asdict(evaluation))
-
-    def trial_finished(
-        self, number: int, arm: str, outcome: str, perplexity: float | None, reason: str | None
-    ) -> None:
-        """Prints the outcome."""
-        measured = {"outcome": outcome, "perplexity": perplexity, "reason": reason}
-        self._line("trial_finished", trial=number, arm=arm, **measured)
-
-    def counts(self, finished: int, total: int, best: dict[str, tuple[int, float]]) -> None:
-        """Prints how far the study is and the best per arm."""
-        of_arm = {
-            arm: {"trial": trial, "perplexity": value} for arm, (trial, value) in best.items()
-        }
-        self._line("counts", finished=finished, total=total, best=of_arm)
-
-    @staticmethod
-    def _line(event: str, **fields: Any) -> None:
-        print(json.dumps({"event": event, **_finite(fields)}, ensure_ascii=False), flush=True)
+def _print(event: str, **fields: Any) -> None:
+    print(json.dumps({"event": event, **_finite(fields)}, ensure_ascii=False), flush=True)
 
 
 def _finite(fields: dict[str, Any]) -> dict[str, Any]:
-    """JSON knows no infinity: null."""
+    """Replace infinity and NaN, which JSON does not know, by null."""
     return {
         name: None if isinstance(value, float) and not math.isfinite(value) else value
         for name, value in fields.items()

@@ -8,7 +8,7 @@ needs no lock.
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -30,7 +30,17 @@ from sweep.format import (
     share_of,
     sparkline,
 )
-from sweep.tuner.callback import Listener, Silent
+from sweep.tuner.callback import (
+    Callback,
+    Counts,
+    Evaluated,
+    Header,
+    Message,
+    Notice,
+    SweepEvent,
+    TrialFinished,
+    TrialStarted,
+)
 
 if TYPE_CHECKING:
     from gpt.events import Evaluation
@@ -91,7 +101,7 @@ class _Sweep:
         return left * (now - self.started) / done
 
 
-class LiveProgress(Silent):
+class LiveProgress(Callback):
     """Redraws a panel of running trials in place; finished trials and messages scroll above it."""
 
     def __init__(
@@ -113,55 +123,55 @@ class LiveProgress(Silent):
         self._sweep = replace(self._sweep, running={})  # the last drawing stays on the screen
         self._live.stop()
 
-    def header(self, facts: dict[str, str]) -> None:
-        """Prints the facts in a panel, above the part that is redrawn."""
+    def on(self, event: SweepEvent) -> None:
+        """Print the event above the part that is redrawn, or note it for the next drawing."""
+        sweep = self._sweep
+        match event:
+            case Header(facts):
+                self._print_header(facts)
+            case Notice(text):  # it stays at the top of what is redrawn, and never scrolls away
+                self._sweep = replace(sweep, notices=(*sweep.notices, text))
+            case Message(text):
+                self._show_message(text)
+            case TrialStarted(trial=trial, arm=arm, params=params, max_steps=max_steps):
+                started = self._clock() if sweep.started is None else sweep.started
+                self._sweep = replace(sweep, started=started)
+                self._note_running(trial, _Running(arm, settings(params, arm), max_steps))
+            case Evaluated(trial, evaluation):
+                if running := sweep.running.get(trial):
+                    curve = (*running.curve, evaluation.perplexity)
+                    now = self._clock()
+                    running = replace(running, latest=evaluation, curve=curve, heard=now)
+                    self._note_running(trial, running)
+            case TrialFinished():
+                self._show_finished(event)
+            case Counts(finished, total, best):
+                self._sweep = replace(
+                    sweep, finished=finished, total=total, best=dict(best), busy=None
+                )
+
+    def _print_header(self, facts: dict[str, str]) -> None:
         table = Table.grid(padding=(0, 2))
         for name, value in facts.items():
             table.add_row(Text(name, "bold"), Text(value))
         self._console.print(Panel(table, title="squen-sweep", title_align="left", expand=False))
 
-    def notice(self, text: str) -> None:
-        """Pins the notice to the top of the part that is redrawn, so that it never scrolls away."""
-        self._sweep = replace(self._sweep, notices=(*self._sweep.notices, text))
+    def _show_message(self, text: str) -> None:
+        """Print the line; before the first counts, also show it with a spinner.
 
-    def message(self, text: str) -> None:
-        """Prints the line above the part that is redrawn; before the header, with a spinner.
-
-        What has a percentage moves a bar instead: the next one follows in two seconds.
+        A text with a percentage moves a bar instead: the next one follows in two seconds.
         """
         if share_of(text) is None:
             self._print(text, "dim")
         if not self._sweep.total:
             self._sweep = replace(self._sweep, busy=text)
 
-    def trial_started(self, number: int, arm: str, params: dict[str, Any], max_steps: int) -> None:
-        """Adds a row."""
-        started = self._clock() if self._sweep.started is None else self._sweep.started
-        self._sweep = replace(self._sweep, started=started)
-        self._note_running(number, _Running(arm, settings(params, arm), max_steps))
-
-    def evaluation(self, number: int, evaluation: "Evaluation") -> None:
-        """Notes the trial's latest step."""
-        if trial := self._sweep.running.get(number):
-            curve = (*trial.curve, evaluation.perplexity)
-            trial = replace(trial, latest=evaluation, curve=curve, heard=self._clock())
-            self._note_running(number, trial)
-
-    def trial_finished(
-        self, number: int, arm: str, outcome: str, perplexity: float | None, reason: str | None
-    ) -> None:
-        """Removes the row and prints the outcome above."""
-        running = {other: trial for other, trial in self._sweep.running.items() if other != number}
-        outcomes = (*self._sweep.outcomes, outcome)
-        self._sweep = replace(self._sweep, running=running, outcomes=outcomes)
+    def _show_finished(self, event: TrialFinished) -> None:
+        sweep, outcome = self._sweep, event.outcome
+        running = {n: trial for n, trial in sweep.running.items() if n != event.trial}
+        self._sweep = replace(sweep, running=running, outcomes=(*sweep.outcomes, outcome))
         style = "" if outcome == "complete" else "dim" if outcome == "pruned" else "yellow"
-        self._print(finished_line(number, arm, outcome, perplexity, reason), style)
-
-    def counts(self, finished: int, total: int, best: dict[str, tuple[int, float]]) -> None:
-        """Notes how far the study is."""
-        self._sweep = replace(
-            self._sweep, finished=finished, total=total, best=dict(best), busy=None
-        )
+        self._print(finished_line(event), style)
 
     def draw(self) -> RenderableType:
         """What the redrawn part shows now."""
@@ -251,8 +261,8 @@ def _footer(sweep: _Sweep) -> list[RenderableType]:
     return lines
 
 
-def make_listener(quiet: bool, json_lines: bool = False) -> Listener:
-    """The listener for this terminal: live, plain lines where stdout is none, or as asked for."""
+def make_display(quiet: bool, json_lines: bool = False) -> Callback:
+    """Return the display for this stdout: live in a terminal, else plain lines; or as asked for."""
     if json_lines:
         return JsonProgress()
     if quiet:

@@ -51,6 +51,10 @@ def main() -> None:
             raise
         _refuse(str(explanation), explanation.exit_code)
     finally:
+        if "sweep.storage.rdb" in sys.modules:
+            from sweep.storage.rdb import close_all
+
+            close_all()
         gc.freeze()  # Python's end would look for garbage among a million objects, for 0.5 s
 
 

@@ -23,7 +23,7 @@ from sweep.cli.options import (
 
 if TYPE_CHECKING:
     from sweep.study.spec import StudySpec
-    from sweep.tuner.callback import Listener
+    from sweep.tuner.callback import Callback
     from sweep.tuner.limits import Limits
     from sweep.tuner.summary import Summary
 
@@ -74,25 +74,23 @@ def run(
     with resumable():
         from sweep.backends.fork_client import warm_up
 
-        warm_up()  # beside the imports of this process, which take as long
+        warm_up("gpt.train")  # beside the imports of this process, which take as long
 
-        from sweep.tuner import tuner as driver
+        from sweep.tuner import tuner
+        from sweep.tuner.options import RunOptions
 
-        count = workers_of(workers)
-        limits = _limits(timeout, trial_timeout, hang_timeout)
-        spec = _spec(study, new_name, device, runs)
-        summary = driver.run(
-            spec,
-            spec.data if data is None else spec.data.model_copy(update={"source": data}),
-            trials=trials,
+        options = RunOptions(
             storage=storage,
             runs=runs,
             device=device,
-            workers=count,
-            limits=limits,
+            workers=workers_of(workers),
+            limits=_limits(timeout, trial_timeout, hang_timeout),
             wait=wait,
-            listener=_listener(spec.name, runs, track or [], quiet, as_json),
         )
+        spec = _spec(study, new_name, device, runs)
+        text = spec.data if data is None else spec.data.model_copy(update={"source": data})
+        callback = _callback(spec.name, runs, track or [], quiet, as_json)
+        summary = tuner.run(spec, text, options, callback, trials=trials)
     if summary.interrupted:
         say_how_to_go_on(f"stopped at {summary.finished} of {summary.total} trials")
         raise typer.Exit(128 + summary.signal if summary.signal else BusyError.exit_code)
@@ -125,17 +123,18 @@ def _spec(study: str, new_name: str | None, device: str, runs: Path) -> "StudySp
     return spec if new_name is None else renamed(spec, new_name)
 
 
-def _listener(
+def _callback(
     study: str, runs: Path, trackers: list[str], quiet: bool, as_json: bool
-) -> "Listener":
-    """The terminal, the dashboard and the trackers, told the same."""
-    from sweep.callbacks.live import make_listener
+) -> "Callback":
+    """Return the terminal, the dashboard and the trackers as one callback."""
+    from sweep.callbacks.live import make_display
     from sweep.callbacks.trackers import make_trackers
     from sweep.dashboard.notes import DashboardFeed
-    from sweep.tuner.callback import Several
+    from sweep.tuner.callback import CallbackList, Message
 
-    display = make_listener(quiet, as_json)
-    return Several(display, DashboardFeed(display.message), *make_trackers(trackers, study, runs))
+    display = make_display(quiet, as_json)
+    dashboard = DashboardFeed(lambda text: display.on(Message(text)))
+    return CallbackList(display, dashboard, *make_trackers(trackers, study, runs))
 
 
 def _say_what_is_next(

@@ -69,7 +69,7 @@ def verdict(
     and that one is judged with other seeds on stories that the sweep never saw. Again continues.
     """
     with resumable():
-        from sweep.callbacks.live import make_listener
+        from sweep.callbacks.live import make_display
         from sweep.tuner.limits import seconds_of
         from sweep.verdict.confirm_runs import Place
         from sweep.verdict.request import make_question
@@ -84,7 +84,7 @@ def verdict(
             runs=runs,
             device=device or stored.user_attrs["device"],
             workers=workers_of(workers),
-            listener=lambda: make_listener(quiet or as_json),
+            listener=lambda: make_display(quiet or as_json),
             timeout=time_for_all,
             silence=silence,
             wait=wait,

@@ -15,7 +15,7 @@ from threading import Thread
 from typing import TYPE_CHECKING
 
 from sweep.format import perplexity
-from sweep.tuner.callback import Silent
+from sweep.tuner.callback import Callback, Counts, Evaluated, Opened, SweepEvent, TrialEnding
 
 if TYPE_CHECKING:
     import optuna
@@ -36,7 +36,7 @@ PROMPT = "Once upon a time"
 STORY_TOKENS = 80  # of the story in a trial's note
 
 
-class DashboardFeed(Silent):
+class DashboardFeed(Callback):
     """Keeps the study's note and figures up to date, and adds a note and files to each trial."""
 
     def __init__(
@@ -59,39 +59,39 @@ class DashboardFeed(Silent):
         if self._stale:
             self._update()
 
-    def opened(self, study: "optuna.Study", storage: "RDBStorage") -> None:
-        """Notes where to write: first when trials train already, since plotly takes its time."""
-        self._study, self._storage = study, storage
-        self._next = self._clock() + MIN_PAUSE
+    def on(self, event: SweepEvent) -> None:
+        """Note what changed; write notes and figures at counts, which may take their time."""
+        match event:
+            case Opened(study, storage):  # the first figures when trials train already
+                self._study, self._storage = study, storage
+                self._next = self._clock() + MIN_PAUSE
+            case Evaluated(trial, evaluation):
+                self._latest[trial] = evaluation
+                if self._imports.ident is None:  # what ends of trials need, while they train
+                    self._imports.start()
+            case TrialEnding():
+                self._note_ending(event)
+            case Counts(finished, total):
+                self._write_notes()
+                self._stale = True
+                if finished >= total or self._clock() >= self._next:
+                    self._update()
 
-    def evaluation(self, number: int, evaluation: "Evaluation") -> None:
-        """Notes the yardsticks; the first imports what ends of trials need, while they train."""
-        self._latest[number] = evaluation
-        if self._imports.ident is None:
-            self._imports.start()
-
-    def trial_ending(self, trial: "optuna.Trial", outcome: str, perplexity: float | None) -> None:
-        """Adds the trial's files, while Optuna still takes them; its note can wait for `counts`."""
+    def _note_ending(self, event: TrialEnding) -> None:
+        """Add the trial's files, while Optuna still takes them; its note can wait for counts."""
         self._await_imports()
         from sweep.dashboard.artifacts import attach
 
         if self._storage is None:
             return
         self._stale = True
-        run_dir = Path(trial.user_attrs["run_dir"])
+        trial, run_dir = event.trial, event.run_dir
         latest = self._latest.pop(trial.number, None)
         with self._never_in_the_way(f"trial {trial.number}"):
-            story = _story(run_dir) if outcome == "complete" else None
-            note = partial(trial_note, trial, outcome, perplexity, latest, story)
+            story = _story(run_dir) if event.outcome == "complete" else None
+            note = partial(trial_note, trial, event.outcome, event.perplexity, latest, story)
             self._notes.append((trial, note))
             attach(self._storage, trial, run_dir, [PROMPT], [story] if story else [])
-
-    def counts(self, finished: int, total: int, best: dict[str, tuple[int, float]]) -> None:
-        """Writes notes of trials; updates the study's and the figures, unless just now done."""
-        self._write_notes()
-        self._stale = True
-        if finished >= total or self._clock() >= self._next:
-            self._update()
 
     def _write_notes(self) -> None:
         """The dashboard keeps them with the study, so a trial that was told can get one."""

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweep import format as terminal
+from sweep.storage.schema import trial_attrs
 
 if TYPE_CHECKING:
     import optuna
@@ -173,10 +174,11 @@ def _seconds_left(study: "optuna.Study") -> float | None:
 
     None where no process trains, or none has ended: what would be said is a guess.
     """
-    from sweep.backends.local import TrialProcess
+    from sweep.analysis.results import run_dir
+    from sweep.backends.local import LocalProcess
 
-    running = [Path(trial.user_attrs.get("run_dir", "")) for trial in _running(study)]
-    slots = sum(TrialProcess.find(run_dir) is not None for run_dir in running)
+    running = [run_dir(study, trial) for trial in _running(study) if trial_attrs(trial).arm]
+    slots = len(LocalProcess.find(dict.fromkeys(running, "gpt.train")))
     trials = study.get_trials(deepcopy=False)
     took = [trial.duration.total_seconds() for trial in trials if trial.duration is not None]
     if not slots or not took:

@@ -13,13 +13,15 @@ from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from sweep.storage.schema import trial_attrs
+
 BLOWN_UP = ("diverged", "oom", "timeout")  # outcomes told as pruned with the worst perplexity
 
 
 def arm_trials(study: optuna.Study, arm: str) -> list[FrozenTrial]:
     """The trials of an arm in the order of their numbers, whatever their state."""
     trials = study.get_trials(deepcopy=False)
-    return [trial for trial in trials if trial.user_attrs.get("arm") == arm]
+    return [trial for trial in trials if trial_attrs(trial).arm == arm]
 
 
 def arm_view(
@@ -57,7 +59,7 @@ def _regressable(trial: FrozenTrial, complete: Sequence[FrozenTrial]) -> FrozenT
 
 
 def _blew_up(trial: FrozenTrial) -> bool:
-    return trial.user_attrs.get("outcome") in BLOWN_UP
+    return trial_attrs(trial).outcome in BLOWN_UP
 
 
 class _Known(InMemoryStorage):

@@ -13,9 +13,8 @@ from optuna.pruners import MedianPruner
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from sweep.storage.schema import trial_attrs
 from sweep.study.spec import StudySpec
-
-SHADOW = "shadow"  # attribute: the step at which the trial would have been stopped
 
 
 def may_stop_at(spec: StudySpec, step: int) -> bool:
@@ -41,13 +40,13 @@ def should_prune(study: optuna.Study, spec: StudySpec, number: int) -> bool:
     trial = trials[number]
     if not _may_stop(trial, spec):
         return False
-    arm = trial.user_attrs["arm"]
+    arm = trial_attrs(trial).arm
     complete = [
         other
         for other in trials
         if other.state == TrialState.COMPLETE
-        and other.user_attrs.get("arm") == arm
-        and SHADOW not in other.user_attrs
+        and trial_attrs(other).arm == arm
+        and trial_attrs(other).shadow is None
     ]
     pruner = MedianPruner(spec.pruner.startup_trials, n_warmup_steps=_warmup_steps(spec))
     return pruner.prune(_Told(complete), trial)
@@ -83,7 +82,8 @@ def _may_stop(trial: FrozenTrial, spec: StudySpec) -> bool:
     """
     if trial.last_step is None or not may_stop_at(spec, trial.last_step):
         return False
-    return not trial.user_attrs["origin"].startswith("baseline:") and SHADOW not in trial.user_attrs
+    attrs = trial_attrs(trial)
+    return attrs.shadow is None and not (attrs.origin or "").startswith("baseline:")
 
 
 def _warmup_steps(spec: StudySpec) -> int:

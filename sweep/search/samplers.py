@@ -15,6 +15,7 @@ from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from threadpoolctl import threadpool_limits
 
 from sweep.search.arms import arm_trials, arm_view, regressable
+from sweep.storage.schema import trial_attrs
 from sweep.study.spec import StudySpec
 
 # Of an arm, by a Gaussian process: a proposal takes 0.1 s from 100 trials and 1 s from 500. Beyond
@@ -24,14 +25,14 @@ MOST_REGRESSED = 100
 
 def next_arm(study: optuna.Study, spec: StudySpec) -> str:
     """The arm that has had the fewest trials; among equals the first of the study file."""
-    counts = Counter(trial.user_attrs.get("arm") for trial in study.get_trials(deepcopy=False))
+    counts = Counter(trial_attrs(trial).arm for trial in study.get_trials(deepcopy=False))
     return min(spec.arms, key=lambda arm: counts[arm])
 
 
 def next_params(study: optuna.Study, spec: StudySpec, arm: str) -> tuple[dict[str, Any], str]:
     """Parameters of the arm's next trial; their origin: baseline:<name>, sobol or sampler."""
     trials = arm_trials(study, arm)
-    origins = [trial.user_attrs.get("origin") for trial in trials]
+    origins = [trial_attrs(trial).origin for trial in trials]
     for baseline in spec.baselines:
         if f"baseline:{baseline.name}" not in origins:
             return spec.baseline_params(baseline, arm), f"baseline:{baseline.name}"

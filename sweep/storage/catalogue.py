@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpt.errors import InputError
+from sweep.storage.schema import is_confirm_study, study_attrs
 from sweep.study import toml_file as study_file
 from sweep.study.spec import shipped_studies
 
@@ -42,7 +43,7 @@ def catalogue(storage: str, folder: Path = FOLDER) -> list[Entry]:
     files = [path for path in sorted(folder.glob("*.toml")) if path.resolve() not in known]
     own = [_of_file(path, stored) for path in files]
     others = [
-        Entry(name, _progress(study), study.user_attrs["spec"].get("description", ""))
+        Entry(name, _progress(study), (study_attrs(study).spec or {}).get("description", ""))
         for name, study in stored.items()
     ]
     return [*shipped, *own, *others]
@@ -74,7 +75,7 @@ def _stored(storage: str) -> "dict[str, optuna.Study]":
     return {
         study.study_name: study
         for study in studies
-        if "spec" in study.user_attrs and "of" not in study.user_attrs
+        if study_attrs(study).spec is not None and not is_confirm_study(study)
     }
 
 
@@ -83,4 +84,4 @@ def _progress(study: "optuna.Study | None") -> str:
         return ""
     trials = study.get_trials(deepcopy=False)
     finished = sum(trial.state.is_finished() for trial in trials)
-    return f"{finished} of {study.user_attrs.get('n_trials', len(trials))}"
+    return f"{finished} of {study_attrs(study).n_trials or len(trials)}"

@@ -1,4 +1,4 @@
-"""One driver per study, and one study per folder of run directories.
+"""One tuner per study, and one study per folder of run directories.
 
 The lock is one that the operating system drops when its process ends.
 """
@@ -8,33 +8,39 @@ import os
 import socket
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import optuna
 from filelock import FileLock, Timeout
 
 from gpt.errors import BusyError, DiskError, InputError
+from sweep.storage.rdb import relative_to_database, runs_folder, set_runs_folder
+from sweep.storage.schema import StudyAttrs, set_study_attrs, study_attrs
 
 MARKER = ".study"  # holds the identity of the study whose runs a folder has
 
 
 @contextmanager
-def only_driver(
+def only_tuner(
     folder: Path, study: str, patience: Callable[[str], None] | None = None
 ) -> Iterator[None]:
-    """Hold the study's lock; the first driver's pid and host are in a file beside it.
+    """Hold the study's lock; the first tuner's pid and host are in a file beside it.
+
+    A folder that was made for the lock alone is removed afterwards.
 
     Args:
         folder: Of the study's runs.
         study: Its name.
-        patience: Told whom we wait for; None: do not wait.
+        patience: Called with whom we wait for; None: do not wait.
 
     Raises:
-        BusyError: another driver holds it.
+        BusyError: another tuner holds it.
+        StorageError: the folder cannot be made or written.
     """
     owner = folder / ".driver.json"
     lock = FileLock(folder / ".driver.lock")
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _acquire(lock, owner, study, patience)
@@ -46,6 +52,11 @@ def only_driver(
     finally:
         owner.unlink(missing_ok=True)
         lock.release()
+        if new and [path.name for path in folder.iterdir()] == [".driver.lock"]:
+            (folder / ".driver.lock").unlink()
+            for path in new:
+                with suppress(OSError):  # others put something there meanwhile
+                    path.rmdir()
 
 
 def _acquire(
@@ -58,11 +69,46 @@ def _acquire(
         who = f"process {first.get('pid')} on {first.get('host')} runs it"
         if patience is None:
             raise BusyError(
-                f"study {study!r} must have one driver, but {who}; wait for it with --wait, or "
+                f"study {study!r} must have one tuner, but {who}; wait for it with --wait, or "
                 f"stop it with Ctrl-C."
             ) from None
         patience(f"waiting: {who}")
         lock.acquire()
+
+
+def runs_of(study: optuna.Study | None, runs: Path, name: str) -> Path:
+    """Find the folder that a study's run directories are in, or go to; writes nothing.
+
+    It is runs/<name>, or for a study that was renamed, the folder in `runs` that it had before.
+
+    Args:
+        study: None: it is new.
+        runs: The folder of all studies.
+        name: Of the study.
+
+    Raises:
+        InputError: the study's runs are elsewhere, or other runs are there.
+    """
+    folder = runs / name
+    attrs = StudyAttrs() if study is None else study_attrs(study)
+    if study is not None and attrs.identity is not None:
+        _refuse_copy(study, attrs.identity)
+        before = runs / runs_folder(study).name
+        for candidate in (folder, before):
+            if _owner_of_runs(candidate) == attrs.identity:
+                return candidate
+        if _owner_of_runs(folder) is None:
+            raise InputError(
+                f"study {name!r} must go on where its runs are, but {folder} has none of them; "
+                f"pass the --runs that it was started with."
+            )
+    if (owner := _owner_of_runs(folder)) is not None:
+        raise InputError(
+            f"{folder} must hold runs of this study, but they are of another storage or of a study "
+            f"that was renamed or deleted ({owner[:8]}); pass another --runs, or --as with the "
+            f"name that the study has now."
+        )
+    return folder
 
 
 def claim_runs(study: optuna.Study, folder: Path) -> None:
@@ -70,35 +116,29 @@ def claim_runs(study: optuna.Study, folder: Path) -> None:
 
     A study that went on in another folder, or a folder with the runs of another storage, would mix
     the figures of different trials.
-
-    Raises:
-        InputError: one of the two already belongs to another.
     """
-    check_runs(study, folder)
-    if "identity" not in study.user_attrs:
+    attrs = study_attrs(study)
+    if attrs.identity is None:
         identity = uuid.uuid4().hex
-        study.set_user_attr("identity", identity)
+        set_study_attrs(study, identity=identity)
         (folder / MARKER).write_text(identity)
+    if attrs.runs != relative_to_database(study, folder):
+        set_runs_folder(study, folder)
 
 
-def check_runs(study: optuna.Study | None, folder: Path) -> None:
-    """As `claim_runs`, for a study that may not be there yet (None); writes nothing."""
-    identity = study.user_attrs.get("identity") if study else None
-    found = _owner_of_runs(folder)
-    if study and identity is not None and found is None:
-        raise InputError(
-            f"study {study.study_name!r} must go on where its runs are, but {folder} has none of "
-            f"them; pass the --runs that it was started with."
-        )
-    if identity != found:
-        raise InputError(
-            f"{folder} must hold runs of this study, but they are of another storage or of a study "
-            f"that was deleted; pass another --runs, or remove that folder."
-        )
+def _refuse_copy(study: optuna.Study, identity: str) -> None:
+    """Refuse to continue what `optuna.copy_study` made in the same storage: it has no runs."""
+    for other in optuna.get_all_study_summaries(study._storage, include_best_trial=False):
+        same = other.user_attrs.get("identity") == identity
+        if same and other._study_id < study._study_id:
+            raise InputError(
+                f"study {study.study_name!r} must have runs of its own to go on, but it is a copy "
+                f"of {other.study_name!r}; continue that one, or start a new study with --as."
+            )
 
 
 def _owner_of_runs(folder: Path) -> str | None:
-    """The identity of the study whose runs a folder has; None where there are none."""
+    """Identity of the study whose runs a folder has; None where there are none."""
     marker = folder / MARKER
     if marker.exists():
         return marker.read_text()

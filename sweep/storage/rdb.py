@@ -1,47 +1,42 @@
-"""Open or resume a study in its database; the evaluations table. Knows nothing of training.
+"""Open or resume a study in its database; add evaluations to it.
 
 Optuna's own tables hold studies and trials, so that its CLI and its dashboard read the file as it
-is. One more table, `evaluations`, holds every Evaluation that a trial reported. The driver is the
-only writer.
+is; sweep.storage.schema says what is there besides. The tuner is the only writer.
 """
 
+import os
 import shlex
 import warnings
 from collections.abc import Iterable
-from dataclasses import asdict, fields
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import optuna
 import sqlalchemy as sa
 from optuna.exceptions import ExperimentalWarning
-from optuna.storages import RDBStorage
-from sqlalchemy.dialects import sqlite
+from optuna.storages import BaseStorage, RDBStorage
+from optuna.storages._cached_storage import _CachedStorage
+from sqlalchemy.dialects import postgresql, sqlite
 
 from gpt.errors import InputError
 from gpt.events import Evaluation
 from sweep.storage import sqlite as storage_file
+from sweep.storage.schema import (
+    evaluations,
+    metadata,
+    optuna_studies,
+    optuna_trials,
+    set_study_attrs,
+    study_attrs,
+    trial_attrs,
+)
 from sweep.storage.sqlite import explained
 from sweep.study.spec import StudySpec
 
 DEFAULT_STORAGE = "sqlite:///runs/sweep.db"
-_COLUMN_TYPES: dict[object, sa.types.TypeEngine[Any]] = {
-    int: sa.BigInteger(),
-    float: sa.Float(53),
-    float | None: sa.Float(53),
-}
-
-metadata = sa.MetaData()
-evaluations = sa.Table(
-    "evaluations",
-    metadata,
-    sa.Column("study_name", sa.String(512), primary_key=True),
-    sa.Column("trial_number", sa.Integer, primary_key=True),
-    *(
-        sa.Column(field.name, _COLUMN_TYPES[field.type], primary_key=field.name == "step")
-        for field in fields(Evaluation)
-    ),
-)
+_opened: list[RDBStorage] = []  # by this process, to be closed at its end
 
 
 def storage_url(storage: str) -> str:
@@ -68,12 +63,14 @@ def open_storage(storage: str, *, create: bool = False) -> RDBStorage:
     options = {"connect_args": {"timeout": storage_file.TIMEOUT}} if path else {}
     try:
         opened = RDBStorage(url, engine_kwargs=options)
+        _upgrade(opened.engine)
         if create:
-            _set_up(opened.engine, wal=path is not None)
+            set_up(opened)
     except (sa.exc.SQLAlchemyError, RuntimeError, ImportError, ValueError) as error:
         if explanation := explained(error, storage, path):
             raise explanation from None
         raise _unusable(storage, error) from None
+    _opened.append(opened)
     return opened
 
 
@@ -115,53 +112,81 @@ def check_storage(storage: str) -> None:
         raise _unusable(storage, error) from None
 
 
-def _set_up(engine: sa.Engine, wal: bool) -> None:
-    """Our table, and for SQLite write-ahead logging: readers never block the sweep, nor it them."""
+def set_up(storage: RDBStorage) -> None:
+    """Make our table, and for SQLite a write-ahead log: then readers and the writer never wait.
+
+    Rows of trials that are no more are removed: SQLite gives their ids to new trials.
+    """
+    engine = storage.engine
     metadata.create_all(engine)
-    with engine.begin() as connection:  # deletes nothing, but fails where nothing can be written
-        connection.execute(evaluations.delete().where(sa.false()))
-    if wal:
+    with engine.begin() as connection:  # fails where nothing can be written
+        gone = evaluations.c.trial_id.not_in(sa.select(optuna_trials.c.trial_id))
+        connection.execute(evaluations.delete().where(gone))
+    if engine.dialect.name == "sqlite":
         with engine.connect() as connection:
             connection.execute(sa.text("PRAGMA journal_mode=WAL"))
 
 
-def open_study(
+def fold_log(storage: RDBStorage) -> None:
+    """Fold SQLite's write-ahead log into the database, so that the one file is complete."""
+    storage.remove_session()
+    if storage.engine.dialect.name == "sqlite":
+        with suppress(sa.exc.SQLAlchemyError), storage.engine.connect() as connection:
+            connection.execute(sa.text("PRAGMA wal_checkpoint(TRUNCATE)"))
+
+
+def close_all() -> None:
+    """Close every storage that this process has opened; SQLite then folds its log in, too."""
+    while _opened:
+        storage = _opened.pop()
+        storage.remove_session()
+        storage.engine.dispose()
+
+
+def create_study(
     storage: RDBStorage, spec: StudySpec, data: dict[str, Any], device: str
 ) -> optuna.Study:
-    """Create the study of `spec`, or resume it if it was made from the same spec and the same text.
+    """Create the study of `spec`, or take over an empty one that another program created.
 
     Args:
         storage: Opened with create=True.
-        spec: What the study file declares, for one device.
-        data: Facts of the prepared data; "fingerprint" pins the study to its text and tokenizer.
+        spec: The study, settled for one device.
+        data: Facts of the text; "fingerprint" pins the study to its text and tokenizer.
         device: "cpu" or "cuda"; trials of one study train on one kind.
-
-    Raises:
-        InputError: the stored study was made by another program, from another spec, from other
-            text, or on another device.
     """
-    stored = _study_in(storage, spec.name)
-    if stored is not None:
-        check_study(stored, spec, data, device)
-        if "spec" in stored.user_attrs:
-            return stored
     study = optuna.create_study(
         storage=storage, study_name=spec.name, direction="minimize", load_if_exists=True
     )
-    _forget_evaluations(storage, spec.name)  # of a study of this name that was deleted
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         study.set_metric_names([f"validation {spec.metric.replace('_', ' ')}"])  # a label
-    study.set_user_attr("data", data)
-    study.set_user_attr("device", device)
-    study.set_user_attr("spec_digest", spec.digest)
-    study.set_user_attr("spec", spec.model_dump(mode="json"))
+    if data.get("kind") == "files":
+        path = Path(data["name"])
+        data = data | {"name": path.name, "source": relative_to_database(study, path)}
+    set_study_attrs(
+        study,
+        data=data,
+        device=device,
+        spec_digest=spec.digest,
+        spec=spec.model_dump(mode="json"),
+    )
     return study
 
 
 def check_study(study: optuna.Study, spec: StudySpec, data: dict[str, Any], device: str) -> None:
-    """Raise InputError unless `open_study` could resume a stored study; writes nothing."""
-    if "spec" in study.user_attrs:
+    """Raise InputError unless a stored study can go on as `spec` on this text; writes nothing.
+
+    Args:
+        study: As it is stored.
+        spec: The study file, settled for one device.
+        data: Facts of the text that was found.
+        device: "cpu" or "cuda".
+
+    Raises:
+        InputError: the study was made by another program, from another spec, from other text, or
+            on another device.
+    """
+    if study_attrs(study).spec is not None:
         _refuse_other_spec(study, spec)
         _refuse_other_data(study, data)
         _refuse_other_device(study, device)
@@ -169,24 +194,23 @@ def check_study(study: optuna.Study, spec: StudySpec, data: dict[str, Any], devi
         _refuse_study_of_others(study)
 
 
-def find_study(storage: str, name: str) -> optuna.Study | None:
-    """A study that may be there; makes neither the database nor its tables."""
+def database_exists(storage: str) -> bool:
+    """Whether there is a database with studies; makes neither it nor its tables."""
     url = storage_url(storage)
     path = sqlite_path(url)
     if path and not path.exists():
-        return None
+        return False
     engine = sa.create_engine(url)
     try:
-        if not sa.inspect(engine).has_table("studies"):
-            return None
+        return sa.inspect(engine).has_table("studies")
     except sa.exc.SQLAlchemyError:
-        return None  # whoever opens it to write says what is wrong
+        return False  # whoever opens it to write says what is wrong
     finally:
         engine.dispose()
-    return _study_in(open_storage(storage), name)
 
 
-def _study_in(storage: RDBStorage, name: str) -> optuna.Study | None:
+def find_study(storage: RDBStorage, name: str) -> optuna.Study | None:
+    """Load a study that may be there."""
     if name not in optuna.get_all_study_names(storage):
         return None
     return optuna.load_study(study_name=name, storage=storage)
@@ -209,19 +233,74 @@ def load_study(storage: RDBStorage, name: str) -> optuna.Study:
         ) from None
 
 
-def record_evaluation(
-    storage: RDBStorage, study_name: str, trial_number: int, evaluation: Evaluation
-) -> None:
+def record_evaluation(storage: RDBStorage, trial_id: int, evaluation: Evaluation) -> None:
     """Add one row to the evaluations table; a step that is there already stays as it is."""
-    row = {"study_name": study_name, "trial_number": trial_number, **asdict(evaluation)}
-    key = evaluations.primary_key.columns
     with storage.engine.begin() as connection:
-        if connection.dialect.name == "sqlite":
-            connection.execute(sqlite.insert(evaluations).on_conflict_do_nothing(), row)
-            return
-        known = sa.select(evaluations.c.step).where(*(column == row[column.name] for column in key))
-        if connection.execute(known).first() is None:
-            connection.execute(evaluations.insert(), row)
+        dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+        insert = dialect.insert(evaluations).on_conflict_do_nothing()
+        connection.execute(insert, {"trial_id": trial_id, **asdict(evaluation)})
+
+
+def database_folder(storage: BaseStorage) -> Path:
+    """Folder that stored paths are relative to: the SQLite file's, else the current one."""
+    path = sqlite_path(storage.url) if isinstance(storage, RDBStorage) else None
+    return Path() if path is None else path.parent
+
+
+def set_runs_folder(study: optuna.Study, folder: Path) -> None:
+    """Store where the run directories of a study are."""
+    set_study_attrs(study, runs=relative_to_database(study, folder))
+
+
+def relative_to_database(study: optuna.Study, path: Path) -> str:
+    """Make a path one that stays right when database and path are moved together."""
+    start = database_folder(_storage_of(study)).resolve()
+    return Path(os.path.relpath(path.resolve(), start)).as_posix()
+
+
+def runs_folder(study: optuna.Study) -> Path:
+    """Folder that holds a run directory for each trial of a study, as seen from here."""
+    folder, attrs = database_folder(_storage_of(study)), study_attrs(study)
+    if attrs.runs is not None:
+        return Path(os.path.normpath(folder / attrs.runs))
+    for trial in study.get_trials(deepcopy=False):  # of a database before there was that attribute
+        if legacy := trial_attrs(trial).run_dir:
+            there = Path(legacy).parent
+            return there if there.is_dir() else folder / study.study_name
+    return folder / study.study_name
+
+
+def _storage_of(study: optuna.Study) -> BaseStorage:
+    storage = study._storage
+    return storage._backend if isinstance(storage, _CachedStorage) else storage
+
+
+def _upgrade(engine: sa.Engine) -> None:
+    """Key evaluations by trial id, where an earlier version used study name and trial number."""
+    inspector = sa.inspect(engine)
+    if not inspector.has_table(evaluations.name):
+        return
+    columns = [column["name"] for column in inspector.get_columns(evaluations.name)]
+    if "study_name" not in columns:
+        return
+    old = sa.table("evaluations_by_name", *(sa.column(name) for name in columns))
+    copied = [column.name for column in evaluations.columns if column.name in columns]
+    rows = (
+        sa.select(optuna_trials.c.trial_id, *(old.c[name] for name in copied))
+        .join(optuna_studies, optuna_studies.c.study_name == old.c.study_name)
+        .join(
+            optuna_trials,
+            sa.and_(
+                optuna_trials.c.study_id == optuna_studies.c.study_id,
+                optuna_trials.c.number == old.c.trial_number,
+            ),
+        )
+    )
+    with engine.begin() as connection:
+        connection.execute(sa.text("ALTER TABLE evaluations RENAME TO evaluations_by_name"))
+        metadata.create_all(connection)
+        connection.execute(evaluations.insert().from_select(["trial_id", *copied], rows))
+        connection.execute(sa.text("DROP TABLE evaluations_by_name"))
 
 
 def _refuse_study_of_others(study: optuna.Study) -> None:
@@ -234,9 +313,10 @@ def _refuse_study_of_others(study: optuna.Study) -> None:
 
 
 def _refuse_other_spec(study: optuna.Study, spec: StudySpec) -> None:
-    if study.user_attrs.get("spec_digest") == spec.digest:
+    attrs = study_attrs(study)
+    if attrs.spec_digest == spec.digest:
         return
-    differing = _differing(study.user_attrs["spec"], spec.model_dump(mode="json"))
+    differing = _differing(attrs.spec or {}, spec.model_dump(mode="json"))
     raise InputError(
         f"study {spec.name!r} was made from another spec ({', '.join(differing)} differs); "
         f"start a new study with --as NEW_NAME, or pass another --storage and --runs."
@@ -244,11 +324,12 @@ def _refuse_other_spec(study: optuna.Study, spec: StudySpec) -> None:
 
 
 def _refuse_other_data(study: optuna.Study, data: dict[str, Any]) -> None:
-    stored = study.user_attrs["data"]
+    stored = study_attrs(study).data or {}
     if stored["fingerprint"] == data["fingerprint"]:
         return
-    changed = stored["name"] == data["name"]
-    way = "bring that text back" if changed else f"pass --data {_source_of(stored)}"
+    source = data_source(study)
+    changed = Path(source).resolve() == Path(data["name"]).resolve()
+    way = "bring that text back" if changed else f"pass --data {shlex.quote(source)}"
     raise InputError(
         f"study {study.study_name!r} is pinned to its text, {stored['name']} "
         f"({stored['fingerprint'][:8]}), but now it is {data['name']} ({data['fingerprint'][:8]}); "
@@ -256,24 +337,24 @@ def _refuse_other_data(study: optuna.Study, data: dict[str, Any]) -> None:
     )
 
 
-def _source_of(data: dict[str, Any]) -> str:
-    """The --data that finds a study's text again."""
-    source = data["name"] if data["kind"] == "files" else data["kind"]
-    return shlex.quote(source)
+def data_source(study: optuna.Study) -> str:
+    """Return the --data that finds a study's text again from the current folder."""
+    data = study_attrs(study).data or {}
+    if data["kind"] != "files":
+        return str(data["kind"])
+    if "source" not in data:  # of a database before there was that fact
+        return str(data["name"])
+    source: str = data["source"]
+    return os.path.normpath(database_folder(_storage_of(study)) / source)
 
 
 def _refuse_other_device(study: optuna.Study, device: str) -> None:
-    stored = study.user_attrs["device"]
+    stored = study_attrs(study).device
     if stored != device:
         raise InputError(
             f"study {study.study_name!r} must go on where it was started, on {stored}, but got "
             f"{device}; pass --device {stored}, or start a new study with --as NEW_NAME."
         )
-
-
-def _forget_evaluations(storage: RDBStorage, study_name: str) -> None:
-    with storage.engine.begin() as connection:
-        connection.execute(evaluations.delete().where(evaluations.c.study_name == study_name))
 
 
 def _differing(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> Iterable[str]:

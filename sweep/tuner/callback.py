@@ -1,12 +1,18 @@
-"""What a sweep shows while it runs. Knows nothing of how trials are chosen, trained or stored.
+"""What happens in a sweep, as event objects, and the base of those that show or record it.
 
-The driver calls a Listener from its own loop, so a method must return at once. The display that a
-terminal gets is in sweep.callbacks.live. Add one by adding a class with Listener's methods, and its
-choice to sweep.callbacks.live.make_listener.
+The tuner calls `Callback.on` from its own loop, so it must return at once. Add a display or a
+tracker by adding a subclass to sweep/callbacks that handles the events it cares for:
+
+    def on(self, event: SweepEvent) -> None:
+        match event:
+            case Evaluated(trial, evaluation):
+                ...
 """
 
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     import optuna
@@ -15,48 +21,102 @@ if TYPE_CHECKING:
     from gpt.events import Evaluation
 
 
-class Listener(Protocol):
-    """Told by the driver what happens in a sweep; a context manager around all of it."""
+@dataclass(frozen=True)
+class Opened:
+    """The study is there to be written to, by the tuner's thread alone."""
 
-    def __enter__(self) -> Self: ...
-
-    def __exit__(self, *error: object) -> None: ...
-
-    def opened(self, study: "optuna.Study", storage: "RDBStorage") -> None:
-        """The study is there to be written to, by the driver's thread alone."""
-
-    def header(self, facts: dict[str, str]) -> None:
-        """Shows study, data, device, slots and storage, once at the start."""
-
-    def notice(self, text: str) -> None:
-        """Shows what must not be missed, such as results that are not on the usual data."""
-
-    def message(self, text: str) -> None:
-        """Shows one line, such as "tokenising ..."."""
-
-    def trial_started(self, number: int, arm: str, params: dict[str, Any], max_steps: int) -> None:
-        """A trial has a slot and trains."""
-
-    def evaluation(self, number: int, evaluation: "Evaluation") -> None:
-        """A running trial was evaluated."""
-
-    def trial_ending(self, trial: "optuna.Trial", outcome: str, perplexity: float | None) -> None:
-        """A trial has its outcome but is not told yet: the last moment for its attributes."""
-
-    def trial_finished(
-        self, number: int, arm: str, outcome: str, perplexity: float | None, reason: str | None
-    ) -> None:
-        """A trial has its outcome and leaves its slot."""
-
-    def counts(self, finished: int, total: int, best: dict[str, tuple[int, float]]) -> None:
-        """Trials finished in the whole study, of how many; per arm the best (trial, perplexity).
-
-        Freed slots train again by then, so this alone may take its time.
-        """
+    study: "optuna.Study"
+    storage: "RDBStorage"
 
 
-class Silent:
-    """Shows nothing: for listeners that care for a few of the events."""
+@dataclass(frozen=True)
+class Header:
+    """Study, data, device, slots and storage, once at the start."""
+
+    facts: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Notice:
+    """A text that must not be missed, such as that results are not on the usual data."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Message:
+    """One line, such as "tokenising ..."."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class TrialStarted:
+    """A trial has a slot and trains."""
+
+    trial: int
+    arm: str
+    params: dict[str, Any]
+    max_steps: int
+    config: dict[str, Any]  # the complete configuration of its run, flat, for trackers
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A running trial was evaluated."""
+
+    trial: int
+    evaluation: "Evaluation"
+
+
+@dataclass(frozen=True)
+class TrialEnding:
+    """A trial has its outcome but is not finished yet: the last moment for its attributes."""
+
+    trial: "optuna.Trial"
+    run_dir: Path
+    outcome: str
+    perplexity: float | None
+
+
+@dataclass(frozen=True)
+class TrialFinished:
+    """A trial has its outcome and leaves its slot."""
+
+    trial: int
+    arm: str
+    outcome: str  # one of sweep.analysis.results.OUTCOMES
+    perplexity: float | None
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Trials finished in the whole study, and how many there are to be.
+
+    Freed slots train again by then, so a callback may take its time over this event alone.
+    """
+
+    finished: int
+    total: int
+    best: dict[str, tuple[int, float]]  # arm -> (trial, perplexity)
+
+
+SweepEvent = (
+    Opened
+    | Header
+    | Notice
+    | Message
+    | TrialStarted
+    | Evaluated
+    | TrialEnding
+    | TrialFinished
+    | Counts
+)
+
+
+class Callback:
+    """Receives the events of a sweep, and is a context manager around all of it."""
 
     def __enter__(self) -> Self:
         return self
@@ -64,94 +124,26 @@ class Silent:
     def __exit__(self, *error: object) -> None:
         pass
 
-    def opened(self, study: "optuna.Study", storage: "RDBStorage") -> None:
-        """Does nothing."""
-
-    def header(self, facts: dict[str, str]) -> None:
-        """Shows nothing."""
-
-    def notice(self, text: str) -> None:
-        """Shows nothing."""
-
-    def message(self, text: str) -> None:
-        """Shows nothing."""
-
-    def trial_started(self, number: int, arm: str, params: dict[str, Any], max_steps: int) -> None:
-        """Shows nothing."""
-
-    def evaluation(self, number: int, evaluation: "Evaluation") -> None:
-        """Shows nothing."""
-
-    def trial_ending(self, trial: "optuna.Trial", outcome: str, perplexity: float | None) -> None:
-        """Does nothing."""
-
-    def trial_finished(
-        self, number: int, arm: str, outcome: str, perplexity: float | None, reason: str | None
-    ) -> None:
-        """Shows nothing."""
-
-    def counts(self, finished: int, total: int, best: dict[str, tuple[int, float]]) -> None:
-        """Shows nothing."""
+    def on(self, event: SweepEvent) -> None:
+        """Handle one event; the base handles none."""
 
 
-class Several(Silent):
-    """Tells several listeners the same, in their order."""
+class CallbackList(Callback):
+    """Several callbacks, called in their order."""
 
-    def __init__(self, *listeners: Listener) -> None:
-        self._listeners = listeners
+    def __init__(self, *callbacks: Callback) -> None:
+        self._callbacks = callbacks
         self._entered = ExitStack()
 
     def __enter__(self) -> Self:
-        for listener in self._listeners:
-            self._entered.enter_context(listener)
+        for callback in self._callbacks:
+            self._entered.enter_context(callback)
         return self
 
     def __exit__(self, *error: Any) -> None:
         self._entered.__exit__(*error)
 
-    def opened(self, study: "optuna.Study", storage: "RDBStorage") -> None:
-        """Tells all."""
-        for listener in self._listeners:
-            listener.opened(study, storage)
-
-    def header(self, facts: dict[str, str]) -> None:
-        """Tells all."""
-        for listener in self._listeners:
-            listener.header(facts)
-
-    def notice(self, text: str) -> None:
-        """Tells all."""
-        for listener in self._listeners:
-            listener.notice(text)
-
-    def message(self, text: str) -> None:
-        """Tells all."""
-        for listener in self._listeners:
-            listener.message(text)
-
-    def trial_started(self, number: int, arm: str, params: dict[str, Any], max_steps: int) -> None:
-        """Tells all."""
-        for listener in self._listeners:
-            listener.trial_started(number, arm, params, max_steps)
-
-    def evaluation(self, number: int, evaluation: "Evaluation") -> None:
-        """Tells all."""
-        for listener in self._listeners:
-            listener.evaluation(number, evaluation)
-
-    def trial_ending(self, trial: "optuna.Trial", outcome: str, perplexity: float | None) -> None:
-        """Tells all."""
-        for listener in self._listeners:
-            listener.trial_ending(trial, outcome, perplexity)
-
-    def trial_finished(
-        self, number: int, arm: str, outcome: str, perplexity: float | None, reason: str | None
-    ) -> None:
-        """Tells all."""
-        for listener in self._listeners:
-            listener.trial_finished(number, arm, outcome, perplexity, reason)
-
-    def counts(self, finished: int, total: int, best: dict[str, tuple[int, float]]) -> None:
-        """Tells all."""
-        for listener in self._listeners:
-            listener.counts(finished, total, best)
+    def on(self, event: SweepEvent) -> None:
+        """Call each with the event."""
+        for callback in self._callbacks:
+            callback.on(event)

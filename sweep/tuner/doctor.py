@@ -22,10 +22,11 @@ from optuna.trial import FrozenTrial, TrialState
 from gpt import checkpoint
 from gpt.errors import BusyError
 from gpt.system.files import free_space
-from sweep.backends.local import TrialProcess
+from sweep.backends.local import LocalProcess
 from sweep.storage import sqlite as storage_file
-from sweep.storage.lock import only_driver
+from sweep.storage.lock import only_tuner
 from sweep.storage.rdb import open_storage, sqlite_path, storage_url
+from sweep.storage.schema import trial_attrs
 from sweep.storage.sqlite import unsound
 
 Show = Callable[[str], None]
@@ -111,7 +112,7 @@ def _treat(patient: Patient, show: Show, fix: bool, backup: Callable[[], None] |
         show(f"study {name}: {len(patient.trials)} trials, but no folder {patient.folder}; --runs?")
         return 1
     try:
-        with only_driver(patient.folder, name):
+        with only_tuner(patient.folder, name):
             findings = [finding for check in CHECKS for finding in check(patient)]
             show(f"study {name}: {len(patient.trials)} trials, {len(findings)} findings")
             return _mend(findings, show, backup) if fix else _list(findings, show)
@@ -155,7 +156,7 @@ def stale_trials(patient: Patient) -> Iterator[Finding]:
     for trial in patient.trials:
         if trial.state != TrialState.RUNNING:
             continue
-        if TrialProcess.find(patient.run_dir(trial)):
+        if LocalProcess.find({patient.run_dir(trial): "gpt.train"}):
             yield Finding(f"trial {trial.number} trains without a driver: run the study again")
             continue
         mend = partial(_wait, patient, trial)
@@ -171,7 +172,7 @@ def lost_runs(patient: Patient) -> Iterator[Finding]:
     """Trials without their run directory, and run directories without a trial."""
     known = {str(trial.number) for trial in patient.trials}
     for trial in patient.trials:
-        begun = "run_dir" in trial.user_attrs
+        begun = trial_attrs(trial).n_params is not None
         if begun and not patient.run_dir(trial).is_dir():
             yield Finding(f"trial {trial.number} has no run directory {patient.run_dir(trial)}")
     for run_dir in sorted(patient.folder.glob("[0-9]*")):

@@ -1,21 +1,23 @@
-"""How long things may take: a sweep, a trial, and silence. Knows nothing of why a trial is slow.
+"""How long things may take: a sweep, a trial, and silence.
 
-No limit is measured on a clock that somebody may set, and those of a trial not while its sweep
-stands still: see sweep.tuner.clock.
+No limit is measured on a clock that somebody may set, and those of a trial not on one that runs on
+while the sweep is suspended: a cluster that suspends a job stops all of its processes, for hours
+maybe, and none of that time is a trial's.
 """
 
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from gpt.errors import InputError
-from sweep.format import duration
-from sweep.tuner.clock import awake_seconds
-from sweep.tuner.trial import Running
 
 GRACE_SECONDS = 60.0  # for a checkpoint, from being asked to stop until being killed
 SILENCE_SECONDS = 600.0  # a trial that trains says something every 10 s, a compiling one does not
+SUSPENDED_SECONDS = 5.0  # between two readings of the clock, where a sweep reads it many times each
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+Clock = Callable[[], float]  # seconds from an arbitrary start
 
 
 @dataclass(frozen=True)
@@ -27,35 +29,29 @@ class Limits:
     silence: float | None = SILENCE_SECONDS  # of a trial that says nothing, until it counts as hung
 
 
-class Watchdog:
-    """Ends what takes too long. The sweep's time begins when it is made."""
+class SuspendAwareClock:
+    """Monotonic clock that excludes time while the process was suspended (SIGSTOP).
 
-    def __init__(self, limits: Limits) -> None:
-        self.limits = limits
-        self._started = time.monotonic()
+    Args:
+        clock: The clock that runs on meanwhile.
+    """
 
-    @property
-    def time_is_up(self) -> bool:
-        """Whether the sweep has had its time."""
-        limit = self.limits.sweep
-        return limit is not None and time.monotonic() - self._started > limit
+    def __init__(self, clock: Clock = time.monotonic) -> None:
+        self._clock = clock
+        self._last = clock()
+        self._suspended = 0.0
 
-    def watch(self, running: Running) -> None:
-        """Stop or kill a trial that is over a limit. Its events must have been read just before."""
-        now = awake_seconds()
-        if running.asked is not None:
-            if now - running.asked > GRACE_SECONDS:
-                running.process.kill()
-        elif _over(self.limits.trial, now - running.started):
-            running.overdue = f"took longer than {duration(self.limits.trial)}"
-            running.stop()
-        if _over(self.limits.silence, now - running.heard):
-            running.hung = f"said nothing for {duration(self.limits.silence)}"
-            running.process.kill()
+    def __call__(self) -> float:
+        """Return seconds from an arbitrary start; long gaps between two calls are left out."""
+        now = self._clock()
+        gap, self._last = now - self._last, now
+        if gap > SUSPENDED_SECONDS:
+            self._suspended += gap
+        return now - self._suspended
 
 
 def seconds_of(option: str, text: str | None) -> float | None:
-    """A duration such as 90, 90s, 15m, 8h or 2d, in seconds; None and "off" are no limit.
+    """Parse a duration such as 90, 90s, 15m, 8h or 2d into seconds; None and "off" are no limit.
 
     Raises:
         InputError: it is none, or zero.
@@ -68,5 +64,6 @@ def seconds_of(option: str, text: str | None) -> float | None:
     return float(match[1]) * _UNITS[match[2]]
 
 
-def _over(limit: float | None, seconds: float) -> bool:
+def is_over(limit: float | None, seconds: float) -> bool:
+    """Whether a limit is exceeded; None is none."""
     return limit is not None and seconds > limit

@@ -4,10 +4,8 @@ from dataclasses import dataclass
 
 import optuna
 
-from gpt.data.dataset import TokenData
 from sweep.analysis import results
-from sweep.backends.local import Slot
-from sweep.study.spec import StudySpec
+from sweep.tuner.start import OpenStudy
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ def summary_of(
         late: Whether its time was up.
     """
     trials = study.get_trials(deepcopy=False)
-    outcomes = [t.user_attrs["outcome"] for t in trials if t.state.is_finished()]
+    outcomes = [results.outcome_of(t) for t in trials if t.state.is_finished()]
     short = len(outcomes) < total
     return Summary(
         study=study.study_name,
@@ -64,14 +62,14 @@ def summary_of(
     )
 
 
-def header(spec: StudySpec, tokens: TokenData, slots: list[Slot], storage: str) -> dict[str, str]:
-    """Study, data, slots and storage, as a sweep shows them at its start."""
-    meta = tokens.meta
+def header(opened: OpenStudy, storage: str) -> dict[str, str]:
+    """Describe study, data, slots and storage, as a sweep shows them at its start."""
+    spec, slots = opened.spec, opened.slots
     devices = ", ".join(sorted({slot.device for slot in slots}))
     dtype = "" if "dtype" in spec.search else f", {spec.base('dtype')}"
     return {
         "study": spec.name,
-        "data": f"{meta.name}, {meta.train_tokens:,} training tokens, {meta.tokenizer}",
+        "data": opened.facts.description,
         "slots": f"{len(slots)} on {devices}, {slots[0].threads} CPU thread(s) each{dtype}",
         "storage": storage,
     }

@@ -1,117 +1,91 @@
-"""A trial in its slot: what the driver knows of it, and the run directory that it trains in."""
+"""A trial in its slot: what the tuner knows of it while its process runs."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from optuna.trial import Trial
 
-from gpt.config import DataConfig, TrainConfig, read_config
-from gpt.errors import DataError
 from gpt.events import Event
-from gpt.model import num_params
-from gpt.system.files import write_text
-from sweep.backends.local import Slot, TrialProcess
-from sweep.study.spec import StudySpec
-from sweep.tuner.clock import awake_seconds
-
-# Of a trial that was started: where its text lies, and the micro-batch that memory sufficed for.
-MAY_DIFFER = ("data", "device", "threads", "batch_size", "gradient_accumulation_steps")
+from sweep.backends import Job
+from sweep.format import duration
+from sweep.trainers import RunFacts
+from sweep.tuner.exits import Ending, Exit, Intent, ending_of, exit_of
+from sweep.tuner.limits import GRACE_SECONDS, Limits, is_over
 
 
 @dataclass
-class Running:
-    """A trial in its slot."""
+class TrialRun:
+    """A trial in its slot, and its process. Times are seconds of the tuner's clock."""
 
     trial: Trial
     arm: str
-    run_dir: Path
-    config: TrainConfig
-    slot: Slot
-    process: TrialProcess
-    offset: int = 0  # bytes of events.jsonl that have been read
-    last: tuple[int, float] | None = None  # step and perplexity of the last evaluation
-    end: Event | None = None  # the event with which the process said goodbye
-    pruned: bool = False
+    job: Job
+    facts: RunFacts
+    started_at: float
+    last_event_at: float
+    offset: int = 0  # bytes of events that have been read
+    last: tuple[int, float] | None = None  # step and metric of the last evaluation
+    last_event: Event | None = None  # `done`, `stopped` or `error`, of the present process
+    intent: Intent = Intent.TRAIN
+    stop_requested_at: float | None = None
+    timeout_reason: str | None = None  # the limit of a trial that it is over
+    hang_reason: str | None = None  # how long it had been silent when it was killed
     crashes: list[int] = field(default_factory=list)  # the last step known at each crash
-    told: int = 0  # signals that have been passed on
-    started: float = field(default_factory=awake_seconds)  # awake seconds, as are the next two
-    heard: float = field(default_factory=awake_seconds)  # when the last event was read
-    asked: float | None = None  # when it was asked to stop
-    overdue: str | None = None  # which limit of a trial it is over
-    hung: str | None = None  # how long it had said nothing when it was killed
-    halved: bool = False  # its micro-batch, after it ran out of memory
+    signals_sent: int = 0  # signals of the user that have been passed on
+    batch_halved: bool = False  # after it ran out of memory
 
-    def stop(self) -> None:
-        """Ask its process for a checkpoint and an end."""
-        if self.asked is None:
-            self.asked = awake_seconds()
-        self.process.stop()
+    @property
+    def run_dir(self) -> Path:
+        """Run directory; the backend knows the job by it."""
+        return self.job.run_dir
 
-    def start_again(self) -> None:
-        """A new process for it, in place of one that has ended."""
-        self.end = self.asked = self.hung = None
-        self.told = 0
-        self.heard = awake_seconds()
-        self.process = TrialProcess.start(self.run_dir, self.slot)
+    @property
+    def last_step(self) -> int:
+        """Step of the last evaluation, 0 before the first."""
+        return self.last[0] if self.last else 0
 
+    def restarted(self, now: float) -> None:
+        """Note that a new process continues it."""
+        self.last_event = self.stop_requested_at = self.hang_reason = None
+        self.intent = Intent.TRAIN
+        self.signals_sent = 0
+        self.last_event_at = now
 
-def configure(
-    trial: Trial, run_dir: Path, slot: Slot, spec: StudySpec, data: DataConfig
-) -> TrainConfig:
-    """The trial's config.json: written once, then the truth however often it is continued."""
-    path = run_dir / "config.json"
-    if path.exists():
-        config = read_config(path)
-        _refuse_another_trials(config, trial, run_dir, spec, data)
-        if config.device == slot.device:
-            return config
-        config = config.model_copy(update={"device": slot.device})  # of the same kind
-    else:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        config = spec.train_config(trial.params, data, slot.device, slot.threads)
-    write_config(run_dir, config)
-    return config
+    def ending(self, exit_code: int | None) -> Ending:
+        """Read what its process left behind."""
+        ending = ending_of(self.last_event, exit_code)
+        if ending is Ending.DONE and self.last is None:
+            return Ending.CRASHED  # nothing was measured
+        return ending
 
+    def exit(self, exit_code: int | None) -> Exit:
+        """Decide what becomes of it, now that its process has ended."""
+        return exit_of(self.intent, self.ending(exit_code))
 
-def describe(trial: Trial, run_dir: Path, config: TrainConfig) -> None:
-    """Store where the trial trains and how large it is, unless that was done."""
-    if "n_params" not in trial.user_attrs:
-        trial.set_user_attr("run_dir", str(run_dir.resolve()))
-        trial.set_user_attr("n_params", num_params(config))
+    def exit_reason(self, exit_code: int | None) -> str:
+        """Say in words how its process ended."""
+        if self.hang_reason:
+            return self.hang_reason
+        if message := (self.last_event or {}).get("message"):
+            return str(message)
+        if exit_code is None:
+            return "exited with unknown status"
+        if exit_code < 0:
+            return f"was killed by signal {-exit_code}"
+        return f"ended with exit code {exit_code}"
 
 
-def _refuse_another_trials(
-    config: TrainConfig, trial: Trial, run_dir: Path, spec: StudySpec, data: DataConfig
-) -> None:
-    """A database that was put back from a copy must not take over the runs of later trials."""
-    expected = spec.train_config(trial.params, data, config.device, config.threads)
-    differing = [
-        name
-        for name in TrainConfig.model_fields
-        if name not in MAY_DIFFER and getattr(config, name) != getattr(expected, name)
-    ]
-    if differing:
-        raise DataError(
-            f"{run_dir} must be the run of trial {trial.number}, but {', '.join(differing)} "
-            f"differs; move that folder away and run the same command again."
-        )
+def is_overdue(run: TrialRun, limits: Limits, now: float) -> bool:
+    """Whether it trains for longer than it may."""
+    if run.stop_requested_at is None and is_over(limits.trial, now - run.started_at):
+        run.timeout_reason = f"took longer than {duration(limits.trial)}"
+        return True
+    return False
 
 
-def write_config(run_dir: Path, config: TrainConfig) -> None:
-    """Replace config.json, whole or not at all."""
-    write_text(run_dir / "config.json", config.model_dump_json(indent=1))
-
-
-def with_half_the_micro_batch(config: TrainConfig) -> TrainConfig | None:
-    """The same run in half the memory: twice as many forward passes in a step, each half as large.
-
-    The effective batch is the same. None where the micro-batch cannot be halved.
-    """
-    if config.batch_size % 2:
-        return None
-    return config.model_copy(
-        update={
-            "batch_size": config.batch_size // 2,
-            "gradient_accumulation_steps": 2 * config.gradient_accumulation_steps,
-        }
-    )
+def must_be_killed(run: TrialRun, limits: Limits, now: float) -> bool:
+    """Whether it ignored a request to stop, or hangs; its events must just have been read."""
+    if is_over(limits.silence, now - run.last_event_at):
+        run.hang_reason = f"said nothing for {duration(limits.silence)}"
+        return True
+    return run.stop_requested_at is not None and now - run.stop_requested_at > GRACE_SECONDS

@@ -1,229 +1,214 @@
-"""The one that asks and tells: ask -> launch -> report -> prune -> tell, up to the study's total.
+"""The tuner asks and tells: ask -> launch -> report -> prune -> tell, up to the study's total.
 
-One driver per study is the only writer of its storage; trial processes know nothing of Optuna. It
-tails their events.jsonl, so a driver that dies loses nothing: the next one adopts the processes
-that still train and continues the others from their checkpoints, under the same numbers.
+One tuner per study is the only writer of its storage; trial processes know nothing of Optuna. It
+follows their events, so a tuner that dies loses nothing: the next one adopts the processes that
+still train and continues the others from their checkpoints, under the same numbers.
 """
 
 import math
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
-import optuna
 import sqlalchemy
 from optuna.exceptions import StorageInternalError
-from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from gpt.config import DataConfig
-from gpt.data.dataset import prepare
-from gpt.errors import BusyError, DiskError, InputError
-from gpt.events import Event, evaluation_of, read_events
+from gpt.errors import DiskError, InputError, SweepFailed
+from gpt.events import Evaluation, Event, evaluation_of
 from gpt.system.files import disk_error
 from gpt.system.signals import noted
 from sweep.analysis import results
-from sweep.backends.local import Slot, TrialProcess, cuda_devices, plan_slots, resolve_device
-from sweep.search.pruners import SHADOW, is_shadow, may_stop_at, should_prune
+from sweep.backends import Job, Slot
+from sweep.search.pruners import is_shadow, may_stop_at, should_prune
 from sweep.search.samplers import next_arm, next_params
-from sweep.storage.lock import only_driver
-from sweep.storage.rdb import (
-    DEFAULT_STORAGE,
-    check_storage,
-    open_storage,
-    record_evaluation,
-    sqlite_path,
-    storage_url,
+from sweep.storage.rdb import record_evaluation
+from sweep.storage.schema import (
+    new_trial_attrs,
+    set_study_attrs,
+    set_trial_attrs,
+    study_attrs,
+    trial_attrs,
 )
-from sweep.storage.sqlite import in_one_line
-from sweep.study.dataset import data_facts, pinned
 from sweep.study.spec import StudySpec
-from sweep.tuner.callback import Listener
-from sweep.tuner.clock import awake_seconds
-from sweep.tuner.limits import Limits, Watchdog
-from sweep.tuner.start import check_before_writing, claimed, settled
+from sweep.tuner.callback import (
+    Callback,
+    Counts,
+    Evaluated,
+    Header,
+    Message,
+    Notice,
+    Opened,
+    TrialEnding,
+    TrialFinished,
+    TrialStarted,
+)
+from sweep.tuner.exits import Ending, Exit, Intent, ending_of
+from sweep.tuner.limits import SuspendAwareClock, is_over
+from sweep.tuner.options import RunOptions
+from sweep.tuner.start import OpenStudy, open_study
 from sweep.tuner.summary import Summary, header, summary_of
-from sweep.tuner.telling import Teller
-from sweep.tuner.trial import Running, configure, describe, with_half_the_micro_batch, write_config
+from sweep.tuner.trial import TrialRun, is_overdue, must_be_killed
 
-POLL_SECONDS = 0.03  # between two looks at the events; a look costs well under a millisecond
+POLL_SECONDS = 0.03  # between two polls of the backend, which cost well under a millisecond
 MAX_CRASHES = 2  # at the same step, until a trial counts as failed
+MAX_FAILURES = 3  # trials that fail one after another, until the sweep gives up
 
 
 def run(
-    spec: StudySpec,
-    data: DataConfig,
-    *,
-    trials: int,
-    listener: Listener,
-    storage: str = DEFAULT_STORAGE,
-    runs: Path = Path("runs"),
-    device: str = "auto",
-    workers: int | None = None,
-    limits: Limits | None = None,
-    wait: bool = False,
+    spec: StudySpec, data: DataConfig, options: RunOptions, callback: Callback, *, trials: int
 ) -> Summary:
     """Bring a study to `trials` trials in total, continuing whatever an earlier call left.
 
     Args:
-        spec: The study, resolved for the kind of `device`.
-        data: Which text; "auto" takes the hub or else the built-in corpus.
+        spec: The study, resolved for the kind of device.
+        data: Which text; "auto" is that of the stored study, for a new one the hub or else the
+            built-in corpus.
+        options: Storage, runs, machine and limits.
+        callback: Receives the events of the sweep.
         trials: Total of the study: complete, pruned and failed.
-        listener: Told what happens.
-        storage: URL or path of the database.
-        runs: Run directories go to runs/<study>/<trial number>.
-        device: "auto", "cpu", "cuda" or "cuda:N".
-        workers: Trials at a time; None chooses.
-        limits: How long things may take.
-        wait: Wait for another process that runs this study, instead of being refused.
 
     Raises:
         InputError: one of these cannot work.
         BusyError: another process runs this study, or holds its database.
         DataError: the database is damaged, or of another version of Optuna.
-        DiskError: the runs or the database cannot be written; trials wait at their checkpoints.
+        StorageError: the runs or the database cannot be written; trials wait at their checkpoints.
+        TrialsFailedError: trials fail one after another.
     """
     if trials < 1:
         raise InputError(f"trials must be at least 1, but got {trials}.")
-    with driving(spec, data, listener, storage, runs, device, workers, limits, wait) as driver:
-        return driver.run(trials)
+    with open_tuner(spec, data, options, callback, total=trials) as tuner:
+        return tuner.run(trials)
 
 
 @contextmanager
-def driving(
-    spec: StudySpec,
-    data: DataConfig,
-    listener: Listener,
-    storage: str = DEFAULT_STORAGE,
-    runs: Path = Path("runs"),
-    device: str = "auto",
-    workers: int | None = None,
-    limits: Limits | None = None,
-    wait: bool = False,
-) -> Iterator["Driver"]:
-    """The only driver of a study that is open and checked; see `run` for arguments and errors."""
-    if workers is not None and workers < 1:
-        raise InputError(f"workers must be at least 1, but got {workers}.")
-    slots = plan_slots(resolve_device(device), workers, cuda_devices())
-    check_storage(storage)
-    path = sqlite_path(storage_url(storage))
-    with listener, in_one_line(storage, path, runs), ExitStack() as stack:
-        spec = settled(spec, storage, slots[0].device)
-        tokens = prepare(data, listener.message)  # bad data is found before anything is written
-        tokens.require(spec.block_size)
-        kind = slots[0].device.partition(":")[0]
-        facts = data_facts(tokens, spec)
-        check_before_writing(storage, spec, facts, kind, runs / spec.name)
-        opened = open_storage(storage, create=True)
-        patience = listener.message if wait else None
-        stack.enter_context(only_driver(runs / spec.name, spec.name, patience))
-        study = claimed(opened, spec, facts, kind, runs / spec.name)
-        source = pinned(data, tokens)
-        driver = Driver(study, opened, spec, source, slots, runs, listener, limits)
-        listener.opened(study, opened)
-        listener.header(header(spec, tokens, slots, storage))
-        if tokens.meta.notice:
-            listener.notice(tokens.meta.notice)
-        yield driver
+def open_tuner(
+    spec: StudySpec, data: DataConfig, options: RunOptions, callback: Callback, total: int = 0
+) -> Iterator["Tuner"]:
+    """Open a study for its only tuner; see `run` for arguments and errors."""
+    with callback, open_study(spec, data, options, callback, total) as opened:
+        tuner = Tuner(opened, options, callback)
+        callback.on(Opened(opened.study, opened.storage))
+        callback.on(Header(header(opened, options.storage)))
+        if opened.facts.notice:
+            callback.on(Notice(opened.facts.notice))
+        yield tuner
 
 
-class Driver:
-    """The loop over slots. `run` above is the way in."""
+class Tuner:
+    """The loop over slots.
+
+    Args:
+        opened: The study, its trainer and its backend.
+        options: Limits of the call.
+        callback: Receives the events of the sweep.
+        clock: Seconds that limits of a trial are measured in.
+    """
 
     def __init__(
         self,
-        study: optuna.Study,
-        storage: RDBStorage,
-        spec: StudySpec,
-        data: DataConfig,
-        slots: list[Slot],
-        runs: Path,
-        listener: Listener,
-        limits: Limits | None = None,
+        opened: OpenStudy,
+        options: RunOptions,
+        callback: Callback,
+        clock: Callable[[], float] | None = None,
     ) -> None:
-        self.study = study
-        self.storage = storage
-        self.spec = spec
-        self.data = data
-        self.slots = slots
-        self.runs = runs
-        self.listener = listener
-        self.running: list[Running] = []
+        self.study = opened.study
+        self.storage = opened.storage
+        self.spec = opened.spec
+        self.folder = opened.folder
+        self.trainer = opened.trainer
+        self.backend = opened.backend
+        self.slots = opened.slots
+        self.worst = opened.facts.worst
+        self.limits = options.limits
+        self.callback = callback
+        self.clock = clock or SuspendAwareClock()
+        self.runs: list[TrialRun] = []  # in their slots
         self.signals: list[int] = []  # received so far
-        self.announced = False  # that the sweep is stopping
-        self.teller = Teller(study, listener)
-        self.watchdog = Watchdog(limits or Limits())
+        self.failures: list[str] = []  # trials that failed one after another, until now
         self.disk: DiskError | None = None  # why no trial can be written
+        self._stop_announced = False
+        self._started = time.monotonic()
 
     def run(self, total: int) -> Summary:
-        """Launch, follow and tell until `total` trials are finished or a signal says stop."""
-        started = time.monotonic()
-        self.study.set_user_attr("n_trials", max(total, self.study.user_attrs.get("n_trials", 0)))
+        """Launch and follow trials until `total` are finished, or a signal or a limit says stop."""
+        set_study_attrs(self.study, n_trials=max(total, study_attrs(self.study).n_trials or 0))
         pending = self._unfinished()
         complete = not pending and len(self.study.get_trials(deepcopy=False)) >= total
-        self._show_counts(total)
-        self._stop_the_surplus(pending)
+        self._send_counts(total)
+        self._adopt(pending)
         with noted(self.signals):
             try:
                 while not complete:
-                    self._obey_signals()
-                    ended = self._follow_all()
-                    self.teller.give_up_if_everything_fails(self.runs / self.spec.name)
+                    self._pass_on_signals()
+                    ended = self._follow()
+                    self._give_up_if_everything_fails()
                     if not self.stopping:
                         self._fill_slots(pending, total)
                     if ended:
-                        self._show_counts(total)  # which may take its time, so no slot waits for it
-                    if not self.running:
+                        self._send_counts(total)  # which may take time, so no slot waits for it
+                    if not self.runs:
                         break
                     time.sleep(POLL_SECONDS)
             finally:
                 self._leave_nobody_behind()
                 self._put_back()
-        seconds = time.monotonic() - started
+        seconds = time.monotonic() - self._started
         if self.disk is not None:
             raise self.disk
-        self._add_wall_seconds(seconds)
-        late = self.watchdog.time_is_up
-        return summary_of(self.study, total, seconds, complete, self.signals, late)
+        set_study_attrs(self.study, wall_seconds=study_attrs(self.study).wall_seconds + seconds)
+        return summary_of(self.study, total, seconds, complete, self.signals, self.time_is_up)
+
+    @property
+    def time_is_up(self) -> bool:
+        """Whether the sweep is over its own limit."""
+        return is_over(self.limits.sweep, time.monotonic() - self._started)
 
     @property
     def stopping(self) -> bool:
         """Whether no trial may be launched any more, and those that train shall stop."""
-        return bool(self.signals) or self.watchdog.time_is_up or self.disk is not None
+        return bool(self.signals) or self.time_is_up or self.disk is not None
 
     def _leave_nobody_behind(self) -> None:
-        """After an error: trials stop at a checkpoint, and are waited for; a signal ends that."""
-        while self.running:
-            for running in self.running:
-                if running.asked is None:
-                    running.stop()
-                if self.signals:
-                    running.process.kill()
-                self.watchdog.watch(running)
-            self.running = [running for running in self.running if running.process.alive]
+        """After an error, stop trials at a checkpoint and wait for them; a signal ends that."""
+        while self.runs:
+            for run in self.runs:
+                self._stop(run, Intent.STOP)
+                if self.signals or must_be_killed(run, self.limits, self.clock()):
+                    self.backend.kill(run.run_dir)
+            status = self.backend.poll()
+            self.runs = [run for run in self.runs if status[run.run_dir].alive]
             time.sleep(POLL_SECONDS)
 
     def _put_back(self) -> None:
-        """After an error: trials wait for the next call, unless the database is what failed."""
+        """After an error, leave trials to the next call, unless the database is what failed."""
         with suppress(sqlalchemy.exc.SQLAlchemyError, StorageInternalError):
             for frozen in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
                 self.storage.set_trial_state_values(frozen._trial_id, TrialState.WAITING)
 
-    def _stop_the_surplus(self, pending: list[FrozenTrial]) -> None:
-        """Processes that a killed driver left, more than there are slots: they go on in turn."""
-        for frozen in pending[len(self.slots) :]:
-            if process := TrialProcess.find(self._run_dir(frozen)):
-                process.stop()
-
-    def _run_dir(self, frozen: FrozenTrial) -> Path:
-        return self.runs / self.spec.name / str(frozen.number)
-
     # --- launching ---------------------------------------------------------------------------
+
+    def _unfinished(self) -> list[FrozenTrial]:
+        """Return the trials that an earlier call left, oldest first."""
+        states = (TrialState.RUNNING, TrialState.WAITING)
+        return self.study.get_trials(deepcopy=False, states=states)
+
+    def _job(self, frozen: FrozenTrial, slot: Slot) -> Job:
+        run_dir = self.folder / str(frozen.number)
+        return Job(run_dir, self.trainer.command(run_dir), slot, self.trainer.module)
+
+    def _adopt(self, pending: list[FrozenTrial]) -> None:
+        """Find what a killed tuner left running; processes beyond our slots stop for now."""
+        jobs = [self._job(frozen, self.slots[0]) for frozen in pending]
+        self._adopted = self.backend.find(jobs)
+        for job in jobs[len(self.slots) :]:
+            if job.run_dir in self._adopted:
+                self.backend.stop(job.run_dir)
 
     def _fill_slots(self, pending: list[FrozenTrial], total: int) -> None:
         """Continue what an earlier call left, then ask for new trials."""
-        taken = {running.slot.index for running in self.running}
+        taken = {run.job.slot.index for run in self.runs}
         for slot in self.slots:
             if slot.index in taken:
                 continue
@@ -233,185 +218,261 @@ class Driver:
                 self._launch(self._ask(), slot)
 
     def _ask(self) -> FrozenTrial:
-        """A new trial, stored as RUNNING in one transaction with all that it needs."""
+        """Add a trial, stored as RUNNING in one transaction with all that it needs."""
         arm = next_arm(self.study, self.spec)
         params, origin = next_params(self.study, self.spec, arm)
-        self.spec.train_config(params, self.data, "cpu", 1)  # one that cannot be is not stored
+        self.trainer.check_params(params)  # one that cannot be is not stored
         self.study.add_trial(
             create_trial(
                 state=TrialState.RUNNING,
                 params=params,
                 distributions=self.spec.distributions(params),
-                user_attrs={"arm": arm, "origin": origin},
+                user_attrs=new_trial_attrs(arm=arm, origin=origin),
             )
         )
         return self.study.get_trials(deepcopy=False)[-1]
 
     def _launch(self, frozen: FrozenTrial, slot: Slot) -> None:
-        """Train a trial in a slot: new, to be continued, or its process still trains."""
+        """Train a trial in a slot: a new one, one to be continued, or one that still trains."""
         if frozen.state == TrialState.WAITING:
             self.storage.set_trial_state_values(frozen._trial_id, TrialState.RUNNING)
-        trial = Trial(self.study, frozen._trial_id)
-        run_dir = self._run_dir(frozen)
-        config = configure(trial, run_dir, slot, self.spec, self.data)
-        adopted = TrialProcess.find(run_dir)
-        earlier, offset = ([], 0) if adopted else read_events(run_dir)
-        process = adopted or TrialProcess.start(run_dir, slot)
-        running = Running(trial, frozen.user_attrs["arm"], run_dir, config, slot, process, offset)
-        describe(trial, run_dir, config)  # it trains already
-        running.halved = "micro_batch" in frozen.user_attrs
+        trial, attrs = Trial(self.study, frozen._trial_id), trial_attrs(frozen)
+        job, now = self._job(frozen, slot), self.clock()
+        facts = self.trainer.write(job.run_dir, frozen.params, slot.device, slot.threads)
+        run = TrialRun(trial, attrs.arm or "", job, facts, started_at=now, last_event_at=now)
+        run.batch_halved = attrs.micro_batch is not None
         if frozen.intermediate_values:
-            running.last = max(frozen.intermediate_values.items())
-        self.running.append(running)
-        self.listener.trial_started(frozen.number, running.arm, frozen.params, config.max_steps)
-        self._hear(running, earlier)  # of earlier processes, so their ends are not this one's
-        running.end = None
-
-    def _unfinished(self) -> list[FrozenTrial]:
-        """Trials that an earlier call left, oldest first."""
-        states = (TrialState.RUNNING, TrialState.WAITING)
-        return self.study.get_trials(deepcopy=False, states=states)
+            run.last = max(frozen.intermediate_values.items())
+        alive = job.run_dir in self._adopted and self.backend.poll()[job.run_dir].alive
+        earlier = [] if alive else self._new_events(run)
+        ended = ending_of(_last_end(earlier), None) in (Ending.DONE, Ending.DIVERGED)
+        if not alive and not ended:
+            self.backend.start(job)
+        if attrs.n_params is None:
+            set_trial_attrs(trial, n_params=facts.n_params)
+        params = frozen.params
+        self.callback.on(
+            TrialStarted(frozen.number, run.arm, params, facts.max_steps, facts.config)
+        )
+        self._hear(run, earlier)
+        if ended:  # while there was no tuner
+            self._finish(run, None)
+            return
+        run.last_event = None  # it was an earlier process's
+        self.runs.append(run)
 
     # --- following ---------------------------------------------------------------------------
 
-    def _follow_all(self) -> bool:
-        """Hear all; whether a process has ended."""
+    def _follow(self) -> bool:
+        """Hear all trials; return whether a process has ended."""
         ended = False
-        for running in list(self.running):
-            alive = running.process.alive  # asked first: what it wrote last is then surely read
-            self._read_events(running)
-            if alive:
-                self.watchdog.watch(running)
+        status = self.backend.poll()  # before events are read: those of a dead process are complete
+        for run in list(self.runs):
+            events = self._new_events(run)
+            if events:
+                run.last_event_at = self.clock()
+            self._hear(run, events)
+            if status[run.run_dir].alive:
+                self._enforce_limits(run)
             else:
-                self.running.remove(running)
-                self._conclude(running)
+                self.runs.remove(run)
+                self.backend.forget(run.run_dir)
+                self._finish(run, status[run.run_dir].exit_code)
                 ended = True
         return ended
 
-    def _read_events(self, running: Running) -> None:
-        events, running.offset = read_events(running.run_dir, running.offset)
-        if events:
-            running.heard = awake_seconds()
-        self._hear(running, events)
+    def _new_events(self, run: TrialRun) -> list[Event]:
+        lines, run.offset = self.backend.read(run.run_dir, run.offset)
+        return [event for line in lines if (event := self.trainer.parse(line)) is not None]
 
-    def _hear(self, running: Running, events: list[Event]) -> None:
+    def _hear(self, run: TrialRun, events: list[Event]) -> None:
         for event in events:
-            kind = event["event"]
-            if kind == "evaluation":
-                self._report(running, event)
-            elif kind == "note":
-                self.listener.message(f"trial {running.trial.number} {event['message']}")
-            elif kind in ("done", "stopped", "error"):
-                running.end = event
-            elif kind == "start":
-                running.end = None
+            match event["event"]:
+                case "evaluation":
+                    self._report(run, evaluation_of(event))
+                case "note":
+                    self._say(f"trial {run.trial.number} {event['message']}")
+                case "done" | "stopped" | "error":
+                    run.last_event = event
+                case "start":
+                    run.last_event = None
 
-    def _report(self, running: Running, event: Event) -> None:
-        """Store an evaluation that is new, and prune if it is hopeless."""
-        evaluation, number = evaluation_of(event), running.trial.number
-        seen = running.last is not None and evaluation.step <= running.last[0]
-        if seen or running.pruned:
+    def _report(self, run: TrialRun, evaluation: Evaluation) -> None:
+        """Store an evaluation that is new, and prune the trial if it is hopeless."""
+        if evaluation.step <= run.last_step or run.intent is Intent.PRUNE:
             return
         value = getattr(evaluation, self.spec.metric)
-        running.last = evaluation.step, value
-        record_evaluation(self.storage, self.study.study_name, number, evaluation)
-        running.trial.report(self.teller.capped(value), evaluation.step)
-        self.listener.evaluation(number, evaluation)
+        run.last = evaluation.step, value
+        record_evaluation(self.storage, run.trial._trial_id, evaluation)
+        run.trial.report(self._capped(value), evaluation.step)
+        number = run.trial.number
+        self.callback.on(Evaluated(number, evaluation))
         if may_stop_at(self.spec, evaluation.step) and should_prune(self.study, self.spec, number):
-            self._stop_or_watch(running, evaluation.step)
+            if is_shadow(self.spec, number):
+                set_trial_attrs(run.trial, shadow=evaluation.step)
+            else:
+                self._stop(run, Intent.PRUNE)
 
-    def _stop_or_watch(self, running: Running, step: int) -> None:
-        """Stop a hopeless trial, or let it run on as a shadow."""
-        if is_shadow(self.spec, running.trial.number):
-            running.trial.set_user_attr(SHADOW, step)
+    def _stop(self, run: TrialRun, intent: Intent) -> None:
+        """Ask a trial for a checkpoint and an end; the first reason counts."""
+        if run.intent is Intent.TRAIN:
+            run.intent = intent
+        if run.stop_requested_at is None:
+            run.stop_requested_at = self.clock()
+            self.backend.stop(run.run_dir)
+
+    def _enforce_limits(self, run: TrialRun) -> None:
+        now = self.clock()
+        if is_overdue(run, self.limits, now):
+            self._stop(run, Intent.TIMEOUT)
+        if must_be_killed(run, self.limits, now):
+            self.backend.kill(run.run_dir)
+
+    # --- finishing ---------------------------------------------------------------------------
+
+    def _finish(self, run: TrialRun, exit_code: int | None) -> None:
+        """Finish a trial whose process has ended, start it again, or leave it to the next call."""
+        if self.stopping and run.intent is Intent.TRAIN:
+            run.intent = Intent.STOP
+        handlers: dict[Exit, Callable[[TrialRun, int | None], None]] = {
+            Exit.DONE: self._on_done,
+            Exit.PRUNED: self._on_pruned,
+            Exit.DIVERGED: self._on_diverged,
+            Exit.OOM: self._on_oom,
+            Exit.TIMEOUT: self._on_timeout,
+            Exit.DISK: self._on_disk,
+            Exit.STOPPED: self._on_stopped,
+            Exit.CRASHED: self._on_crashed,
+        }
+        handlers[run.exit(exit_code)](run, exit_code)
+
+    def _on_done(self, run: TrialRun, exit_code: int | None) -> None:
+        assert run.last is not None  # TrialRun.ending saw to it
+        value = run.last[1]
+        final = value if math.isfinite(value) else self._capped(value)
+        self._tell(run, TrialState.COMPLETE, "complete", final, None)
+
+    def _on_pruned(self, run: TrialRun, exit_code: int | None) -> None:
+        step, value = run.last or (0, self.worst)
+        reason = f"above the median of its arm at step {step}"
+        self._tell(run, TrialState.PRUNED, "pruned", value, reason)
+
+    def _on_diverged(self, run: TrialRun, exit_code: int | None) -> None:
+        end = run.last_event or {}
+        self._tell_worst(run, "diverged", end["step"], end["message"])
+
+    def _on_oom(self, run: TrialRun, exit_code: int | None) -> None:
+        """Continue it once with half the micro-batch, which is the same training in less memory."""
+        smaller = None if run.batch_halved else self.trainer.halve_memory(run.run_dir)
+        if smaller is None:
+            end = run.last_event or {}
+            self._tell_worst(run, "oom", end["step"], end["message"])
             return
-        running.pruned = True
-        running.stop()
+        set_trial_attrs(run.trial, micro_batch=smaller)
+        run.batch_halved = True
+        self._say(
+            f"trial {run.trial.number} ran out of memory; it goes on with batch_size {smaller} and "
+            f"twice the gradient accumulation"
+        )
+        self._continue(run)
 
-    # --- telling -----------------------------------------------------------------------------
+    def _on_timeout(self, run: TrialRun, exit_code: int | None) -> None:
+        self._tell_worst(run, "timeout", 0, run.timeout_reason or "")
 
-    def _conclude(self, running: Running) -> None:
-        """A process has ended: tell its trial, or start it again, or leave it for the next call."""
-        end = running.end or {}
-        if running.pruned:
-            step, value = running.last or (0, float(running.config.vocab_size))
-            reason = f"above the median of its arm at step {step}"
-            self.teller.tell(running, TrialState.PRUNED, "pruned", value, reason)
-        elif end.get("event") == "done" and running.last:
-            value = running.last[1]
-            final = value if math.isfinite(value) else self.teller.capped(value)
-            self.teller.tell(running, TrialState.COMPLETE, "complete", final, None)
-        elif end.get("outcome") == "diverged":
-            self.teller.tell_worst(running, "diverged", end["step"], end["message"])
-        elif end.get("outcome") == "oom":
-            self._retry_smaller(running, end)
-        elif running.overdue:
-            self.teller.tell_worst(running, "timeout", 0, running.overdue)
-        elif end.get("outcome") == "disk" or running.process.exit_code == DiskError.exit_code:
-            self.disk = disk_error(running.run_dir, end.get("message"))
-            self._start_again(running)  # by the next call
-        elif end.get("event") == "stopped" or running.process.exit_code == BusyError.exit_code:
-            self._start_again(running)  # no crash: somebody stopped it, or trains it elsewhere
-        elif self.stopping or running.process.obeyed:
-            self._start_again(running)
+    def _on_disk(self, run: TrialRun, exit_code: int | None) -> None:
+        """Stop the sweep; the next call continues the trial."""
+        self.disk = disk_error(run.run_dir, (run.last_event or {}).get("message"))
+        self._continue(run)
+
+    def _on_stopped(self, run: TrialRun, exit_code: int | None) -> None:
+        self._continue(run)
+
+    def _on_crashed(self, run: TrialRun, exit_code: int | None) -> None:
+        """Start it again: a crash is the machine's fault at first, the trial's at the same step."""
+        reason = run.exit_reason(exit_code)
+        run.crashes.append(run.last_step)
+        if run.crashes.count(run.crashes[-1]) < MAX_CRASHES:
+            self._say(f"trial {run.trial.number} {reason}; it is started again")
+            self._continue(run)
+        elif run.hang_reason:
+            self._tell_worst(run, "timeout", 0, f"{reason}, {MAX_CRASHES} times")
         else:
-            self._retry_or_fail(running, end)
+            self._tell(run, TrialState.FAIL, "failed", None, reason)
 
-    def _start_again(self, running: Running) -> None:
+    def _continue(self, run: TrialRun) -> None:
         """Continue a trial in its slot; when the sweep is stopping, the next call does."""
         if self.stopping:
-            self.storage.set_trial_state_values(running.trial._trial_id, TrialState.WAITING)
+            self.storage.set_trial_state_values(run.trial._trial_id, TrialState.WAITING)
             return
-        running.start_again()
-        self.running.append(running)
+        run.restarted(self.clock())
+        self.backend.start(run.job)
+        self.runs.append(run)
 
-    def _retry_smaller(self, running: Running, end: Event) -> None:
-        """Once with half the micro-batch, which is the same training in less memory."""
-        smaller = None if running.halved else with_half_the_micro_batch(running.config)
-        if smaller is None:
-            self.teller.tell_worst(running, "oom", end["step"], end["message"])
-            return
-        write_config(running.run_dir, smaller)
-        running.trial.set_user_attr("micro_batch", smaller.batch_size)
-        running.config, running.halved = smaller, True
-        self.listener.message(
-            f"trial {running.trial.number} ran out of memory; it goes on with batch_size "
-            f"{smaller.batch_size} and twice the gradient accumulation"
-        )
-        self._start_again(running)
-
-    def _retry_or_fail(self, running: Running, end: Event) -> None:
-        """A crash is the machine's fault at first, the trial's when it returns at the same step."""
-        reason = running.hung or end.get("message") or running.process.exit_reason()
-        running.crashes.append(running.last[0] if running.last else 0)
-        if running.crashes.count(running.crashes[-1]) < MAX_CRASHES:
-            self.listener.message(f"trial {running.trial.number} {reason}; it is started again")
-            self._start_again(running)
-        elif running.hung:
-            self.teller.tell_worst(running, "timeout", 0, f"{reason}, {MAX_CRASHES} times")
+    def _tell(
+        self,
+        run: TrialRun,
+        state: TrialState,
+        outcome: str,
+        value: float | None,
+        reason: str | None,
+    ) -> None:
+        """Finish a trial in the study: once, with its outcome and its reason."""
+        trial = run.trial
+        self.trainer.tidy(run.run_dir)
+        set_trial_attrs(trial, outcome=outcome)  # first: a finished trial takes no attributes
+        if reason:
+            set_trial_attrs(trial, reason=reason)
+        if outcome == "failed":
+            self.failures.append(f"trial {trial.number} {reason}")
         else:
-            self.teller.tell(running, TrialState.FAIL, "failed", None, reason)
+            self.failures.clear()
+        self.callback.on(TrialEnding(trial, run.run_dir, outcome, value))
+        complete = state == TrialState.COMPLETE
+        self.study.tell(trial, value if complete else None, state=state)
+        self.callback.on(TrialFinished(trial.number, run.arm, outcome, value, reason))
+
+    def _tell_worst(self, run: TrialRun, outcome: str, step: int, reason: str) -> None:
+        """Tell it as PRUNED with the worst perplexity: samplers learn from it, never from FAIL."""
+        run.trial.report(self.worst, max(step, run.last_step + 1))
+        self._tell(run, TrialState.PRUNED, outcome, self.worst, reason)
+
+    def _capped(self, value: float) -> float:
+        """Cap a perplexity, infinity too, at that of guessing uniformly, which is V."""
+        return min(value, self.worst)
+
+    def _give_up_if_everything_fails(self) -> None:
+        """A missing library fails every trial: better stop than use them all up."""
+        if len(self.failures) >= MAX_FAILURES:
+            raise SweepFailed(
+                f"trials must not fail one after another, but the last {MAX_FAILURES} did: "
+                f"{self.failures[-1]} (see log.txt in {self.folder}); "
+                f"fix it and run the same command again."
+            )
 
     # --- signals and figures -----------------------------------------------------------------
 
-    def _obey_signals(self) -> None:
-        """Whatever stops the sweep stops its trials at a checkpoint; a second signal, at once."""
+    def _pass_on_signals(self) -> None:
+        """Stop trials at a checkpoint when the sweep has to stop; at a second signal, at once."""
         wanted = max(len(self.signals), int(self.stopping))
-        for running in self.running:
-            if running.told < 2 <= wanted:
-                running.process.kill()
-            elif running.told < 1 <= wanted:
-                running.stop()
-            running.told = wanted
-        if self.stopping and not self.announced:
-            self.announced = True
+        for run in self.runs:
+            if run.signals_sent < 2 <= wanted:
+                self.backend.kill(run.run_dir)
+            elif run.signals_sent < 1 <= wanted:
+                self._stop(run, Intent.STOP)
+            run.signals_sent = wanted
+        if self.stopping and not self._stop_announced:
+            self._stop_announced = True
             why = "the disk is full; " if self.disk else "" if self.signals else "time is up; "
-            self.listener.message(f"{why}stopping at a checkpoint; once more to stop at once")
+            self._say(f"{why}stopping at a checkpoint; once more to stop at once")
 
-    def _show_counts(self, total: int) -> None:
+    def _send_counts(self, total: int) -> None:
         finished = sum(t.state.is_finished() for t in self.study.get_trials(deepcopy=False))
-        self.listener.counts(finished, total, results.best_by_arm(self.study))
+        self.callback.on(Counts(finished, total, results.best_by_arm(self.study)))
 
-    def _add_wall_seconds(self, seconds: float) -> None:
-        before = self.study.user_attrs.get("wall_seconds", 0.0)
-        self.study.set_user_attr("wall_seconds", before + seconds)
+    def _say(self, text: str) -> None:
+        self.callback.on(Message(text))
+
+
+def _last_end(events: list[Event]) -> Event | None:
+    """The last event, if it says how a process ended."""
+    return events[-1] if events and events[-1]["event"] in ("done", "stopped", "error") else None

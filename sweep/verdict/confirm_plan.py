@@ -28,6 +28,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sweep.analysis.results import CONFIRM, SCREENING, phase_name
+from sweep.storage.schema import new_trial_attrs, trial_attrs
 from sweep.study.search_space import Parameter
 from sweep.study.spec import PrunerSpec, StudySpec
 
@@ -81,7 +82,7 @@ def wanted_runs(trials: Iterable[FrozenTrial], seeds: Iterable[int]) -> list[Wan
     """Each of these trials of the sweep on each seed; seed by seed, so that pairs end together."""
     chosen = list(trials)
     return [
-        Wanted(trial.user_attrs["arm"], trial.number, trial.params | {"seed": seed}, seed)
+        Wanted(trial_attrs(trial).arm or "", trial.number, trial.params | {"seed": seed}, seed)
         for seed in seeds
         for trial in chosen
     ]
@@ -93,7 +94,7 @@ def plan(study: optuna.Study, spec: StudySpec, wanted: Iterable[Wanted]) -> int:
     A run that failed (a crash of the machine, not a divergence) is wanted again.
     """
     there = {
-        (trial.user_attrs["of_trial"], trial.params["seed"])
+        (trial_attrs(trial).of_trial, trial.params["seed"])
         for trial in study.get_trials(deepcopy=False)
         if trial.state != TrialState.FAIL
     }
@@ -109,5 +110,5 @@ def _waiting(spec: StudySpec, run: Wanted) -> FrozenTrial:
         state=TrialState.WAITING,
         params=run.params,
         distributions=spec.distributions(run.params),
-        user_attrs={"arm": run.arm, "origin": origin, "of_trial": run.of_trial},
+        user_attrs=new_trial_attrs(arm=run.arm, origin=origin, of_trial=run.of_trial),
     )

@@ -15,13 +15,15 @@ from optuna.trial import FrozenTrial
 from gpt.config import DataConfig, read_config
 from gpt.data.dataset import prepare
 from gpt.errors import InputError
-from sweep.analysis.results import CONFIRM, SCREENING
-from sweep.storage.lock import only_driver
+from sweep.analysis.results import CONFIRM, SCREENING, run_dir
+from sweep.storage.lock import only_tuner
+from sweep.storage.schema import set_study_attrs, study_attrs
 from sweep.study.dataset import data_facts
-from sweep.tuner.callback import Listener
+from sweep.tuner.callback import Callback, Message
 from sweep.tuner.limits import SILENCE_SECONDS, Limits
+from sweep.tuner.options import RunOptions
 from sweep.tuner.summary import Summary
-from sweep.tuner.tuner import Driver, driving
+from sweep.tuner.tuner import Tuner, open_tuner
 from sweep.verdict.confirm_plan import phase_spec, plan, seeds_of, wanted_runs
 from sweep.verdict.confirm_results import chosen_trials
 from sweep.verdict.request import Question
@@ -35,7 +37,7 @@ class Place:
     runs: Path
     device: str
     workers: int | None
-    listener: Callable[[], Listener]  # makes one for each phase
+    listener: Callable[[], Callback]  # makes one for each phase
     timeout: float | None = None  # seconds that all phases together may take
     silence: float | None = SILENCE_SECONDS  # see sweep.tuner.limits.Limits
     wait: bool = False  # for another process that runs the sweep or its verdict
@@ -53,9 +55,11 @@ def search_at_rest(question: Question, place: Place) -> Iterator[None]:
     with ExitStack() as stack:
         if place.wait:
             with place.listener() as listener:
-                stack.enter_context(only_driver(folder, name, listener.message))
+                stack.enter_context(
+                    only_tuner(folder, name, lambda text: listener.on(Message(text)))
+                )
         else:
-            stack.enter_context(only_driver(folder, name))
+            stack.enter_context(only_tuner(folder, name))
         yield
 
 
@@ -93,10 +97,16 @@ def _run(
 ) -> Summary:
     spec = phase_spec(question.spec, phase)
     data = _text_of(question)
-    where = (place.storage, place.runs, place.device, place.workers, limits)
-    with driving(spec, data, place.listener(), *where) as driver:
-        _bind(driver, question)
-        return driver.run(plan(driver.study, spec, wanted_runs(trials, seeds)))
+    options = RunOptions(
+        storage=place.storage,
+        runs=place.runs,
+        device=place.device,
+        workers=place.workers,
+        limits=limits,
+    )
+    with open_tuner(spec, data, options, place.listener()) as tuner:
+        _bind(tuner, question)
+        return tuner.run(plan(tuner.study, spec, wanted_runs(trials, seeds)))
 
 
 def _shared(place: Place) -> Callable[[], Limits]:
@@ -119,7 +129,7 @@ def _text_of(question: Question) -> DataConfig:
 
 def _run_dir_of(question: Question) -> Path:
     """The run directory of one of the sweep's trials."""
-    return Path(question.top_trials(question.arms[0])[0].user_attrs["run_dir"])
+    return run_dir(question.study, question.top_trials(question.arms[0])[0])
 
 
 def _require_held_back(question: Question) -> None:
@@ -128,18 +138,18 @@ def _require_held_back(question: Question) -> None:
     data_facts(prepare(_text_of(question)), spec)
 
 
-def _bind(driver: Driver, question: Question) -> None:
+def _bind(tuner: Tuner, question: Question) -> None:
     """Trials are matched by number, so a phase belongs to one sweep, not to all of its name.
 
     Raises:
         InputError: the phase was of a sweep that was deleted since.
     """
-    mine = question.study.user_attrs["identity"]
-    if driver.study.user_attrs.get("of", mine) == mine:
-        driver.study.set_user_attr("of", mine)
+    mine = study_attrs(question.study).identity
+    if study_attrs(tuner.study).of in (None, mine):
+        set_study_attrs(tuner.study, of=mine)
         return
     raise InputError(
-        f"study {driver.study.study_name!r} must belong to this sweep, but it is of a deleted one "
+        f"study {tuner.study.study_name!r} must belong to this sweep, but it is of a deleted one "
         f"of the same name; delete it too: optuna delete-study --study-name "
-        f"{driver.study.study_name} --storage ..."
+        f"{tuner.study.study_name} --storage ..."
     )

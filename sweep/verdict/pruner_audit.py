@@ -22,7 +22,7 @@ from scipy import stats
 
 from sweep.analysis import results
 from sweep.search.arms import arm_trials
-from sweep.search.pruners import SHADOW
+from sweep.storage.schema import trial_attrs
 from sweep.study.spec import StudySpec
 
 
@@ -38,7 +38,7 @@ def shadow_table(study: optuna.Study, arms: Sequence[str], top: int) -> pd.DataF
 
 def _shadow_row(study: optuna.Study, arm: str, top: int) -> dict[str, object]:
     finished = [trial for trial in arm_trials(study, arm) if trial.state.is_finished()]
-    shadows = [trial for trial in finished if SHADOW in trial.user_attrs]
+    shadows = [trial for trial in finished if trial_attrs(trial).shadow is not None]
     best = _winners(finished, top)
     wrong = sum(trial.number in best for trial in shadows)
     row: dict[str, object] = {"arm": arm, "shadows": len(shadows), "among_best": wrong}

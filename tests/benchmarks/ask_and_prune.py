@@ -11,13 +11,13 @@ import optuna
 import sqlalchemy as sa
 from optuna.storages import RDBStorage
 from optuna.trial import Trial, TrialState, create_trial
+from tests.stored_studies import evaluation
 
 from sweep.search.pruners import may_stop_at, should_prune
 from sweep.search.samplers import next_arm, next_params, sobol_params
 from sweep.storage.rdb import open_storage, record_evaluation
 from sweep.study.spec import StudySpec, load_study
 from tests.benchmarks import measuring
-from tests.stored_studies import evaluation
 
 STORED, FILLED = (1_000, 10_000), 500
 STEPS = range(40, 401, 40)  # of tinystories' evaluations

@@ -185,7 +185,7 @@ def odd_names(folder: Path) -> StoredStudy:
                 value=50.0 + number,
                 params={"learning_rate": 1e-3},
                 distributions={"learning_rate": FloatDistribution(1e-4, 1e-2, log=True)},
-                user_attrs={"arm": arm, "outcome": "complete", "run_dir": "runs/<i>"},
+                user_attrs={"arm": arm, "outcome": "complete"},
                 intermediate_values={100: 60.0, 200: 50.0},
             )
         )

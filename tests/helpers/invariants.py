@@ -32,7 +32,11 @@ def stored_trials(folder: Path) -> list[FrozenTrial]:
 def curve(folder: Path, number: int) -> list[tuple[int, float]]:
     """What the evaluations table holds of one trial."""
     connection = sqlite3.connect(folder / "sweep.db")
-    query = "SELECT step, cross_entropy FROM evaluations WHERE trial_number = ? ORDER BY step"
+    query = (
+        "SELECT step, cross_entropy FROM evaluations JOIN trials USING (trial_id) "
+        "JOIN studies USING (study_id) "
+        "WHERE study_name = 'tiny' AND number = ? ORDER BY step"
+    )
     rows = connection.execute(query, (number,)).fetchall()
     connection.close()
     return rows

@@ -24,6 +24,7 @@ from sweep.dashboard.server import make_server
 from sweep.report.report import write_report
 from sweep.report.status_table import status
 from sweep.storage.rdb import load_study, open_storage
+from sweep.tuner.callback import Counts, Evaluated, Notice, TrialStarted
 
 WIDTHS = {"desktop": 1200, "phone": 390}
 PAGES = {"study": "", "analytics": "/analytics", "trials": "/trials?numbers=0", "note": "/note"}
@@ -94,16 +95,18 @@ def live(storage: RDBStorage, study: optuna.Study) -> LiveProgress:
     """The display of a sweep whose last two trials are half way."""
     now = [0.0]
     listener = LiveProgress(Console(width=120, file=io.StringIO()), clock=lambda: now[0])
-    listener.notice(study.user_attrs["data"]["notice"] or "an example")
+    listener.on(Notice(study.user_attrs["data"]["notice"] or "an example"))
     trials = study.get_trials(deepcopy=False)
     rows = evaluations_table(storage, study.study_name)
     for trial in trials[-2:]:
         found = rows[rows["trial_number"] == trial.number].drop(columns="trial_number")
-        listener.trial_started(trial.number, arm_of(trial), trial.params, int(found["step"].max()))
+        listener.on(
+            TrialStarted(trial.number, arm_of(trial), trial.params, int(found["step"].max()), {})
+        )
         for row in found.head(len(found) // 2 + 1).to_dict("records"):
             now[0] += 2.0
-            listener.evaluation(trial.number, Evaluation(**row))
-    listener.counts(len(trials) - 2, len(trials), best_by_arm(study))
+            listener.on(Evaluated(trial.number, Evaluation(**row)))
+    listener.on(Counts(len(trials) - 2, len(trials), best_by_arm(study)))
     return listener
 
 

@@ -9,7 +9,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState, create_trial
 
 from gpt.events import Evaluation
-from sweep.storage.rdb import open_storage, open_study, record_evaluation
+from sweep.storage.rdb import create_study, open_storage, record_evaluation
 from sweep.study.spec import StudySpec, load_study
 
 STUDY = """
@@ -66,7 +66,7 @@ class StoredStudy:
         self.spec: StudySpec = load_study(str(path), "cpu")
         self.path = folder / "sweep.db"
         self.storage: RDBStorage = open_storage(str(self.path), create=True)
-        self.study: optuna.Study = open_study(self.storage, self.spec, DATA | data, "cpu")
+        self.study: optuna.Study = create_study(self.storage, self.spec, DATA | data, "cpu")
         self.study.set_user_attr("device", "cpu")
         self.study.set_user_attr("n_trials", 40)
 
@@ -76,7 +76,6 @@ class StoredStudy:
         perplexities: list[float],
         outcome: str = "complete",
         origin: str = "sampler",
-        run_dir: str = "runs/tiny/0",
         shadow: int | None = None,
         **params: Any,
     ) -> int:
@@ -88,7 +87,7 @@ class StoredStudy:
             params[self.spec.compare] = choices[self.spec.arms.index(arm)]
         told = perplexities[-1:] if STATES[outcome] in (TrialState.COMPLETE,) else []
         steps = range(100, 100 * len(perplexities) + 1, 100)
-        attributes = {"arm": arm, "origin": origin, "run_dir": run_dir, "n_params": 1000}
+        attributes = {"arm": arm, "origin": origin, "n_params": 1000}
         if shadow is not None:
             attributes["shadow"] = shadow
         if outcome != "running":
@@ -105,8 +104,9 @@ class StoredStudy:
                 intermediate_values=dict(zip(steps, perplexities, strict=True)),
             )
         )
+        trial_id = self.study.get_trials(deepcopy=False)[number]._trial_id
         for step, perplexity in zip(steps, perplexities, strict=True):
-            record_evaluation(self.storage, self.spec.name, number, evaluation(step, perplexity))
+            record_evaluation(self.storage, trial_id, evaluation(step, perplexity))
         return number
 
     def finish(self, number: int, outcome: str, perplexity: float | None) -> None:

@@ -45,8 +45,7 @@ class Judged:
         storage, trial_id = self.stored.storage, trial._trial_id
         storage.set_trial_state_values(trial_id, TrialState.RUNNING)
         storage.set_trial_user_attr(trial_id, "outcome", outcome)
-        storage.set_trial_user_attr(trial_id, "run_dir", "nowhere")
-        record_evaluation(storage, study.study_name, trial.number, evaluation(100, perplexity))
+        record_evaluation(storage, trial_id, evaluation(100, perplexity))
         state = TrialState.COMPLETE if outcome == "complete" else TrialState.PRUNED
         storage.set_trial_state_values(trial_id, state, [perplexity])
 

@@ -4,8 +4,9 @@ from pathlib import Path
 
 from sweep.callbacks.plain import PlainProgress, QuietProgress
 from sweep.study.spec import StudySpec, load_study
-from sweep.tuner.callback import Listener
+from sweep.tuner.callback import Callback
 from sweep.tuner.limits import Limits
+from sweep.tuner.options import RunOptions
 from sweep.tuner.summary import Summary
 from sweep.tuner.tuner import run
 
@@ -91,18 +92,16 @@ def run_tiny(
     runs: Path | None = None,
     limits: Limits | None = None,
     wait: bool = False,
-    listener: Listener | None = None,
+    callback: Callback | None = None,
 ) -> Summary:
     """Run the study with its storage, and unless told otherwise its runs, in `folder`."""
-    return run(
-        spec,
-        spec.data,
-        trials=trials,
-        listener=listener or (PlainProgress() if wait else QuietProgress()),
+    options = RunOptions(
         storage=str(folder / "sweep.db"),
         runs=runs or folder / "runs",
         device="cpu",
         workers=workers,
-        limits=limits,
+        limits=limits or Limits(),
         wait=wait,
     )
+    callback = callback or (PlainProgress() if wait else QuietProgress())
+    return run(spec, spec.data, options, callback, trials=trials)

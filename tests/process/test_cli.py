@@ -267,7 +267,7 @@ def test_status_takes_the_study_file_as_well_as_the_name(swept):
 
 
 def test_status_works_before_the_first_trial_and_shows_the_notice(home):
-    from sweep.storage.rdb import open_storage, open_study
+    from sweep.storage.rdb import create_study, open_storage
     from sweep.study.spec import load_study
 
     facts = {
@@ -279,7 +279,7 @@ def test_status_works_before_the_first_trial_and_shows_the_notice(home):
         "floor_perplexity": 1.99,
     }
     spec = load_study("tiny.toml", "cpu")
-    open_study(open_storage("new.db", create=True), spec, facts, "cpu")
+    create_study(open_storage("new.db", create=True), spec, facts, "cpu")
     code, out, _ = home("status", "--study", "tiny", "--storage", "new.db")
     assert code == 0
     assert "no trials yet" in out
@@ -647,13 +647,13 @@ def test_bad_input_is_one_line_and_changes_nothing(swept, case):
 
 
 def test_a_study_without_a_finished_trial_is_not_exported(home):
-    from sweep.storage.rdb import open_storage, open_study
+    from sweep.storage.rdb import create_study, open_storage
     from sweep.study.spec import load_study
 
     facts = {"fingerprint": "0123abcd", "name": "text"}
     spec = load_study("tiny.toml", "cpu")
     opened = open_storage("new.db", create=True)
-    open_study(opened, spec, facts, "cpu")
+    create_study(opened, spec, facts, "cpu")
     opened.engine.dispose()  # the last connection that is closed moves its log into the file
     message = "study 'tiny' must have a complete trial"
     assert_refused(home, ("export", *TINY, "--storage", "new.db"), message)

@@ -12,14 +12,13 @@ import pandas as pd
 import pytest
 from stored_studies import BUILT_IN, STUDY, StoredStudy, evaluation
 from tiny_runs import write_stories
-from tiny_studies import tiny_study
+from tiny_studies import run_tiny, tiny_study
 
 from sweep.analysis.study_reader import read
 from sweep.dashboard.artifacts import curve_svg
 from sweep.dashboard.notes import DashboardFeed, figures, publish, study_note, trial_note
 from sweep.dashboard.server import make_server
 from sweep.storage.rdb import load_study, open_storage
-from sweep.tuner import tuner as driver
 from sweep.verdict.record import keep
 
 NO_ARMS = STUDY.replace('compare = "loss"', "").partition("[search.square_weight]")[0]
@@ -39,16 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SQUEN_SWEEP_CACHE", str(folder / "cache"))
         spec = tiny_study(folder, write_stories(folder / "text"))
-        driver.run(
-            spec,
-            spec.data,
-            trials=4,
-            listener=DashboardFeed(),
-            storage=str(folder / "sweep.db"),
-            runs=folder / "runs",
-            device="cpu",
-            workers=2,
-        )
+        run_tiny(spec, folder, trials=4, callback=DashboardFeed())
     return folder
 
 

@@ -12,7 +12,7 @@ from tiny_runs import write_stories
 from tiny_studies import run_tiny, tiny_study
 
 from gpt.errors import DataError, InputError
-from sweep.storage.lock import only_driver
+from sweep.storage.lock import only_tuner
 from sweep.storage.rdb import open_storage
 from sweep.tuner.doctor import examine
 
@@ -109,7 +109,7 @@ def test_doctor_names_a_trial_whose_run_directory_is_gone(sweep: Path):
 
 def test_doctor_leaves_a_study_alone_that_runs(sweep: Path):
     make_ill(sweep)
-    with only_driver(sweep / "runs" / "tiny", "tiny"):
+    with only_tuner(sweep / "runs" / "tiny", "tiny"):
         remaining, shown = doctor(sweep, fix=True)
     assert remaining == 0
     assert "it runs just now, so it is left alone" in shown

@@ -66,8 +66,7 @@ def study(tmp_path: Path) -> optuna.Study:
                 state=state,
                 value=perplexity if outcome else None,
                 intermediate_values={300: 99.0, 600: perplexity},
-                user_attrs={"arm": arm, "run_dir": str(run_dir)}
-                | ({"outcome": outcome} if outcome else {}),
+                user_attrs={"arm": arm} | ({"outcome": outcome} if outcome else {}),
             )
         )
     return study

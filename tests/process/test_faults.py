@@ -3,6 +3,7 @@
 import os
 import resource
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -26,11 +27,13 @@ from tiny_studies import run_tiny, tiny_study
 from gpt import checkpoint
 from gpt.config import read_config
 from gpt.errors import BusyError, DiskError, InputError
-from gpt.events import Evaluation, read_events
+from gpt.events import read_events
 from gpt.faults import Fault, parse
 from gpt.train import train_directory
-from sweep.backends.local import Slot, TrialProcess
+from sweep.backends import Job, Slot
+from sweep.backends.local import LocalProcess
 from sweep.callbacks.plain import QuietProgress
+from sweep.tuner.callback import Evaluated, SweepEvent
 from sweep.tuner.limits import Limits
 
 
@@ -302,8 +305,8 @@ class SuspendedOnce(QuietProgress):
         self.folder = folder
         self.suspended = False
 
-    def evaluation(self, number: int, evaluation: Evaluation) -> None:
-        if not self.suspended:
+    def on(self, event: SweepEvent) -> None:
+        if isinstance(event, Evaluated) and not self.suspended:
             trainers = trial_processes(self.folder)
             self.suspended = bool(trainers)
             for process in trainers:
@@ -317,9 +320,9 @@ class SuspendedOnce(QuietProgress):
 def test_a_job_that_is_suspended_while_its_driver_reads_ends_no_trial(text: Path, tmp_path: Path):
     spec = tiny_study(tmp_path, text, max_steps=100, eval_interval=10)
     limits = Limits(trial=15, silence=15)
-    listener = SuspendedOnce(tmp_path)
-    summary = run_tiny(spec, tmp_path, trials=1, limits=limits, listener=listener)
-    assert listener.suspended
+    callback = SuspendedOnce(tmp_path)
+    summary = run_tiny(spec, tmp_path, trials=1, limits=limits, callback=callback)
+    assert callback.suspended
     assert summary.outcomes == {"complete": 1}
     assert attempts_of(tmp_path, 0) == [1]
 
@@ -353,13 +356,15 @@ def test_a_stopped_trainer_keeps_others_out_of_its_directory_and_reports_once(
     text: Path, tmp_path: Path
 ):
     run_dir = write_run(tmp_path / "run", tiny_config(text, max_steps=600, eval_interval=20))
-    process = TrialProcess.start(run_dir, Slot(0, "cpu", 1))
+    command = (sys.executable, "-P", "-m", "gpt.train", str(run_dir))
+    job = Job(run_dir, command, Slot(0, "cpu", 1), "gpt.train")
+    process = LocalProcess.start(job)
     wait_until(lambda: any(e["event"] == "evaluation" for e in read_events(run_dir)[0]))
     (trainer,) = trial_processes(run_dir)
     os.kill(trainer.pid, signal.SIGSTOP)
     with pytest.raises(BusyError, match="must have one trainer"):
         next(train_directory(run_dir))
-    second = TrialProcess.start(run_dir, Slot(0, "cpu", 1))
+    second = LocalProcess.start(job)
     wait_until(lambda: not second.alive)
     assert second.exit_code == 75
     os.kill(trainer.pid, signal.SIGCONT)

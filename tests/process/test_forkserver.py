@@ -13,8 +13,9 @@ import pytest
 from tiny_runs import tiny_config, write_run, write_stories
 
 from gpt.events import read_events
+from sweep.backends import Job, Slot
 from sweep.backends import fork_client as forkserver
-from sweep.backends.local import Slot, TrialProcess
+from sweep.backends.local import LocalProcess
 
 SLOT = Slot(0, "cpu", 1)
 
@@ -27,6 +28,11 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def long_run(text: Path, tmp_path: Path) -> Path:
     return write_run(tmp_path / "long", tiny_config(text, max_steps=100_000, eval_interval=20))
+
+
+def start(run_dir: Path, slot: Slot = SLOT) -> LocalProcess:
+    command = (sys.executable, "-P", "-m", "gpt.train", str(run_dir))
+    return LocalProcess.start(Job(run_dir, command, slot, "gpt.train"))
 
 
 def wait_until(true: Callable[[], bool], seconds: float = 60.0) -> None:
@@ -48,7 +54,7 @@ def losses(run_dir: Path) -> list[tuple[float, float]]:
 def test_a_fork_trains_to_the_same_digits_as_a_process_of_its_own(text: Path, tmp_path: Path):
     forked = write_run(tmp_path / "forked", tiny_config(text))
     plain = write_run(tmp_path / "plain", tiny_config(text))
-    process = TrialProcess.start(forked, SLOT)
+    process = start(forked)
     subprocess.run([sys.executable, "-m", "gpt.train", plain], check=True, capture_output=True)
     wait_until(lambda: not process.alive)
     assert process.exit_code == 0
@@ -57,15 +63,14 @@ def test_a_fork_trains_to_the_same_digits_as_a_process_of_its_own(text: Path, tm
 
 
 def test_a_fork_shows_what_it_trains_and_has_a_session_and_a_log_of_its_own(long_run: Path):
-    process = TrialProcess.start(long_run, SLOT)
-    found = TrialProcess.find(long_run)
-    assert found is not None
+    process = start(long_run)
+    found = LocalProcess.find({long_run: "gpt.train"})
     pid = read_pid(long_run)
     assert psutil.Process(pid).cmdline()[1:5] == ["-P", "-m", "gpt.train", str(long_run)]
     assert os.getsid(pid) == pid
     process.stop()
     wait_until(lambda: not process.alive)
-    assert not found.alive
+    assert not found[long_run].alive
     assert process.exit_code == 0
     assert read_events(long_run)[0][-1]["event"] == "stopped"
 
@@ -76,16 +81,15 @@ def read_pid(run_dir: Path) -> int:
 
 
 def test_the_signal_that_killed_a_fork_is_told(long_run: Path):
-    process = TrialProcess.start(long_run, SLOT)
+    process = start(long_run)
     wait_until(lambda: trains(long_run))
     process.kill()
     wait_until(lambda: not process.alive)
     assert process.exit_code == -signal.SIGKILL
-    assert process.exit_reason() == "was killed by signal 9"
 
 
 def test_what_a_failing_fork_says_is_in_its_log(tmp_path: Path):
-    process = TrialProcess.start(tmp_path, SLOT)  # there is no config.json
+    process = start(tmp_path)  # there is no config.json
     wait_until(lambda: not process.alive)
     assert process.exit_code == 2
     assert "must be a run's config.json" in (tmp_path / "log.txt").read_text()
@@ -95,35 +99,35 @@ def test_an_error_that_a_fork_did_not_expect_is_in_its_log(
     long_run: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("SQUEN_FAULT", "memory@step=3")
-    process = TrialProcess.start(long_run, SLOT)
+    process = start(long_run)
     wait_until(lambda: not process.alive)
     assert process.exit_code == 1
     assert "Traceback" in (long_run / "log.txt").read_text()
 
 
 def test_a_fork_gets_the_environment_of_its_start(long_run: Path, monkeypatch: pytest.MonkeyPatch):
-    forkserver.warm_up()
+    forkserver.warm_up("gpt.train")
     monkeypatch.setenv("SQUEN_FAULT", "kill@step=3")
-    process = TrialProcess.start(long_run, SLOT)
+    process = start(long_run)
     wait_until(lambda: not process.alive)
     assert process.exit_code == -signal.SIGKILL
 
 
 def test_a_fork_outlives_its_server_and_the_next_one_has_another(text: Path, long_run: Path):
-    process = TrialProcess.start(long_run, SLOT)
+    process = start(long_run)
     wait_until(lambda: trains(long_run))
-    server = forkserver.fork_server()
+    server = forkserver.fork_server("gpt.train")
     os.kill(server._process.pid, signal.SIGKILL)
     wait_until(lambda: not server.alive)
     assert process.alive
     short = write_run(long_run.parent / "short", tiny_config(text))
-    second = TrialProcess.start(short, SLOT)
+    second = start(short)
     wait_until(lambda: not second.alive)
     assert second.exit_code == 0
     process.kill()
     wait_until(lambda: not process.alive)
     assert process.exit_code is None
-    assert process.exit_reason() == "ended without a word"
+    assert process.exit_code is None  # nobody can know
 
 
 @pytest.mark.parametrize("slot", [SLOT, Slot(0, "cuda:0", 1)])
@@ -132,7 +136,7 @@ def test_elsewhere_and_for_cuda_a_trial_is_not_forked(
 ):
     monkeypatch.setattr(forkserver, "SUPPORTED", slot.device != "cpu")
     run_dir = write_run(tmp_path / "run", tiny_config(text))
-    process = TrialProcess.start(run_dir, slot)
+    process = start(run_dir, slot)
     wait_until(lambda: trains(run_dir) or not process.alive)
     pid = read_events(run_dir)[0][0]["pid"]
     assert pid in [child.pid for child in psutil.Process().children()]
@@ -142,7 +146,7 @@ def test_elsewhere_and_for_cuda_a_trial_is_not_forked(
 
 
 def test_a_server_ends_with_the_process_that_started_it():
-    start = "from sweep import forkserver as f; f.warm_up(); print(f.fork_server()._process.pid)"
+    start = "from sweep.backends import fork_client as f; f.warm_up('gpt.train'); print(f.fork_server('gpt.train')._process.pid)"
     kill = "import os; os.kill(os.getpid(), 9)"
     command = [sys.executable, "-c", f"{start}; import sys; sys.stdout.flush(); {kill}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

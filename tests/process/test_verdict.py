@@ -22,10 +22,11 @@ from gpt.config import read_config
 from gpt.data.dataset import prepare
 from gpt.errors import InputError
 from gpt.events import read_events
+from sweep.analysis.results import run_dir
 from sweep.callbacks.plain import QuietProgress
 from sweep.cli import main
 from sweep.report.report import write_report
-from sweep.storage.lock import only_driver
+from sweep.storage.lock import only_tuner
 from sweep.storage.rdb import load_study, open_storage
 from sweep.study.spec import load_study as load_spec
 from sweep.verdict.confirm_plan import CONFIRM, SCREENING, phase_spec, seeds_of
@@ -96,8 +97,9 @@ def test_confirm_runs_differ_from_their_trial_in_seed_and_stories_only(swept: Sw
     runs = phase_runs(make_question(swept.study()), swept.storage, CONFIRM)
     for run in runs.to_dict("records"):
         config = read_config(Path(run["run_dir"]) / "config.json")
-        trial = swept.study().trials[run["of_trial"]]
-        original = read_config(Path(trial.user_attrs["run_dir"]) / "config.json")
+        study = swept.study()
+        trial = study.trials[run["of_trial"]]
+        original = read_config(run_dir(study, trial) / "config.json")
         changed = {name for name, value in config if value != getattr(original, name)}
         assert changed <= {"seed", "eval_tokens", "eval_skip_tokens", "eval_interval"}
         assert config.seed == run["seed"]
@@ -257,12 +259,13 @@ def test_a_killed_verdict_goes_on_with_the_same_runs(swept: Swept, command):
     process.kill()
     process.wait()
     assert command("--seeds", "5", "--quiet") == 0
-    runs = swept.study("tiny.confirm").trials
+    confirm = swept.study("tiny.confirm")
+    runs = confirm.trials
     assert {run.state for run in runs} == {TrialState.COMPLETE}
     each = [(run.user_attrs["of_trial"], run.params["seed"]) for run in runs]
     assert len(each) == len(set(each)) == 2 * 5
     for run in runs:
-        events, _ = read_events(Path(run.user_attrs["run_dir"]))
+        events, _ = read_events(run_dir(confirm, run))
         steps = [event["step"] for event in events if event["event"] == "evaluation"]
         assert steps == sorted(set(steps))  # nothing is measured twice
         assert events[-1]["event"] == "done"
@@ -275,7 +278,7 @@ def test_a_verdict_is_refused_or_waits_while_the_search_goes_on(
     held, enough = Event(), Event()
 
     def run() -> None:
-        with only_driver(swept.folder / "runs" / "tiny", "tiny"):
+        with only_tuner(swept.folder / "runs" / "tiny", "tiny"):
             held.set()
             enough.wait()
 

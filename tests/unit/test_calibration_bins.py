@@ -17,11 +17,11 @@ def stored_bins(tmp_path) -> StoredStudy:
     ]
     stored = StoredStudy(tmp_path)
     for number, text in enumerate((json.dumps(bins), "[{")):
-        run_dir = tmp_path / str(number)
-        run_dir.mkdir()
+        run_dir = tmp_path / "tiny" / str(number)
+        run_dir.mkdir(parents=True)
         (run_dir / "calibration.json").write_text(text)
-        stored.add(ARMS[number], [50.0], run_dir=str(run_dir))
-    stored.add("squentropy", [60.0], run_dir=str(tmp_path / "gone"))
+        stored.add(ARMS[number], [50.0])
+    stored.add("squentropy", [60.0])
     return stored
 
 

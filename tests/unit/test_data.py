@@ -17,9 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt.config import DataConfig
-from gpt.data import token_files, tokenizer
 from gpt.data.corpus import Corpus
-from gpt.data.dataset import Batches, TokenData, prepare
+from gpt.data.dataset import Batches, TokenData, prepare, token_files, tokenizer
 from gpt.errors import InputError
 
 TRAIN = ["The cat sat.", "A dog ran home.", "The cat ran.", "A bird sang to the dog and the cat."]
@@ -55,7 +54,7 @@ def in_process(code: str, text: Path, *, fails: bool = False) -> subprocess.Comp
 def start(code: str, text: Path) -> subprocess.Popen[str]:
     program = f"""
 from gpt.config import DataConfig
-from gpt.data import prepare
+from gpt.data.dataset import prepare
 data = DataConfig.model_validate_json({config(text).model_dump_json()!r})
 {code}"""
     return subprocess.Popen(

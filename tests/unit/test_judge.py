@@ -146,7 +146,7 @@ def test_confirm_runs_are_one_row_each_with_their_last_evaluation(judged: Judged
     assert list(table["seed"]) == [2337, 2337, 3337, 3337, 3338, 3338]
     assert list(table["perplexity"][:5]) == pytest.approx([82, 80, 60, 66, 61])
     assert table["cross_entropy"][2] == pytest.approx(math.log(60))
-    assert table.loc[5, ["outcome", "run_dir"]].to_list() == ["diverged", "nowhere"]
+    assert table.loc[5, "outcome"] == "diverged"
     assert table.loc[5, ["perplexity", "accuracy", "step"]].isna().all()
 
 

@@ -9,11 +9,21 @@ import stored_studies
 from rich.console import Console
 
 from gpt.events import Evaluation
-from sweep.callbacks.live import LiveProgress, make_listener
+from sweep.callbacks.live import LiveProgress, make_display
 from sweep.callbacks.plain import PlainProgress, QuietProgress
 from sweep.cli.console import working
 from sweep.format import share_of, sparkline
-from sweep.tuner.callback import Listener, Several
+from sweep.tuner.callback import (
+    Callback,
+    CallbackList,
+    Counts,
+    Evaluated,
+    Header,
+    Message,
+    Notice,
+    TrialFinished,
+    TrialStarted,
+)
 
 SQUENTROPY = {"learning_rate": 0.00123, "n_layer": 4, "dropout": 0.1, "loss": "squentropy"}
 
@@ -41,14 +51,14 @@ def drawn(listener: LiveProgress, width: int = 120) -> str:
 
 
 def test_plain_progress_prints_one_line_per_event(capsys):
-    listener: Listener = PlainProgress()
+    listener: Callback = PlainProgress()
     with listener:
-        listener.header({"study": "smoke", "device": "cpu"})
-        listener.message("tokenising")
-        listener.trial_started(3, "squentropy", SQUENTROPY, 600)
-        listener.evaluation(3, evaluation(150))
-        listener.trial_finished(3, "squentropy", "pruned", 63.456, "above the median")
-        listener.counts(1, 40, {"squentropy": (3, 63.456)})
+        listener.on(Header({"study": "smoke", "device": "cpu"}))
+        listener.on(Message("tokenising"))
+        listener.on(TrialStarted(3, "squentropy", SQUENTROPY, 600, {}))
+        listener.on(Evaluated(3, evaluation(150)))
+        listener.on(TrialFinished(3, "squentropy", "pruned", 63.456, "above the median"))
+        listener.on(Counts(1, 40, {"squentropy": (3, 63.456)}))
     assert capsys.readouterr().out.splitlines() == [
         "study: smoke",
         "device: cpu",
@@ -63,12 +73,12 @@ def test_plain_progress_prints_one_line_per_event(capsys):
 def test_plain_progress_repeats_no_count_when_trials_end_without_one(capsys):
     listener = PlainProgress()  # interrupted, they stop one after another and are told nothing
     for finished in (1, 1, 2):
-        listener.counts(finished, 40, {})
+        listener.on(Counts(finished, 40, {}))
     assert capsys.readouterr().out.splitlines() == ["1/40 trials finished", "2/40 trials finished"]
 
 
 def test_plain_progress_frames_a_notice(capsys):
-    PlainProgress().notice("these are not TinyStories figures")
+    PlainProgress().on(Notice("these are not TinyStories figures"))
     rule, notice, end = capsys.readouterr().out.splitlines()
     assert rule == end == "=" * 80
     assert notice == "NOTICE: these are not TinyStories figures"
@@ -76,42 +86,42 @@ def test_plain_progress_frames_a_notice(capsys):
 
 def test_quiet_progress_shows_only_notices_and_on_stderr(capsys):
     with QuietProgress() as listener:
-        listener.header({"study": "smoke"})
-        listener.notice("these are not TinyStories figures")
-        listener.message("tokenising")
-        listener.trial_started(3, "squentropy", SQUENTROPY, 600)
-        listener.evaluation(3, evaluation(150))
-        listener.trial_finished(3, "squentropy", "complete", 63.4, None)
-        listener.counts(1, 40, {})
+        listener.on(Header({"study": "smoke"}))
+        listener.on(Notice("these are not TinyStories figures"))
+        listener.on(Message("tokenising"))
+        listener.on(TrialStarted(3, "squentropy", SQUENTROPY, 600, {}))
+        listener.on(Evaluated(3, evaluation(150)))
+        listener.on(TrialFinished(3, "squentropy", "complete", 63.4, None))
+        listener.on(Counts(1, 40, {}))
     shown = capsys.readouterr()
     assert shown.out == ""
     assert shown.err == "NOTICE: these are not TinyStories figures\n"
 
 
-def test_make_listener_is_plain_where_stdout_is_no_terminal(capsys):
-    assert isinstance(make_listener(quiet=False), PlainProgress)
-    assert isinstance(make_listener(quiet=True), QuietProgress)
+def test_make_display_is_plain_where_stdout_is_no_terminal(capsys):
+    assert isinstance(make_display(quiet=False), PlainProgress)
+    assert isinstance(make_display(quiet=True), QuietProgress)
 
 
-def test_make_listener_is_live_in_a_terminal(monkeypatch):
+def test_make_display_is_live_in_a_terminal(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    assert isinstance(make_listener(quiet=False), LiveProgress)
+    assert isinstance(make_display(quiet=False), LiveProgress)
 
 
-def test_make_listener_is_plain_in_a_dumb_terminal(monkeypatch):
+def test_make_display_is_plain_in_a_dumb_terminal(monkeypatch):
     monkeypatch.setenv("TERM", "dumb")
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    assert isinstance(make_listener(quiet=False), PlainProgress)
+    assert isinstance(make_display(quiet=False), PlainProgress)
 
 
 @pytest.mark.parametrize("width", [80, 120])
 def test_live_progress_has_a_whole_row_per_running_trial(width):
     listener, _, _ = live(width)
-    listener.counts(0, 40, {})
-    listener.trial_started(3, "squentropy", SQUENTROPY, 600)
-    listener.trial_started(4, "cross_entropy", SQUENTROPY | {"loss": "cross_entropy"}, 600)
-    listener.evaluation(3, evaluation(150))
+    listener.on(Counts(0, 40, {}))
+    listener.on(TrialStarted(3, "squentropy", SQUENTROPY, 600, {}))
+    listener.on(TrialStarted(4, "cross_entropy", SQUENTROPY | {"loss": "cross_entropy"}, 600, {}))
+    listener.on(Evaluated(3, evaluation(150)))
     text = drawn(listener, width)
     assert re.search(r"3 +squentropy +1.23e-03 +4 +0.1 +150/600 .*63.46 +9,812 +0:30", text)
     assert re.search(r"4 +cross_entropy +1.23e-03 +4 +0.1 +0/600 .*- +- +-", text)
@@ -120,8 +130,8 @@ def test_live_progress_has_a_whole_row_per_running_trial(width):
 
 def test_live_progress_time_left_comes_from_the_trials_own_speed_and_runs_down():
     listener, now, _ = live()
-    listener.trial_started(0, "squentropy", SQUENTROPY, 600)
-    listener.evaluation(0, evaluation(100, seconds=20.0))  # 0.2 s a step, 500 steps to go
+    listener.on(TrialStarted(0, "squentropy", SQUENTROPY, 600, {}))
+    listener.on(Evaluated(0, evaluation(100, seconds=20.0)))  # 0.2 s a step, 500 steps to go
     assert "1:40" in drawn(listener)
     now[0] += 40.0
     assert "1:00" in drawn(listener)
@@ -129,24 +139,24 @@ def test_live_progress_time_left_comes_from_the_trials_own_speed_and_runs_down()
 
 def test_live_progress_counts_running_trials_into_the_time_left_of_the_sweep():
     listener, now, _ = live()
-    listener.counts(10, 40, {})  # ten by an earlier call say nothing of this one's speed
-    listener.trial_started(10, "squentropy", SQUENTROPY, 600)
+    listener.on(Counts(10, 40, {}))  # ten by an earlier call say nothing of this one's speed
+    listener.on(TrialStarted(10, "squentropy", SQUENTROPY, 600, {}))
     now[0] += 60.0
-    listener.trial_finished(10, "squentropy", "complete", 60.0, None)
-    listener.counts(11, 40, {})
-    listener.trial_started(11, "squentropy", SQUENTROPY, 600)
+    listener.on(TrialFinished(10, "squentropy", "complete", 60.0, None))
+    listener.on(Counts(11, 40, {}))
+    listener.on(TrialStarted(11, "squentropy", SQUENTROPY, 600, {}))
     now[0] += 30.0
-    listener.evaluation(11, evaluation(300))  # half of it: 1.5 trials in 90 s, 28.5 to go
+    listener.on(Evaluated(11, evaluation(300)))  # half of it: 1.5 trials in 90 s, 28.5 to go
     assert "11/40 trials" in drawn(listener)
     assert "28:30 left" in drawn(listener)
 
 
 def test_live_progress_shows_best_per_arm_and_outcomes():
     listener, _, _ = live()
-    listener.counts(3, 40, {"cross_entropy": (2, 53.7), "squentropy": (1, 1063.1)})
-    listener.trial_finished(3, "squentropy", "diverged", None, "loss nan")
-    listener.trial_finished(4, "squentropy", "complete", 70.0, None)
-    listener.counts(5, 40, {"cross_entropy": (2, 53.7), "squentropy": (4, 70.0)})
+    listener.on(Counts(3, 40, {"cross_entropy": (2, 53.7), "squentropy": (1, 1063.1)}))
+    listener.on(TrialFinished(3, "squentropy", "diverged", None, "loss nan"))
+    listener.on(TrialFinished(4, "squentropy", "complete", 70.0, None))
+    listener.on(Counts(5, 40, {"cross_entropy": (2, 53.7), "squentropy": (4, 70.0)}))
     text = drawn(listener)
     assert "best: cross_entropy 53.70 (trial 2), squentropy 70.00 (trial 4)" in text
     assert "3 earlier, 1 complete, 1 diverged" in text
@@ -155,10 +165,10 @@ def test_live_progress_shows_best_per_arm_and_outcomes():
 def test_live_progress_keeps_the_notice_in_sight_to_the_end():
     listener, _, console = live()
     with listener:
-        listener.notice("these are not TinyStories figures")
-        listener.header({"study": "smoke"})
+        listener.on(Notice("these are not TinyStories figures"))
+        listener.on(Header({"study": "smoke"}))
         for number in range(50):
-            listener.trial_finished(number, "squentropy", "complete", 70.0, None)
+            listener.on(TrialFinished(number, "squentropy", "complete", 70.0, None))
         assert "these are not TinyStories figures" in drawn(listener)
     written = console.file.getvalue()  # type: ignore[attr-defined]
     assert "these are not TinyStories figures" in written[written.rindex("trial 49 complete") :]
@@ -167,7 +177,7 @@ def test_live_progress_keeps_the_notice_in_sight_to_the_end():
 def test_live_progress_leaves_no_running_trial_behind():
     listener, _, _ = live()
     with listener:
-        listener.trial_started(3, "squentropy", SQUENTROPY, 600)
+        listener.on(TrialStarted(3, "squentropy", SQUENTROPY, 600, {}))
     assert "squentropy" not in drawn(listener)
 
 
@@ -186,27 +196,27 @@ def test_sparkline_spreads_few_and_thins_many_evaluations():
 
 def test_live_progress_draws_the_curve_of_a_running_trial_in_a_wide_terminal():
     listener, _, _ = live()
-    listener.trial_started(3, "squentropy", SQUENTROPY, 600)
+    listener.on(TrialStarted(3, "squentropy", SQUENTROPY, 600, {}))
     for step, perplexity in ((150, 90.0), (300, 45.0)):
-        listener.evaluation(3, evaluation(step, perplexity))
+        listener.on(Evaluated(3, evaluation(step, perplexity)))
     assert "████▁▁▁▁········" in drawn(listener)
 
 
 def test_live_progress_spins_until_the_first_counts():
     listener, _, _ = live()
-    listener.message("tokenising my stories")
+    listener.on(Message("tokenising my stories"))
     assert re.search(r"[⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏]", drawn(listener))
-    listener.counts(0, 40, {})
+    listener.on(Counts(0, 40, {}))
     assert not re.search(r"[⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏]", drawn(listener))
 
 
 def test_live_progress_draws_a_bar_where_a_message_has_a_percentage():
     listener, _, _ = live()
     with listener:
-        listener.message("tokenising: 3 of 4 stories (75%)")
+        listener.on(Message("tokenising: 3 of 4 stories (75%)"))
         assert "━" in drawn(listener)
         assert "tokenising: 3 of 4 stories (75%)" in drawn(listener)
-        listener.counts(0, 40, {})
+        listener.on(Counts(0, 40, {}))
         assert "tokenising" not in drawn(listener)
     assert share_of("tokenising: 3 of 4 stories (75%)") == 0.75
     assert share_of("after 30% of the steps") is None
@@ -231,12 +241,12 @@ def test_working_moves_a_bar_in_a_terminal(capsys, monkeypatch):
 
 
 def test_json_progress_prints_one_object_per_event(capsys):
-    listener = make_listener(quiet=False, json_lines=True)
+    listener = make_display(quiet=False, json_lines=True)
     with listener:
-        listener.trial_started(3, "squentropy", SQUENTROPY, 600)
-        listener.evaluation(3, evaluation(150, math.inf))
-        listener.trial_finished(3, "squentropy", "pruned", 63.456, "above the median")
-        listener.counts(1, 40, {"squentropy": (3, 63.456)})
+        listener.on(TrialStarted(3, "squentropy", SQUENTROPY, 600, {}))
+        listener.on(Evaluated(3, evaluation(150, math.inf)))
+        listener.on(TrialFinished(3, "squentropy", "pruned", 63.456, "above the median"))
+        listener.on(Counts(1, 40, {"squentropy": (3, 63.456)}))
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [e["event"] for e in events] == [
         "trial_started", "evaluation", "trial_finished", "counts"
@@ -246,8 +256,8 @@ def test_json_progress_prints_one_object_per_event(capsys):
 
 
 def test_several_listeners_are_told_the_same_in_their_order(capsys):
-    with Several(PlainProgress(), PlainProgress()) as listener:
-        listener.message("tokenising")
-        listener.counts(1, 40, {})
+    with CallbackList(PlainProgress(), PlainProgress()) as listener:
+        listener.on(Message("tokenising"))
+        listener.on(Counts(1, 40, {}))
     lines = capsys.readouterr().out.splitlines()
     assert lines == ["tokenising", "tokenising", *["1/40 trials finished"] * 2]

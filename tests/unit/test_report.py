@@ -73,7 +73,7 @@ def filled(stored: StoredStudy) -> StoredStudy:
     """Two arms with baselines; the best are trials 2 (50.0) and 3 (60.0)."""
     stored.add("cross_entropy", [200.0, 100.0], origin="baseline:usual")
     stored.add("squentropy", [210.0, 120.0], origin="baseline:usual", square_weight=1.0)
-    stored.add("cross_entropy", [150.0, 50.0], learning_rate=3e-3, n_layer=4, run_dir="runs/tiny/2")
+    stored.add("cross_entropy", [150.0, 50.0], learning_rate=3e-3, n_layer=4)
     stored.add("squentropy", [150.0, 60.0], learning_rate=6e-3, square_weight=0.5)
     stored.add("squentropy", [250.0], outcome="pruned")
     stored.add("squentropy", [180.0, 5e6], outcome="diverged")
@@ -289,22 +289,22 @@ def test_report_headings_sort_by_buttons_that_a_keyboard_reaches(page):
 
 
 def test_report_tells_the_same_prompt_from_the_best_checkpoint_of_each_arm(tmp_path, cache):
-    run_dir = write_run(tmp_path / "run", tiny_config(write_stories(tmp_path / "text")))
+    run_dir = write_run(tmp_path / "tiny" / "0", tiny_config(write_stories(tmp_path / "text")))
     assert list(train_directory(run_dir))
     stored = StoredStudy(tmp_path)
-    stored.add("cross_entropy", [50.0], run_dir=str(run_dir))
-    stored.add("squentropy", [60.0], run_dir=str(tmp_path / "gone"))
+    stored.add("cross_entropy", [50.0])
+    stored.add("squentropy", [60.0])
     html = render(read(stored.storage, stored.study), ["Tom saw the", "Lily"])
     stories = [" ".join(story.split()) for story in re.findall(r"(?s)<blockquote>(.*?)<", html)]
     assert [story[:4] for story in stories] == ["Tom ", "Lily"]
-    assert f"No story. There is no checkpoint in {tmp_path / 'gone'}." in Page(html).text
+    assert f"No story. There is no checkpoint in {tmp_path / 'tiny' / '1'}." in Page(html).text
 
 
 def test_report_says_why_a_damaged_checkpoint_tells_no_story(tmp_path):
-    run_dir = write_run(tmp_path / "run", tiny_config(tmp_path))
+    run_dir = write_run(tmp_path / "tiny" / "0", tiny_config(tmp_path))
     (run_dir / "checkpoints" / "step-000012").mkdir(parents=True)
     stored = StoredStudy(tmp_path)
-    stored.add("cross_entropy", [50.0], run_dir=str(run_dir))
+    stored.add("cross_entropy", [50.0])
     assert "must hold a whole checkpoint" in page_of(stored).text
 
 

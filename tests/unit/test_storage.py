@@ -20,9 +20,9 @@ from gpt.errors import DataError, DiskError, InputError
 from gpt.events import Evaluation
 from sweep.storage.rdb import (
     check_storage,
+    check_study,
     load_study,
     open_storage,
-    open_study,
     record_evaluation,
     storage_url,
 )
@@ -147,10 +147,10 @@ def test_a_study_of_other_text_is_refused_with_the_data_that_finds_it(tmp_path: 
     )
     hub = stored_studies.DATA | {"kind": "hub", "name": "roneneldan/TinyStories"}
     with pytest.raises(InputError, match="; pass --data built-in, or start a new study"):
-        open_study(stored.storage, stored.spec, hub, "cpu")
+        check_study(stored.study, stored.spec, hub, "cpu")
     changed = stored.study.user_attrs["data"] | {"fingerprint": "1" * 16}
     with pytest.raises(InputError, match="; bring that text back, or start a new study"):
-        open_study(stored.storage, stored.spec, changed, "cpu")
+        check_study(stored.study, stored.spec, changed, "cpu")
 
 
 def test_somebody_elses_database_is_not_read_as_ours(tmp_path: Path):
@@ -204,12 +204,12 @@ def read_in_another_process(path: Path) -> str:
 def test_an_evaluation_is_kept_whole_and_the_first_of_a_step_stays(tmp_path: Path):
     storage = open_storage(str(tmp_path / "sweep.db"), create=True)
     for cross_entropy in (4.0, 9.0):
-        record_evaluation(storage, "tiny", 3, evaluation(50, cross_entropy))
-    record_evaluation(storage, "tiny", 3, evaluation(100))
+        record_evaluation(storage, 3, evaluation(50, cross_entropy))
+    record_evaluation(storage, 3, evaluation(100))
     with storage.engine.connect() as connection:
         rows = connection.execute(sa.text("SELECT * FROM evaluations ORDER BY step")).mappings()
         first, second = (dict(row) for row in rows)
-    assert (first.pop("study_name"), first.pop("trial_number")) == ("tiny", 3)
+    assert first.pop("trial_id") == 3
     assert Evaluation(**first) == evaluation(50, 4.0)
     assert second["step"] == 100
 

@@ -10,30 +10,36 @@ import pytest
 from stored_studies import StoredStudy, evaluation
 
 from gpt.errors import InputError
-from sweep.callbacks.trackers import TRACKERS, make_trackers, metrics_of
-from sweep.tuner.callback import Listener
+from sweep.callbacks.metrics import metrics_of
+from sweep.callbacks.trackers import TRACKERS, make_trackers
+from sweep.tuner.callback import Callback, Evaluated, Opened, TrialFinished, TrialStarted
 
+CONFIG = {"n_embd": 64, "data": {"source": "built-in"}}
 PARAMS = {"learning_rate": 1e-3, "n_layer": 2, "loss": "squentropy"}
 
 
-def play(tracker: Listener, stored: StoredStudy) -> None:
+def play(tracker: Callback, stored: StoredStudy) -> None:
     """Two trials at a time; the second is interrupted and continued by another call."""
     with tracker:
-        tracker.opened(stored.study, stored.storage)
-        tracker.trial_started(0, "squentropy", PARAMS, 200)
-        tracker.trial_started(1, "cross_entropy", PARAMS | {"loss": "cross_entropy"}, 200)
-        tracker.evaluation(0, evaluation(100, 90.0))
-        tracker.evaluation(1, evaluation(100, 95.0))
-        tracker.evaluation(0, evaluation(200, 60.0))
-        tracker.trial_finished(0, "squentropy", "complete", 60.0, None)
+        tracker.on(Opened(stored.study, stored.storage))
+        tracker.on(TrialStarted(0, "squentropy", PARAMS, 200, CONFIG))
+        tracker.on(
+            TrialStarted(1, "cross_entropy", PARAMS | {"loss": "cross_entropy"}, 200, CONFIG)
+        )
+        tracker.on(Evaluated(0, evaluation(100, 90.0)))
+        tracker.on(Evaluated(1, evaluation(100, 95.0)))
+        tracker.on(Evaluated(0, evaluation(200, 60.0)))
+        tracker.on(TrialFinished(0, "squentropy", "complete", 60.0, None))
 
 
-def play_on(tracker: Listener, stored: StoredStudy) -> None:
+def play_on(tracker: Callback, stored: StoredStudy) -> None:
     with tracker:
-        tracker.opened(stored.study, stored.storage)
-        tracker.trial_started(1, "cross_entropy", PARAMS | {"loss": "cross_entropy"}, 200)
-        tracker.evaluation(1, evaluation(200, 80.0))
-        tracker.trial_finished(1, "cross_entropy", "pruned", 80.0, "above the median")
+        tracker.on(Opened(stored.study, stored.storage))
+        tracker.on(
+            TrialStarted(1, "cross_entropy", PARAMS | {"loss": "cross_entropy"}, 200, CONFIG)
+        )
+        tracker.on(Evaluated(1, evaluation(200, 80.0)))
+        tracker.on(TrialFinished(1, "cross_entropy", "pruned", 80.0, "above the median"))
 
 
 def wandb_records(path: Path) -> list[Any]:
@@ -100,8 +106,11 @@ def test_mlflow_holds_one_run_per_trial_in_a_sqlite_file(stored, tmp_path, monke
     experiment = client.get_experiment_by_name("tiny").experiment_id
     runs = {run.data.tags["trial"]: run for run in client.search_runs([experiment])}
     assert set(runs) == {"0", "1"}
-    assert runs["0"].data.params["n_layer"] == "2"
-    assert runs["1"].data.tags["outcome"] == "pruned"
+    params = runs["0"].data.params
+    assert (params["n_layer"], params["n_embd"], params["data.source"]) == ("2", "64", "built-in")
+    assert runs["0"].data.metrics["result"] == 60.0
+    tags = runs["1"].data.tags
+    assert (tags["outcome"], tags["reason"]) == ("pruned", "above the median")
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
     history = client.get_metric_history(runs["1"].info.run_id, "perplexity")
     assert [(metric.step, round(metric.value)) for metric in history] == [(100, 95), (200, 80)]

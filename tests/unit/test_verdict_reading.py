@@ -14,7 +14,7 @@ from stored_studies import STUDY, StoredStudy
 from gpt.errors import InputError
 from sweep.analysis import results
 from sweep.cli import main
-from sweep.search.pruners import SHADOW, is_shadow, should_prune
+from sweep.search.pruners import is_shadow, should_prune
 from sweep.verdict.budget import ledger_table
 from sweep.verdict.confirm_plan import CONFIRM, SCREENING, phase_spec, plan, seeds_of, wanted_runs
 from sweep.verdict.original_study import card, placements
@@ -209,7 +209,7 @@ def test_a_shadow_is_not_stopped_again_and_does_not_soften_the_pruner(tmp_path: 
         stored.add("cross_entropy", [190.0, 180.0, 170.0, 160.0], shadow=200)
     again = stored.add("cross_entropy", [150.0, 140.0], outcome="running")
     assert should_prune(stored.study, stored.spec, again)
-    stored.storage.set_trial_user_attr(stored.study.trials[again]._trial_id, SHADOW, 200)
+    stored.storage.set_trial_user_attr(stored.study.trials[again]._trial_id, "shadow", 200)
     assert not should_prune(stored.study, stored.spec, again)
 
 

@@ -12,15 +12,20 @@ from invariants import wait_until
 
 from gpt.errors import InputError
 from gpt.events import append_event
+from sweep.backends import Slot
 from sweep.backends.local import (
     MAX_AUTO_WORKERS,
-    Slot,
-    TrialProcess,
+    LocalProcess,
     available_cores,
-    faster_dtype,
     plan_slots,
     resolve_device,
 )
+from sweep.trainers.gpt import faster_dtype
+from sweep.tuner.exits import Ending, ending_of
+
+
+def found(run_dir: Path) -> dict[Path, LocalProcess]:
+    return LocalProcess.find({run_dir: "gpt.train"})
 
 
 def test_on_the_cpu_every_core_is_a_slot_by_default():
@@ -75,12 +80,12 @@ def test_a_cpu_multiplies_in_bfloat16_only_if_it_has_instructions_for_it(
 
 
 def test_a_directory_that_nobody_trains_has_no_process(tmp_path: Path):
-    assert TrialProcess.find(tmp_path) is None
+    assert not found(tmp_path)
 
 
 def test_a_pid_that_belongs_to_another_program_by_now_is_not_taken_over(tmp_path: Path):
     append_event(tmp_path, "start", pid=os.getpid())
-    assert TrialProcess.find(tmp_path) is None
+    assert not found(tmp_path)
 
 
 def test_the_trainer_of_another_directory_that_has_the_pid_by_now_is_not_taken_over(
@@ -91,8 +96,8 @@ def test_the_trainer_of_another_directory_that_has_the_pid_by_now_is_not_taken_o
     sleep = "import time; time.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", sleep, "gpt.train", str(others)]) as process:
         append_event(ours, "start", pid=process.pid)
-        assert TrialProcess.find(others) is not None
-        assert TrialProcess.find(ours) is None
+        assert found(others)
+        assert not found(ours)
         process.kill()
 
 
@@ -101,7 +106,7 @@ def test_a_process_whose_pid_is_anothers_by_now_is_dead_and_the_other_is_left_al
         ended = psutil.Process(other.pid)
         pid, start = ended._ident
         ended._ident = (pid, start - 1.0)  # as if it had been started a second before
-        process = TrialProcess(ended)
+        process = LocalProcess(ended)
         assert not process.alive
         process.stop()
         process.kill()
@@ -118,21 +123,21 @@ def test_who_was_asked_to_end_obeyed_and_who_was_killed_crashed(number: int, obe
     text = "import signal, time; [signal.signal(n, signal.SIG_DFL) for n in (1, 2)]; "
     command = [sys.executable, "-c", text + "print(flush=True); time.sleep(60)"]
     with psutil.Popen(command, stdout=subprocess.PIPE) as started:
-        process = TrialProcess(started)
+        process = LocalProcess(started)
         started.stdout.readline()
-        assert not process.obeyed
+        assert process.alive
         started.send_signal(number)
         started.wait(timeout=10)
-        assert process.obeyed == obeyed
+        stopped = ending_of(None, process.exit_code) is Ending.STOPPED
+        assert stopped == obeyed
 
 
 def test_a_process_that_has_said_nothing_yet_is_found_and_can_be_killed(tmp_path: Path):
     sleep = "import time; time.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", sleep, "gpt.train", str(tmp_path)]) as process:
-        wait_until(lambda: TrialProcess.find(tmp_path))  # its command line appears a bit later
-        found = TrialProcess.find(tmp_path)
-        assert found is not None
-        assert found.alive
-        found.kill()
+        wait_until(lambda: found(tmp_path))  # its command line appears a bit later
+        (trainer,) = found(tmp_path).values()
+        assert trainer.alive
+        trainer.kill()
         process.wait(timeout=10)
-        assert not found.alive
+        assert not trainer.alive

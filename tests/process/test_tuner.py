@@ -26,14 +26,13 @@ from tiny_runs import write_stories
 from tiny_studies import run_tiny, tiny_study
 
 from gpt.config import read_config
-from gpt.errors import InputError
+from gpt.errors import InputError, SweepFailed
 from gpt.events import read_events
 from gpt.train import train
-from sweep.search.pruners import SHADOW, is_shadow
-from sweep.storage.rdb import open_storage, open_study
+from sweep.search.pruners import is_shadow
+from sweep.storage.rdb import check_study, open_storage
 from sweep.study.spec import load_study
-from sweep.tuner.callback import Silent
-from sweep.tuner.telling import SweepFailed
+from sweep.tuner.callback import Callback, Counts, SweepEvent, TrialFinished, TrialStarted
 
 
 @pytest.fixture
@@ -62,7 +61,11 @@ print("torch._dynamo" in sys.modules)
 """
     command = [sys.executable, "-c", code]
     done = subprocess.run(
-        command, cwd=Path(__file__).parents[1] / "helpers", capture_output=True, text=True, check=True
+        command,
+        cwd=Path(__file__).parents[1] / "helpers",
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert done.stdout.splitlines()[-1] == "False"
 
@@ -70,17 +73,17 @@ print("torch._dynamo" in sys.modules)
 def test_a_freed_slot_is_filled_before_displays_count(text: Path, tmp_path: Path):
     told: list[str] = []
 
-    class Told(Silent):
-        def trial_started(self, number: int, *rest: object) -> None:
-            told.append(f"started {number}")
+    class Told(Callback):
+        def on(self, event: SweepEvent) -> None:
+            match event:
+                case TrialStarted(trial):
+                    told.append(f"started {trial}")
+                case TrialFinished(trial):
+                    told.append(f"finished {trial}")
+                case Counts(finished):
+                    told.append(f"{finished} counted")
 
-        def trial_finished(self, number: int, *rest: object) -> None:
-            told.append(f"finished {number}")
-
-        def counts(self, finished: int, *rest: object) -> None:
-            told.append(f"{finished} counted")
-
-    run_tiny(tiny_study(tmp_path, text), tmp_path, trials=2, workers=1, listener=Told())
+    run_tiny(tiny_study(tmp_path, text), tmp_path, trials=2, workers=1, callback=Told())
     assert told[:5] == ["0 counted", "started 0", "finished 0", "started 1", "1 counted"]
     assert told[5:] == ["finished 1", "2 counted"]
 
@@ -130,7 +133,7 @@ def test_a_trial_is_stored_with_its_curve_its_value_and_its_configuration(
     finished: Path,
 ):
     for trial in stored_trials(finished):
-        config = read_config(Path(trial.user_attrs["run_dir"]) / "config.json")
+        config = read_config(finished / "runs" / "tiny" / str(trial.number) / "config.json")
         assert (config.loss, config.learning_rate) == (
             trial.params["loss"],
             trial.params["learning_rate"],
@@ -259,17 +262,16 @@ def test_a_study_of_another_program_is_refused_and_left_as_it_is(text: Path, tmp
 
 def test_another_kind_of_device_is_refused(finished: Path, tmp_path: Path):
     spec = tiny_study(tmp_path, finished / "text")
-    storage = open_storage(str(finished / "sweep.db"), create=True)
     data = {"fingerprint": study_of(finished).user_attrs["data"]["fingerprint"], "name": "text"}
     with pytest.raises(InputError, match="on cpu, but got cuda"):
-        open_study(storage, spec, data, "cuda")
+        check_study(study_of(finished), spec, data, "cuda")
 
 
 def test_a_new_study_has_no_evaluations_of_a_deleted_one_of_its_name(text: Path, tmp_path: Path):
     spec = tiny_study(tmp_path, text)
     run_tiny(spec, tmp_path, trials=1)
     optuna.delete_study(study_name="tiny", storage=open_storage(str(tmp_path / "sweep.db")))
-    with pytest.raises(InputError, match="a study that was deleted"):
+    with pytest.raises(InputError, match="was renamed or deleted"):
         run_tiny(spec, tmp_path, trials=1)
     run_tiny(tiny_study(tmp_path, text, max_steps=8), tmp_path, trials=1, runs=tmp_path / "new")
     assert [step for step, _ in curve(tmp_path, 0)] == [4, 8]
@@ -283,7 +285,7 @@ def test_a_hopeless_trial_is_pruned_or_a_shadow_and_its_curve_kept(text: Path, t
     pruned = [t for t in stored_trials(tmp_path) if t.state == TrialState.PRUNED]
     assert summary.outcomes == {"complete": 8 - len(pruned), "pruned": len(pruned)}
     assert pruned
-    shadows = [t for t in stored_trials(tmp_path) if SHADOW in t.user_attrs]
+    shadows = [t for t in stored_trials(tmp_path) if "shadow" in t.user_attrs]
     assert {t.state for t in shadows} <= {TrialState.COMPLETE}
     assert all(is_shadow(spec, trial.number) for trial in shadows)
     assert not any(is_shadow(spec, trial.number) for trial in pruned)
