@@ -8,6 +8,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import optuna
 import sqlalchemy as sa
 from optuna.distributions import (
@@ -46,6 +47,7 @@ YARDSTICKS = (  # fields of an Evaluation that judge a model whatever loss it wa
     "mean_squared_logit",
 )
 UNFINISHED = ("running", "waiting")
+OUTSIDE = "outside"  # arm and origin of trials that another program added
 SCREENING, CONFIRM = "screening", "confirm"  # what `squen-sweep verdict` runs after a sweep
 
 _OUTCOME_OF_STATE = {  # of trials without that attribute: unfinished ones, other people's studies
@@ -65,7 +67,8 @@ def trials_table(study: optuna.Study) -> "pd.DataFrame":
         state          string   complete, pruned, fail, running or waiting: as Optuna has it
         outcome        string   one of OUTCOMES: why it ended, which state does not always tell
         arm            string   the choice of the parameter that the study compares, or "all"
-        origin         string   "baseline:<name>", "sobol" or "sampler"
+        origin         string   "baseline:<name>", "sobol", "sampler" or "enqueued"; OUTSIDE, as
+                                its arm, of a trial that another program added
         perplexity     float64  on validation. Complete: the result. Pruned and running: the last
                                 one measured, so after fewer steps. Otherwise NaN: what Optuna
                                 holds of a diverged trial may be a cap, not a measurement
@@ -81,7 +84,8 @@ def trials_table(study: optuna.Study) -> "pd.DataFrame":
 
     trials = study.get_trials(deepcopy=False)
     space = search_space(study)
-    rows = [_row(trial, space) for trial in trials]
+    ours = study_attrs(study).spec is not None
+    rows = [_row(trial, space, ours and trial_attrs(trial).arm is None) for trial in trials]
     dtypes = {
         "number": "int64",
         "state": "string",
@@ -118,7 +122,27 @@ def evaluations_table(storage: RDBStorage, study_name: str) -> "pd.DataFrame":
     dtypes = {c.name: "int64" if c.type.python_type is int else "float64" for c in columns}
     dtypes = {"trial_number": "int64"} | dtypes
     with storage.engine.connect() as connection:
-        return pd.read_sql(query, connection).astype(dtypes)
+        table = pd.read_sql(query, connection).astype(dtypes)
+    if table.empty and study_name in optuna.get_all_study_names(storage):
+        study = optuna.load_study(study_name=study_name, storage=storage)
+        return _reported(study, list(dtypes)) if study_attrs(study).spec is not None else table
+    return table
+
+
+def _reported(study: optuna.Study, columns: list[str]) -> "pd.DataFrame":
+    """What Optuna holds of the evaluations of a study that its tools copied: the metric alone."""
+    import pandas as pd
+
+    metric = (study_attrs(study).spec or {}).get("metric", "perplexity")
+    rows = [
+        {"trial_number": trial.number, "step": step, metric: value}
+        for trial in study.get_trials(deepcopy=False)
+        for step, value in sorted(trial.intermediate_values.items())
+    ]
+    table = pd.DataFrame(rows, columns=columns).astype("float64")
+    if metric == "perplexity":
+        table["cross_entropy"] = np.log(table["perplexity"])
+    return table.astype({"trial_number": "int64", "step": "int64"})
 
 
 def confirm_runs_table(storage: RDBStorage, study: optuna.Study) -> "pd.DataFrame":
@@ -275,11 +299,14 @@ def best_by_arm(study: optuna.Study) -> dict[str, tuple[int, float]]:
 
 
 def complete_trials(study: optuna.Study, arm: str | None = None) -> list[FrozenTrial]:
-    """The trials, of one arm if given, that trained to their end and have a finite perplexity."""
+    """Our trials, of one arm if given, that are complete and have a finite perplexity."""
+    ours = study_attrs(study).spec is not None
     return [
         trial
         for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        if arm in (None, arm_of(trial)) and math.isfinite(trial.values[0])
+        if arm in (None, arm_of(trial))
+        and not (ours and trial_attrs(trial).arm is None)
+        and math.isfinite(trial.values[0])
     ]
 
 
@@ -309,7 +336,7 @@ def outcome_counts(trials: "pd.DataFrame", arms: list[str]) -> "pd.DataFrame":
     return table.rename_axis(index="arm", columns=None)
 
 
-def _row(trial: FrozenTrial, space: dict[str, BaseDistribution]) -> dict[str, Any]:
+def _row(trial: FrozenTrial, space: dict[str, BaseDistribution], outside: bool) -> dict[str, Any]:
     outcome, attrs = outcome_of(trial), trial_attrs(trial)
     perplexity = _measured(trial, outcome)
     params = {name: trial.params.get(name) for name in space}
@@ -317,8 +344,8 @@ def _row(trial: FrozenTrial, space: dict[str, BaseDistribution]) -> dict[str, An
         "number": trial.number,
         "state": trial.state.name.lower(),
         "outcome": outcome,
-        "arm": arm_of(trial),
-        "origin": attrs.origin,
+        "arm": OUTSIDE if outside else arm_of(trial),
+        "origin": OUTSIDE if outside else attrs.origin,
         "perplexity": perplexity,
         "cross_entropy": math.log(perplexity) if perplexity > 0 else math.nan,
         "n_params": attrs.n_params,

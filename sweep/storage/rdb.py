@@ -328,7 +328,10 @@ def _refuse_other_data(study: optuna.Study, data: dict[str, Any]) -> None:
     if stored["fingerprint"] == data["fingerprint"]:
         return
     source = data_source(study)
-    changed = Path(source).resolve() == Path(data["name"]).resolve()
+    files = stored["kind"] == "files"
+    changed = stored["kind"] == data["kind"] and (
+        not files or Path(source).resolve() == Path(data["name"]).resolve()
+    )
     way = "bring that text back" if changed else f"pass --data {shlex.quote(source)}"
     raise InputError(
         f"study {study.study_name!r} is pinned to its text, {stored['name']} "

@@ -148,6 +148,35 @@ class StudySpec(Spec):
 
         return self.point(arm, value_of)
 
+    def completed(
+        self, arm: str, fixed: Mapping[str, Any], drawn: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Parameters of a trial of which some were fixed by hand.
+
+        Args:
+            arm: The arm.
+            fixed: What was fixed, by name.
+            drawn: A proposal for the arm; it gives what was not fixed.
+
+        Raises:
+            InputError: a fixed parameter is not searched, does not apply, or is outside its range.
+        """
+
+        def value_of(name: str, parameter: Parameter) -> Any:
+            if name not in fixed:
+                return drawn[name] if name in drawn else parameter.at(0.5)
+            if not parameter.contains(fixed[name]):
+                ends = parameter.choices or f"from {parameter.low} to {parameter.high}"
+                raise InputError(f"its {name} must be {ends}, but is {fixed[name]!r}.")
+            return fixed[name]
+
+        params = self.point(arm, value_of)
+        if unknown := [name for name in fixed if name not in params]:
+            raise InputError(
+                f"its parameters must be of {', '.join(params)}, but it fixes {unknown[0]}."
+            )
+        return params
+
     def distributions(self, params: Mapping[str, Any]) -> dict[str, BaseDistribution]:
         """Optuna's distribution of each of these parameters."""
         return {name: self.search[name].distribution() for name in params}

@@ -184,15 +184,23 @@ class Tuner:
     def _put_back(self) -> None:
         """After an error, leave trials to the next call, unless the database is what failed."""
         with suppress(sqlalchemy.exc.SQLAlchemyError, StorageInternalError):
-            for frozen in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-                self.storage.set_trial_state_values(frozen._trial_id, TrialState.WAITING)
+            for frozen in self._unfinished():
+                if frozen.state == TrialState.RUNNING:
+                    self.storage.set_trial_state_values(frozen._trial_id, TrialState.WAITING)
 
     # --- launching ---------------------------------------------------------------------------
 
     def _unfinished(self) -> list[FrozenTrial]:
-        """Return the trials that an earlier call left, oldest first."""
+        """Return the trials that an earlier call left or somebody enqueued, oldest first.
+
+        A running trial without an arm is another program's own.
+        """
         states = (TrialState.RUNNING, TrialState.WAITING)
-        return self.study.get_trials(deepcopy=False, states=states)
+        return [
+            frozen
+            for frozen in self.study.get_trials(deepcopy=False, states=states)
+            if frozen.state == TrialState.WAITING or trial_attrs(frozen).arm is not None
+        ]
 
     def _job(self, frozen: FrozenTrial, slot: Slot) -> Job:
         run_dir = self.folder / str(frozen.number)
@@ -236,7 +244,16 @@ class Tuner:
         """Train a trial in a slot: a new one, one to be continued, or one that still trains."""
         if frozen.state == TrialState.WAITING:
             self.storage.set_trial_state_values(frozen._trial_id, TrialState.RUNNING)
-        trial, attrs = Trial(self.study, frozen._trial_id), trial_attrs(frozen)
+        trial = Trial(self.study, frozen._trial_id)
+        if trial_attrs(frozen).arm is None:
+            try:
+                frozen = self._complete_enqueued(trial, frozen)
+            except InputError as error:
+                set_trial_attrs(trial, outcome="failed", reason=f"was enqueued, but {error}")
+                self.study.tell(trial, state=TrialState.FAIL)
+                self._say(f"trial {trial.number} was enqueued, but {error}")
+                return
+        attrs = trial_attrs(frozen)
         job, now = self._job(frozen, slot), self.clock()
         facts = self.trainer.write(job.run_dir, frozen.params, slot.device, slot.threads)
         run = TrialRun(trial, attrs.arm or "", job, facts, started_at=now, last_event_at=now)
@@ -260,6 +277,23 @@ class Tuner:
             return
         run.last_event = None  # it was an earlier process's
         self.runs.append(run)
+
+    def _complete_enqueued(self, trial: Trial, frozen: FrozenTrial) -> FrozenTrial:
+        """Give a trial of `study.enqueue_trial` its arm and the parameters that it does not fix.
+
+        Raises:
+            InputError: a parameter is not searched, or outside of its range.
+        """
+        fixed = frozen.system_attrs.get("fixed_params", {})
+        compare = self.spec.compare
+        arm = str(fixed[compare]) if compare in fixed else next_arm(self.study, self.spec)
+        params = self.spec.completed(arm, fixed, next_params(self.study, self.spec, arm)[0])
+        self.trainer.check_params(params)
+        for name, distribution in self.spec.distributions(params).items():
+            internal = distribution.to_internal_repr(params[name])
+            self.storage.set_trial_param(trial._trial_id, name, internal, distribution)
+        set_trial_attrs(trial, arm=arm, origin="enqueued")
+        return self.study.get_trials(deepcopy=False)[trial.number]
 
     # --- following ---------------------------------------------------------------------------
 

@@ -1,0 +1,58 @@
+"""What becomes of a trial, for every combination of what was wanted and how its process ended."""
+
+import signal
+
+import pytest
+
+from gpt.errors import BusyError
+from sweep.tuner.exits import Ending, Exit, Intent, ending_of, exit_of
+
+TABLE = """
+           done      stopped   diverged  oom       disk      crashed
+train      done      stopped   diverged  oom       disk      crashed
+prune      pruned    pruned    pruned    pruned    pruned    pruned
+timeout    done      timeout   diverged  oom       disk      timeout
+stop       done      stopped   diverged  oom       disk      stopped
+"""
+HEADER, *ROWS = [line.split() for line in TABLE.strip().splitlines()]
+CASES = [
+    (Intent(intent), Ending(ending), Exit(expected))
+    for intent, *exits in ROWS
+    for ending, expected in zip(HEADER, exits, strict=True)
+]
+
+
+def test_the_table_has_every_combination():
+    assert {(intent, ending) for intent, ending, _ in CASES} == {
+        (intent, ending) for intent in Intent for ending in Ending
+    }
+
+
+@pytest.mark.parametrize(("intent", "ending", "expected"), CASES)
+def test_exit_of_is_the_table(intent: Intent, ending: Ending, expected: Exit):
+    assert exit_of(intent, ending) is expected
+
+
+@pytest.mark.parametrize(
+    ("event", "exit_code", "ending"),
+    [
+        ({"event": "done", "step": 9}, 0, Ending.DONE),
+        ({"event": "stopped", "step": 9}, 0, Ending.STOPPED),
+        ({"event": "error", "outcome": "diverged"}, 1, Ending.DIVERGED),
+        ({"event": "error", "outcome": "oom"}, 1, Ending.OOM),
+        ({"event": "error", "outcome": "disk"}, 74, Ending.DISK),
+        ({"event": "error", "outcome": "error"}, 1, Ending.CRASHED),
+        (None, 74, Ending.DISK),  # the disk did not take the event either
+        (None, BusyError.exit_code, Ending.STOPPED),  # another process trains it
+        (None, -signal.SIGTERM, Ending.STOPPED),  # asked before it had begun to listen
+        (None, -signal.SIGINT, Ending.STOPPED),
+        (None, -signal.SIGHUP, Ending.STOPPED),
+        (None, -signal.SIGKILL, Ending.CRASHED),
+        (None, 1, Ending.CRASHED),
+        (None, None, Ending.CRASHED),  # nobody can know
+    ],
+)
+def test_an_event_says_how_a_process_ended_and_without_one_its_exit_code(
+    event: dict[str, object] | None, exit_code: int | None, ending: Ending
+):
+    assert ending_of(event, exit_code) is ending

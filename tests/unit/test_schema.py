@@ -1,0 +1,114 @@
+"""One file spells what the database holds beside Optuna's columns; nothing in it is absolute."""
+
+import json
+import re
+import shutil
+import sqlite3
+from pathlib import Path
+
+import optuna
+import pytest
+import stored_studies
+
+from sweep.analysis.results import evaluations_table, run_dir, trials_table
+from sweep.storage.rdb import load_study, open_storage, runs_folder, set_runs_folder
+from sweep.storage.schema import (
+    StudyAttrs,
+    new_trial_attrs,
+    set_study_attrs,
+    set_trial_attrs,
+    study_attrs,
+    trial_attrs,
+)
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_attributes_that_are_written_are_read_back_and_others_are_none():
+    study = optuna.create_study()
+    assert study_attrs(study) == StudyAttrs()
+    set_study_attrs(study, n_trials=40, device="cpu")
+    study.set_user_attr("somebody_elses", 1)
+    assert study_attrs(study) == StudyAttrs(n_trials=40, device="cpu")
+    trial = study.ask()
+    set_trial_attrs(trial, arm="squentropy", shadow=200)
+    assert (trial_attrs(trial).arm, trial_attrs(study.trials[0]).shadow) == ("squentropy", 200)
+
+
+def test_an_attribute_that_is_no_field_is_refused():
+    with pytest.raises(TypeError, match="colour"):
+        set_study_attrs(optuna.create_study(), colour="red")
+    with pytest.raises(TypeError, match="colour"):
+        new_trial_attrs(arm="all", colour="red")
+
+
+def test_no_attribute_name_is_a_literal_outside_the_schema():
+    found = [
+        f"{path.relative_to(ROOT)}: {line.strip()}"
+        for path in sorted((ROOT / "sweep").rglob("*.py"))
+        if path.name != "schema.py"
+        for line in path.read_text().splitlines()
+        if re.search(r"user_attrs?\b(?!=)", line)
+    ]
+    assert found == []
+
+
+def test_a_folder_that_is_moved_is_read_where_it_lies(tmp_path: Path):
+    before, after = tmp_path / "before", tmp_path / "after"
+    before.mkdir()
+    stored = stored_studies.StoredStudy(before)
+    stored.add("squentropy", [90.0, 80.0])
+    set_runs_folder(stored.study, before / "runs" / "tiny")
+    stored.storage.engine.dispose()
+    shutil.move(before, after)
+    study = load_study(open_storage(str(after / "sweep.db")), "tiny")
+    assert runs_folder(study) == after / "runs" / "tiny"
+    assert run_dir(study, study.trials[0]) == after / "runs" / "tiny" / "0"
+
+
+def test_nothing_in_the_database_is_an_absolute_path(tmp_path: Path):
+    stored = stored_studies.StoredStudy(tmp_path, name=str(tmp_path / "my" / "stories.txt"))
+    stored.add("squentropy", [90.0, 80.0])
+    set_runs_folder(stored.study, tmp_path / "runs" / "tiny")
+    attributes = [stored.study.user_attrs, *(trial.user_attrs for trial in stored.study.trials)]
+    assert str(tmp_path) not in json.dumps(attributes)
+
+
+def test_a_renamed_study_keeps_its_evaluations(tmp_path: Path):
+    stored = stored_studies.StoredStudy(tmp_path)
+    stored.add("squentropy", [90.0, 80.0])
+    with sqlite3.connect(stored.path) as connection:
+        connection.execute("UPDATE studies SET study_name = 'renamed'")
+    connection.close()
+    storage = open_storage(str(stored.path))
+    assert list(evaluations_table(storage, "renamed")["perplexity"]) == [90.0, 80.0]
+    assert list(trials_table(load_study(storage, "renamed"))["perplexity"]) == [80.0]
+
+
+def test_evaluations_of_an_earlier_version_are_read_by_their_trial(tmp_path: Path):
+    stored = stored_studies.StoredStudy(tmp_path)
+    stored.add("squentropy", [90.0, 80.0])
+    stored.add("cross_entropy", [70.0])
+    stored.storage.engine.dispose()
+    with sqlite3.connect(stored.path) as connection:  # as version 0.1.0 wrote it
+        connection.execute(
+            "CREATE TABLE old AS SELECT 'tiny' AS study_name, number AS trial_number, e.* "
+            "FROM evaluations e JOIN trials USING (trial_id)"
+        )
+        connection.execute("ALTER TABLE old DROP COLUMN trial_id")
+        connection.execute("DROP TABLE evaluations")
+        connection.execute("ALTER TABLE old RENAME TO evaluations")
+    connection.close()
+    table = evaluations_table(open_storage(str(stored.path)), "tiny")
+    read = table[["trial_number", "step", "perplexity"]].itertuples(index=False)
+    assert [tuple(row) for row in read] == [(0, 100, 90.0), (0, 200, 80.0), (1, 100, 70.0)]
+
+
+def test_a_trial_never_inherits_the_evaluations_of_a_deleted_one(tmp_path: Path):
+    stored = stored_studies.StoredStudy(tmp_path)
+    stored.add("squentropy", [90.0])
+    optuna.delete_study(study_name="tiny", storage=stored.storage)
+    open_storage(str(stored.path), create=True)  # as each run does
+    again = stored_studies.StoredStudy(tmp_path)
+    again.add("cross_entropy", [], outcome="running")
+    assert evaluations_table(again.storage, "tiny").empty
