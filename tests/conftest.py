@@ -16,12 +16,6 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 
-def without(what: str) -> NoReturn:
-    """Skip a test for want of something; fail where all must run, as `.ci/run all` wants it."""
-    say = pytest.fail if "SQUEN_TEST_ALL" in os.environ else pytest.skip
-    say(what)
-
-
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Real stories beside the repository."""
@@ -83,3 +77,9 @@ def browser() -> Iterator["Browser"]:
         without("no Chromium is installed; for the browser tests: apt-get install chromium")
     with open_browser() as opened:
         yield opened
+
+
+def without(what: str) -> NoReturn:
+    """Skip a test for want of something; fail where all must run, as `.ci/run all` wants it."""
+    say = pytest.fail if "SQUEN_TEST_ALL" in os.environ else pytest.skip
+    say(what)
