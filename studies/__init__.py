@@ -1,1 +1,1 @@
-"""Study files, one TOML file each: add a study here. sweep/study/spec.py says what a file may hold."""
+"""Study files, one TOML file each. Add a study by adding a file; README.md has every key."""

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The study behind the README's result table: DATA is a folder of stories, OUT an empty one.
+# The study behind the README's picture: DATA is a folder of stories, OUT an empty one.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 data=$1 out=$2
