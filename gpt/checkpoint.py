@@ -38,7 +38,7 @@ UNREADABLE = (
 KEEP = 2  # the newest may turn out damaged; the one before it then serves
 
 
-class Damaged(DataError):
+class DamagedCheckpointError(DataError):
     """There are checkpoints, and none of them is whole.
 
     Attributes:
@@ -104,7 +104,7 @@ def load(run_dir: Path) -> Checkpoint | None:
     """The newest checkpoint that is whole; None if there is none at all.
 
     Raises:
-        Damaged: there are checkpoints, and every one is damaged.
+        DamagedCheckpointError: there are checkpoints, and every one is damaged.
     """
     skipped: list[str] = []
     for path in reversed(_checkpoints(run_dir / "checkpoints")):
@@ -113,7 +113,7 @@ def load(run_dir: Path) -> Checkpoint | None:
         except (*UNREADABLE, SafetensorError) as error:
             skipped.append(f"{path.name}: {error}")
     if skipped:
-        raise Damaged(run_dir / "checkpoints", skipped)
+        raise DamagedCheckpointError(run_dir / "checkpoints", skipped)
     return None
 
 

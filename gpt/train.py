@@ -23,12 +23,12 @@ from filelock import FileLock, Timeout
 from gpt import checkpoint, faults
 from gpt.config import TrainConfig, read_config
 from gpt.data.dataset import prepare
-from gpt.errors import BusyError, InputError
+from gpt.errors import BusyError, DivergedError, InputError, SquenSweepError, StorageError
 from gpt.evaluate import write_story_scores
 from gpt.events import Evaluation, append_event, attempts
 from gpt.system.device import check_device
 from gpt.system.files import disk_error, is_disk_error
-from gpt.trainer import Diverged, Run
+from gpt.trainer import Run
 
 ALIVE_SECONDS = 10.0  # between two signs of life; a watchdog waits many times as long
 
@@ -54,7 +54,7 @@ def train(
 
     Raises:
         InputError: the device or the data are not there, or the text is too short.
-        Diverged: the loss or the gradient became infinite or NaN.
+        DivergedError: the loss or the gradient became infinite or NaN.
     """
     check_device(config.device)
     data = prepare(config.data)
@@ -96,7 +96,7 @@ def _last_checkpoint(run_dir: Path, note: Callable[[str], None]) -> checkpoint.C
     """What to continue from; None: from the start, also where every checkpoint is damaged."""
     try:
         saved = checkpoint.load(run_dir)
-    except checkpoint.Damaged as error:
+    except checkpoint.DamagedCheckpointError as error:
         note(f"starts again from step 0: no checkpoint is whole ({'; '.join(error.reasons)})")
         checkpoint.discard(run_dir)
         return None
@@ -123,8 +123,8 @@ def train_directory(
     Raises:
         InputError: see `train`.
         BusyError: another process trains in this directory.
-        DiskError: the run cannot be written; its last checkpoint is as it was.
-        Diverged: see `train`; it is in the log.
+        StorageError: the run cannot be written; its last checkpoint is as it was.
+        DivergedError: see `train`; it is in the log.
     """
     config = read_config(run_dir / "config.json")
     try:
@@ -155,7 +155,7 @@ def _train_logged(
                 step = evaluation.step
                 append_event(run_dir, "evaluation", **asdict(evaluation))
                 yield evaluation
-    except Diverged as error:
+    except DivergedError as error:
         append_event(run_dir, "error", outcome="diverged", step=error.step, message=str(error))
         raise
     except Exception as error:
@@ -186,7 +186,8 @@ def _outcome(error: Exception) -> str:
     """How the log names the end of a run by this error."""
     if is_out_of_memory(error):
         return "oom"
-    return "disk" if isinstance(error, OSError) and is_disk_error(error) else "error"
+    full = isinstance(error, OSError) and is_disk_error(error)
+    return "disk" if full or isinstance(error, StorageError) else "error"
 
 
 def is_out_of_memory(error: Exception) -> bool:
@@ -208,12 +209,10 @@ def main() -> int:
         signal.signal(signum, lambda number, frame: asked.append(number))
     try:
         _train_here(Path(sys.argv[1]), stop=lambda: bool(asked))
-    except InputError as error:
-        _say(f"error: {error}", 2)
+    except SquenSweepError as error:
+        kind = "diverged" if isinstance(error, DivergedError) else "error"
+        _say(f"{kind}: {error}", 2)
         return error.exit_code
-    except Diverged as error:
-        _say(f"diverged: {error}", 2)
-        return 1
     return 0
 
 

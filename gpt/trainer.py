@@ -17,24 +17,13 @@ from torch import Tensor
 from gpt import checkpoint, faults
 from gpt.config import TrainConfig
 from gpt.data.dataset import Batches, TokenData
+from gpt.errors import DivergedError
 from gpt.evaluate import Scores, hidden_states, score, temperature_perplexity, yardsticks
 from gpt.events import Evaluation
 from gpt.losses.fused_linear import linear_loss
 from gpt.model import GPT
 from gpt.optim import learning_rate_at, make_optimizer
 from gpt.system.malloc import keep_freed_memory
-
-
-class Diverged(ArithmeticError):
-    """The training loss or its gradient became infinite or NaN; the optimiser has not used it.
-
-    Attributes:
-        step: Optimiser steps that were finished before.
-    """
-
-    def __init__(self, step: int, message: str) -> None:
-        super().__init__(message)
-        self.step = step
 
 
 @dataclass
@@ -80,7 +69,7 @@ class Run:
         """One optimiser step.
 
         Raises:
-            Diverged: the loss or the gradient is not finite; weights are as before.
+            DivergedError: the loss or the gradient is not finite; weights are as before.
         """
         started, config, counters = time.perf_counter(), self.config, self.counters
         counters.learning_rate = learning_rate_at(counters.step, config)
@@ -91,7 +80,7 @@ class Run:
             self.model.parameters(), config.grad_clip or math.inf
         ).item()
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise Diverged(
+            raise DivergedError(
                 counters.step,
                 f"training loss {loss:g}, gradient norm {norm:g} after step {counters.step} "
                 f"at learning rate {counters.learning_rate:.3g}",
@@ -128,7 +117,7 @@ class Run:
         """Measure the model on validation and start a new interval.
 
         Raises:
-            Diverged: the cross-entropy is not finite.
+            DivergedError: the cross-entropy is not finite.
         """
         started, counters = time.perf_counter(), self.counters
         config, data, weight = self.config, self.validation, self.model.lm_head.weight
@@ -136,7 +125,7 @@ class Run:
         self.scores = score(hidden, weight, data, config.loss, config.loss_options)
         measured = yardsticks(self.scores, data.text_bytes)
         if not math.isfinite(measured.cross_entropy):
-            raise Diverged(
+            raise DivergedError(
                 counters.step,
                 f"validation cross-entropy {measured.cross_entropy:g} at step {counters.step}",
             )

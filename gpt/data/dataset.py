@@ -27,7 +27,7 @@ from gpt.config import DataConfig
 from gpt.data import corpus, hub, token_files, tokenizer
 from gpt.data.corpus import Corpus, Progress
 from gpt.data.token_files import Meta
-from gpt.errors import InputError
+from gpt.errors import InputError, StorageError
 from gpt.system.files import sync
 
 QUICK_LETTERS = 100_000  # a vocabulary is learnt from so many in 0.05 s
@@ -163,8 +163,10 @@ def prepare(data: DataConfig, progress: Progress = lambda message: None) -> Toke
         progress: Called with a line for whatever takes long or must be known.
 
     Raises:
-        InputError: the source or the tokenizer cannot be had, the text does not suffice, the cache
-            cannot be written, or the text is not the one of data.fingerprint.
+        InputError: the source cannot be had, the text does not suffice, or it is not the one of
+            data.fingerprint.
+        NetworkError: the hub or GPT-2's tokenizer cannot be reached, and no copy is kept here.
+        StorageError: the cache cannot be written.
     """
     if data.fingerprint is not None:
         if not re.fullmatch(_FINGERPRINT, data.fingerprint):
@@ -176,7 +178,7 @@ def prepare(data: DataConfig, progress: Progress = lambda message: None) -> Toke
     try:
         ready = _resolved(data, progress)
     except OSError as error:
-        raise InputError(
+        raise StorageError(
             f"the folder for tokens, {cache_folder()}, must be writable, but: {error.strerror}; "
             f"set SQUEN_SWEEP_CACHE to another one."
         ) from None

@@ -16,7 +16,7 @@ from threading import Timer
 
 from gpt.data.files import first_line, texts
 from gpt.data.network import unanswered
-from gpt.errors import InputError
+from gpt.errors import InputError, NetworkError
 
 # The hub may answer while its files do not come: `datasets` takes minutes to say so. This is enough
 # for its first request of a parquet file, 32 MB, at 2.2 MB/s. Counted from where the reader asks:
@@ -27,7 +27,7 @@ _OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
 _TRUE = ("1", "ON", "YES", "TRUE")  # as huggingface_hub reads its variables
 
 
-class HubUnreachableError(InputError):
+class HubUnreachableError(NetworkError):
     """The hub does not answer and nothing of it is kept here; `reason` says it without advice."""
 
     def __init__(self, name: str, reason: str) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import tiktoken
 
 from gpt.data.network import unanswered
-from gpt.errors import InputError
+from gpt.errors import InputError, NetworkError
 
 END_OF_TEXT = "<|endoftext|>"
 
@@ -46,7 +46,7 @@ def gpt2() -> tiktoken.Encoding:
     """GPT-2's encoding of 50,257 ids, from tiktoken's cache or fetched into it.
 
     Raises:
-        InputError: it is not in the cache and cannot be fetched.
+        NetworkError: it is not in the cache and cannot be fetched.
     """
     missing = [name for name, sha256 in GPT2_FILES.items() if not _cached(name, sha256)]
     reason = unanswered(GPT2_ADDRESS + missing[0]) if missing else None
@@ -55,7 +55,7 @@ def gpt2() -> tiktoken.Encoding:
             return tiktoken.get_encoding("gpt2")
         except (OSError, ValueError) as error:  # requests' errors are OSErrors
             reason = str(error)
-    raise InputError(
+    raise NetworkError(
         f"the gpt2 tokenizer must be in TIKTOKEN_CACHE_DIR ({_cache_folder()}) or fetched, but "
         f"{', '.join(missing)} is missing or damaged there and {reason}; put "
         f"{', '.join(f'{name} as {_cache_name(name)}' for name in GPT2_FILES)} there, "

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 
-from gpt.errors import DiskError
+from gpt.errors import StorageError
 
 # No room, no room of one's quota, longer than a file may be, read-only, broken.
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
@@ -63,9 +63,9 @@ def is_disk_error(error: OSError) -> bool:
     return error.errno in DISK_ERRORS
 
 
-def disk_error(path: Path, reason: str | None) -> DiskError:
+def disk_error(path: Path, reason: str | None) -> StorageError:
     """What to raise when something below `path` could not be written."""
-    return DiskError(
+    return StorageError(
         f"{path} must be writable, but: {reason or 'the disk did not take it'} "
         f"({free_space(path)} free there); make space and run the same command again."
     )

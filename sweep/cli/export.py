@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from gpt.errors import DiskError
+from gpt.errors import StorageError
 from sweep.cli.options import DEFAULT_STORAGE, Arm, Storage, StoredStudy, check_output, stored_study
 
 app = typer.Typer()
@@ -55,4 +55,4 @@ def _write(path: Path, text: str) -> None:
     try:
         write_text(path, text)
     except OSError as error:
-        raise DiskError(f"{path} must be writable, but: {error.strerror}.") from None
+        raise StorageError(f"{path} must be writable, but: {error.strerror}.") from None

@@ -275,11 +275,11 @@ def _story(run_dir: Path) -> str | None:
     """A short story of the trial's model; None where its checkpoint tells none."""
     import torch
 
-    from gpt.errors import InputError
+    from gpt.errors import SquenSweepError
     from gpt.sample import sample
 
     torch.set_num_threads(1)  # the cores belong to the trials
     try:
         return sample(run_dir, PROMPT, STORY_TOKENS)[0]
-    except (InputError, OSError):
+    except (SquenSweepError, OSError):
         return None

@@ -14,7 +14,7 @@ from pathlib import Path
 import optuna
 from filelock import FileLock, Timeout
 
-from gpt.errors import BusyError, DiskError, InputError
+from gpt.errors import BusyError, InputError, StorageError
 
 MARKER = ".study"  # holds the identity of the study whose runs a folder has
 
@@ -39,7 +39,7 @@ def only_driver(
         folder.mkdir(parents=True, exist_ok=True)
         _acquire(lock, owner, study, patience)
     except OSError as error:
-        raise DiskError(f"runs must go to a folder, but {folder}: {error.strerror}.") from None
+        raise StorageError(f"runs must go to a folder, but {folder}: {error.strerror}.") from None
     try:
         owner.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
         yield

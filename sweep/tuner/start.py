@@ -6,7 +6,7 @@ from typing import Any
 import optuna
 from optuna.storages import RDBStorage
 
-from gpt.errors import InputError
+from gpt.errors import SquenSweepError
 from sweep.backends.local import faster_dtype
 from sweep.storage.lock import check_runs, claim_runs
 from sweep.storage.rdb import check_study, find_study, open_study
@@ -48,7 +48,7 @@ def claimed(
     study = open_study(storage, spec, facts, device)
     try:
         claim_runs(study, folder)
-    except InputError:
+    except SquenSweepError:
         if new:  # nothing of a refused command stays
             optuna.delete_study(study_name=spec.name, storage=storage)
         raise

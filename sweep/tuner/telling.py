@@ -6,17 +6,11 @@ import optuna
 from optuna.trial import TrialState
 
 from gpt import checkpoint
-from gpt.errors import InputError
+from gpt.errors import TrialsFailedError
 from sweep.tuner.callback import Listener
 from sweep.tuner.trial import Running
 
 MAX_FAILURES = 3  # trials that fail one after another, until the sweep gives up
-
-
-class SweepFailed(InputError):
-    """Trials fail one after another, for a reason that the next one would meet as well."""
-
-    exit_code = 1
 
 
 class Teller:
@@ -64,10 +58,10 @@ class Teller:
         """A missing library fails every trial: better stop than use them all up.
 
         Raises:
-            SweepFailed: the last trials did, and their logs in `folder` say why.
+            TrialsFailedError: the last trials did, and their logs in `folder` say why.
         """
         if len(self.failures) >= MAX_FAILURES:
-            raise SweepFailed(
+            raise TrialsFailedError(
                 f"trials must not fail one after another, but the last {MAX_FAILURES} did: "
                 f"{self.failures[-1]} (see log.txt in {folder}); "
                 f"mend it and run the same command again."

@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from gpt.config import DataConfig
 from gpt.data.dataset import prepare
-from gpt.errors import BusyError, DiskError, InputError
+from gpt.errors import BusyError, InputError, StorageError
 from gpt.events import Event, evaluation_of, read_events
 from gpt.system.files import disk_error
 from gpt.system.signals import noted
@@ -82,7 +82,7 @@ def run(
         InputError: one of these cannot work.
         BusyError: another process runs this study, or holds its database.
         DataError: the database is damaged, or of another version of Optuna.
-        DiskError: the runs or the database cannot be written; trials wait at their checkpoints.
+        StorageError: the runs or the database cannot be written; trials wait at their checkpoints.
     """
     if trials < 1:
         raise InputError(f"trials must be at least 1, but got {trials}.")
@@ -154,7 +154,7 @@ class Driver:
         self.announced = False  # that the sweep is stopping
         self.teller = Teller(study, listener)
         self.watchdog = Watchdog(limits or Limits())
-        self.disk: DiskError | None = None  # why no trial can be written
+        self.disk: StorageError | None = None  # why no trial can be written
 
     def run(self, total: int) -> Summary:
         """Launch, follow and tell until `total` trials are finished or a signal says stop."""
@@ -347,7 +347,7 @@ class Driver:
             self._retry_smaller(running, end)
         elif running.overdue:
             self.teller.tell_worst(running, "timeout", 0, running.overdue)
-        elif end.get("outcome") == "disk" or running.process.exit_code == DiskError.exit_code:
+        elif end.get("outcome") == "disk" or running.process.exit_code == StorageError.exit_code:
             self.disk = disk_error(running.run_dir, end.get("message"))
             self._start_again(running)  # by the next call
         elif end.get("event") == "stopped" or running.process.exit_code == BusyError.exit_code:

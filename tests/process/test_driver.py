@@ -26,14 +26,13 @@ from tiny_runs import write_stories
 from tiny_studies import run_tiny, tiny_study
 
 from gpt.config import read_config
-from gpt.errors import InputError
+from gpt.errors import BusyError, InputError, TrialsFailedError
 from gpt.events import read_events
 from gpt.train import train
 from sweep.search.pruners import SHADOW, is_shadow
 from sweep.storage.rdb import open_storage, open_study
 from sweep.study.spec import load_study
 from sweep.tuner.callback import Silent
-from sweep.tuner.telling import SweepFailed
 
 
 @pytest.fixture
@@ -219,7 +218,7 @@ def test_a_second_driver_of_one_study_is_refused_with_the_firsts_pid(text: Path,
     spec = tiny_study(tmp_path, text, max_steps=2000, eval_interval=50)
     process = start_command(tmp_path, trials=1)
     wait_until(lambda: evaluated(tmp_path) >= 1)
-    with pytest.raises(InputError, match=f"process {process.pid} on"):
+    with pytest.raises(BusyError, match=f"process {process.pid} on"):
         run_tiny(spec, tmp_path, trials=1)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=30)
@@ -314,7 +313,7 @@ def test_a_sweep_whose_trials_all_fail_stops_and_says_why(
     text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("SQUEN_FAULT", "kill@at=start,times=2")
-    with pytest.raises(SweepFailed, match=r"the last 3 did: trial \d was killed by signal 9"):
+    with pytest.raises(TrialsFailedError, match=r"the last 3 did: trial \d was killed by signal 9"):
         run_tiny(tiny_study(tmp_path, text), tmp_path, trials=10)
     trials = stored_trials(tmp_path)
     assert [t.state for t in trials].count(TrialState.FAIL) >= 3

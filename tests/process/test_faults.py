@@ -25,7 +25,7 @@ from tiny_studies import run_tiny, tiny_study
 
 from gpt import checkpoint
 from gpt.config import read_config
-from gpt.errors import BusyError, DiskError, InputError
+from gpt.errors import BusyError, InputError, StorageError
 from gpt.events import Evaluation, read_events
 from gpt.faults import Fault, parse
 from gpt.train import train_directory
@@ -215,9 +215,9 @@ def test_a_full_disk_stops_the_sweep_and_after_space_is_made_it_goes_on(
 ):
     inject(monkeypatch, f"full@trial=0,step=6,bytes={room}")
     spec = tiny_study(tmp_path, text)
-    with pytest.raises(DiskError, match=r"tiny/0 must be writable, but.* free there\); make sp"):
+    with pytest.raises(StorageError, match=r"tiny/0 must be writable, but.* free there\); make sp"):
         run_tiny(spec, tmp_path, trials=2, workers=1)
-    assert DiskError.exit_code == 74
+    assert StorageError.exit_code == 74
     assert fired(tmp_path) == [("full", "step", 6)]
     assert not trial_processes(tmp_path)
     assert [t.state for t in stored_trials(tmp_path)] == [TrialState.WAITING]  # no other was begun

@@ -18,11 +18,11 @@ from tiny_runs import tiny_config, write_run, write_stories
 
 from gpt import checkpoint
 from gpt.data.dataset import prepare
-from gpt.errors import InputError
+from gpt.errors import BusyError, DivergedError, InputError
 from gpt.events import Evaluation, read_events
 from gpt.model import GPT
 from gpt.train import train, train_directory
-from gpt.trainer import Diverged, Run
+from gpt.trainer import Run
 
 
 @pytest.fixture
@@ -202,7 +202,7 @@ def test_gradients_are_clipped_to_the_norm_that_was_asked_for(text: Path):
 
 def test_an_infinite_loss_ends_the_run_as_diverged_with_its_step(text: Path):
     config = tiny_config(text, learning_rate=1e30, warmup_steps=0, grad_clip=0.0)
-    with pytest.raises(Diverged, match=r"training loss nan.*at learning rate") as caught:
+    with pytest.raises(DivergedError, match=r"training loss nan.*at learning rate") as caught:
         list(train(config))
     assert 1 <= caught.value.step < config.max_steps
 
@@ -234,7 +234,7 @@ def test_train_directory_logs_start_evaluations_and_done(text: Path, tmp_path: P
 def test_train_directory_logs_divergence(text: Path, tmp_path: Path):
     config = tiny_config(text, learning_rate=1e30, warmup_steps=0, grad_clip=0.0)
     run_dir = write_run(tmp_path / "run", config)
-    with pytest.raises(Diverged):
+    with pytest.raises(DivergedError):
         list(train_directory(run_dir))
     events, _ = read_events(run_dir)
     assert (events[-1]["event"], events[-1]["outcome"]) == ("error", "diverged")
@@ -244,7 +244,7 @@ def test_two_trainers_of_one_directory_are_refused(text: Path, tmp_path: Path):
     run_dir = write_run(tmp_path / "run", tiny_config(text))
     with closing(train_directory(run_dir)) as first:
         next(first)
-        with pytest.raises(InputError, match="one trainer"):
+        with pytest.raises(BusyError, match="one trainer"):
             next(train_directory(run_dir))
 
 

@@ -20,7 +20,7 @@ from gpt.config import DataConfig
 from gpt.data import token_files, tokenizer
 from gpt.data.corpus import Corpus
 from gpt.data.dataset import Batches, TokenData, prepare
-from gpt.errors import InputError
+from gpt.errors import InputError, NetworkError, StorageError
 
 TRAIN = ["The cat sat.", "A dog ran home.", "The cat ran.", "A bird sang to the dog and the cat."]
 VALIDATION = ["The dog sat.", "A cat sang.", "Zoë — the bird — ran home to the dog."]
@@ -55,7 +55,7 @@ def in_process(code: str, text: Path, *, fails: bool = False) -> subprocess.Comp
 def start(code: str, text: Path) -> subprocess.Popen[str]:
     program = f"""
 from gpt.config import DataConfig
-from gpt.data import prepare
+from gpt.data.dataset import prepare
 data = DataConfig.model_validate_json({config(text).model_dump_json()!r})
 {code}"""
     return subprocess.Popen(
@@ -201,7 +201,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, {resource.RLIM_INFINITY}))
 prepare(data)"""
     done = in_process(code, text, fails=True)
     last_line = done.stderr.splitlines()[-1]
-    assert last_line.startswith("gpt.errors.InputError: the folder for tokens")
+    assert last_line.startswith("gpt.errors.StorageError: the folder for tokens")
     assert "set SQUEN_SWEEP_CACHE to another one" in last_line
     assert files_of(cache) == []
 
@@ -229,7 +229,7 @@ def test_an_index_that_a_power_cut_emptied_is_made_again(text, cache):
 def test_a_cache_that_cannot_be_written_is_refused_in_one_line(text, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SQUEN_SWEEP_CACHE", str(tmp_path / "file"))
-    with pytest.raises(InputError, match=r"must be writable, but: .*; set SQUEN_SWEEP_CACHE"):
+    with pytest.raises(StorageError, match=r"must be writable, but: .*; set SQUEN_SWEEP_CACHE"):
         prepare(config(text))
 
 
@@ -271,7 +271,7 @@ def test_auto_without_a_hub_is_the_built_in_corpus_and_says_so():
 
 @pytest.mark.usefixtures("cache", "no_network")
 def test_a_hub_that_does_not_answer_is_refused_in_one_line_with_ways_out():
-    with pytest.raises(InputError, match=r"cannot be had: .* --data PATH .* --data built-in"):
+    with pytest.raises(NetworkError, match=r"cannot be had: .* --data PATH .* --data built-in"):
         prepare(DataConfig(source="hub"))
 
 

@@ -21,7 +21,7 @@ from tiny_runs import tiny_config, write_run, write_stories
 
 from gpt import checkpoint
 from gpt.config import TrainConfig, read_config, train_config
-from gpt.errors import InputError
+from gpt.errors import DataError, InputError
 from gpt.sample import sample
 from gpt.system.files import write_text
 from gpt.train import train_directory
@@ -74,7 +74,7 @@ def test_a_checkpoint_from_a_stranger_cannot_run_code(
         manifest = json.loads((folder / "state.json").read_text())
         manifest["sha256"][file] = checkpoint._sha256(folder / file)
         write_manifest(folder, manifest)
-    with pytest.raises(InputError, match="must hold a whole checkpoint"):
+    with pytest.raises(DataError, match="must hold a whole checkpoint"):
         sample(trained, "Tom", 4, 0.0, None, 0, 1)
     assert not exploded.exists()
     pickle.loads(pickle.dumps(Bomb(exploded)))
@@ -88,7 +88,7 @@ def test_a_checkpoint_with_a_link_out_of_its_folder_is_not_read(
     (folder,) = (trained / "checkpoints").iterdir()
     (folder / file).rename(tmp_path / file)
     (folder / file).symlink_to(tmp_path / file)
-    with pytest.raises(InputError, match=f"{file} must not be a link"):
+    with pytest.raises(DataError, match=f"{file} must not be a link"):
         checkpoint.load(trained)
 
 
@@ -98,7 +98,7 @@ def test_a_checkpoint_names_no_file_but_its_own(trained: Path, name: str):
     manifest = json.loads((folder / "state.json").read_text())
     manifest["sha256"][name] = ""
     write_manifest(folder, manifest)
-    with pytest.raises(InputError, match="must have the SHA-256 of"):
+    with pytest.raises(DataError, match="must have the SHA-256 of"):
         checkpoint.load(trained)
 
 
@@ -106,7 +106,7 @@ def test_a_checkpoint_names_no_file_but_its_own(trained: Path, name: str):
 def test_a_state_of_any_json_is_a_damaged_checkpoint(trained: Path, content: str):
     (folder,) = (trained / "checkpoints").iterdir()
     (folder / "state.json").write_text(content)
-    with pytest.raises(InputError, match="must hold a whole checkpoint"):
+    with pytest.raises(DataError, match="must hold a whole checkpoint"):
         checkpoint.load(trained)
 
 
