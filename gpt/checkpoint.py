@@ -23,7 +23,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from gpt import faults
 from gpt.errors import DataError
 from gpt.system.files import sync
 
@@ -93,7 +92,6 @@ def save(
         manifest = {"step": step, "sha256": hashes, "state": state}
         text = json.dumps({**manifest, "own_sha256": _own_sha256(manifest)}, indent=1)
         (temporary / "state.json").write_text(text)
-        faults.reach("checkpoint", step)
         _publish(temporary, final)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

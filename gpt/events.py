@@ -6,7 +6,6 @@
     {"event": "alive"}                                  from time to time: the run is not stuck
     {"event": "stopped" | "done", "step": 300}
     {"event": "error", "outcome": "diverged" | "oom" | "disk" | "error", "step": 9, "message": ""}
-    {"event": "fault", "action": "kill", "at": "step", "step": 7}       see gpt.faults
 
 A resumed run may write an evaluation a second time; a reader keeps the first of each step. Times
 are for people: nothing is decided by them, since a clock may be set.

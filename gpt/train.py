@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from filelock import FileLock, Timeout
 
-from gpt import checkpoint, faults
+from gpt import checkpoint
 from gpt.config import TrainConfig, read_config
 from gpt.data.dataset import prepare
 from gpt.errors import BusyError, DivergedError, InputError, SquenSweepError, StorageError
@@ -28,7 +28,7 @@ from gpt.evaluate import write_story_scores
 from gpt.events import Evaluation, append_event, attempts
 from gpt.system.device import check_device
 from gpt.system.files import disk_error, is_disk_error
-from gpt.trainer import Run
+from gpt.trainer import Trainer
 
 ALIVE_SECONDS = 10.0  # between two signs of life; a watchdog waits many times as long
 
@@ -64,7 +64,7 @@ def train(
             f"vocab_size must be the tokenizer's {data.meta.vocab_size}, "
             f"but got {config.vocab_size}; change it in the configuration."
         )
-    run = Run(config, data)
+    trainer = Trainer(config, data)
     saved = None
     if run_dir:
         shutil.copyfile(
@@ -72,24 +72,23 @@ def train(
         )  # to sample without the cache
         saved = _last_checkpoint(run_dir, note)
     if saved:
-        run.restore(saved)
+        trainer.restore(saved)
         note(f"continues at step {saved.step}")
-    while not run.done:
+    while not trainer.done:
         if stop():
             if run_dir:
-                run.save(run_dir)
+                trainer.save(run_dir)
             return
-        run.step()
-        if run.at_evaluation:
-            faults.reach("evaluation", run.counters.step)
-            evaluation = run.evaluate()
-            if run_dir and run.done:
-                write_story_scores(run_dir, run.scores, run.validation)
+        trainer.step()
+        if trainer.at_evaluation:
+            evaluation = trainer.evaluate()
+            if run_dir and trainer.done:
+                write_story_scores(run_dir, trainer.scores, trainer.validation)
             random_state = torch.get_rng_state()
             yield evaluation
             torch.set_rng_state(random_state)  # the CPU's: what the caller drew changes nothing
             if run_dir:
-                run.save(run_dir)
+                trainer.save(run_dir)
 
 
 def _last_checkpoint(run_dir: Path, note: Callable[[str], None]) -> checkpoint.Checkpoint | None:
@@ -142,7 +141,6 @@ def _train_logged(
     config: TrainConfig, run_dir: Path, stop: Callable[[], bool], show: Callable[[str], None]
 ) -> Generator[Evaluation, None, None]:
     append_event(run_dir, "start", pid=os.getpid(), attempt=attempts(run_dir) + 1)
-    faults.reach("start")
     step = 0
 
     def note(message: str) -> None:
@@ -217,7 +215,6 @@ def main() -> int:
 
 
 def _train_here(run_dir: Path, stop: Callable[[], bool]) -> None:
-    faults.arm(run_dir)
     for evaluation in train_directory(run_dir, stop, show=_say):
         _say(f"step {evaluation.step}: perplexity {evaluation.perplexity:.3f}")
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gpt import checkpoint, faults
+from gpt import checkpoint
 from gpt.config import TrainConfig
 from gpt.data.dataset import Batches, TokenData
 from gpt.errors import DivergedError
@@ -39,7 +39,7 @@ class Counters:
     learning_rate: float = 0.0
 
 
-class Run:
+class Trainer:
     """A model, its optimiser, data and counters: what a step changes and a checkpoint holds."""
 
     def __init__(self, config: TrainConfig, data: TokenData) -> None:
@@ -75,7 +75,7 @@ class Run:
         counters.learning_rate = learning_rate_at(counters.step, config)
         for group in self.optimizer.param_groups:
             group["lr"] = counters.learning_rate
-        loss = faults.reach("step", counters.step, self._backward())
+        loss = self._backward()
         norm = torch.nn.utils.clip_grad_norm_(
             self.model.parameters(), config.grad_clip or math.inf
         ).item()

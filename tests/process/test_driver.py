@@ -10,6 +10,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from faults import inject
 from invariants import (
     assert_sound,
     assert_undisturbed,
@@ -312,7 +313,7 @@ def test_a_driver_killed_before_its_trials_have_said_anything_loses_none(
 def test_a_sweep_whose_trials_all_fail_stops_and_says_why(
     text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setenv("SQUEN_FAULT", "kill@at=start,times=2")
+    inject(monkeypatch, "kill@at=start,times=2")
     with pytest.raises(TrialsFailedError, match=r"the last 3 did: trial \d was killed by signal 9"):
         run_tiny(tiny_study(tmp_path, text), tmp_path, trials=10)
     trials = stored_trials(tmp_path)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+from faults import inject
+from injector import Fault, parse
 from invariants import (
     assert_sound,
     assert_undisturbed,
@@ -25,9 +27,8 @@ from tiny_studies import run_tiny, tiny_study
 
 from gpt import checkpoint
 from gpt.config import read_config
-from gpt.errors import BusyError, InputError, StorageError
+from gpt.errors import BusyError, StorageError
 from gpt.events import Evaluation, read_events
-from gpt.faults import Fault, parse
 from gpt.train import train_directory
 from sweep.backends.local import Slot, TrialProcess
 from sweep.callbacks.plain import QuietProgress
@@ -37,11 +38,6 @@ from sweep.tuner.limits import Limits
 @pytest.fixture
 def text(tmp_path: Path, cache: Path) -> Path:
     return write_stories(tmp_path / "text")
-
-
-def inject(monkeypatch: pytest.MonkeyPatch, faults: str) -> None:
-    """In every process of a trial that is started from now on."""
-    monkeypatch.setenv("SQUEN_FAULT", faults)
 
 
 def fired(folder: Path) -> list[tuple[str, str, int]]:
@@ -68,7 +64,7 @@ def test_faults_are_parsed_with_their_defaults():
     "text", ["explode", "kill@step", "kill@step=x", "kill@at=home", "kill@when=7", "kill@step=7,"]
 )
 def test_a_fault_that_is_not_known_is_refused(text: str):
-    with pytest.raises(InputError, match="SQUEN_FAULT must be like kill@trial=2"):
+    with pytest.raises(ValueError, match="SQUEN_FAULT must be like kill@trial=2"):
         parse(text)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from faults import inject
 from tiny_runs import tiny_config, write_run, write_stories
 
 from gpt.events import read_events
@@ -94,7 +95,7 @@ def test_what_a_failing_fork_says_is_in_its_log(tmp_path: Path):
 def test_an_error_that_a_fork_did_not_expect_is_in_its_log(
     long_run: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setenv("SQUEN_FAULT", "memory@step=3")
+    inject(monkeypatch, "memory@step=3")
     process = TrialProcess.start(long_run, SLOT)
     wait_until(lambda: not process.alive)
     assert process.exit_code == 1
@@ -103,7 +104,7 @@ def test_an_error_that_a_fork_did_not_expect_is_in_its_log(
 
 def test_a_fork_gets_the_environment_of_its_start(long_run: Path, monkeypatch: pytest.MonkeyPatch):
     forkserver.warm_up()
-    monkeypatch.setenv("SQUEN_FAULT", "kill@step=3")
+    inject(monkeypatch, "kill@step=3")
     process = TrialProcess.start(long_run, SLOT)
     wait_until(lambda: not process.alive)
     assert process.exit_code == -signal.SIGKILL
@@ -142,7 +143,7 @@ def test_elsewhere_and_for_cuda_a_trial_is_not_forked(
 
 
 def test_a_server_ends_with_the_process_that_started_it():
-    start = "from sweep import forkserver as f; f.warm_up(); print(f.fork_server()._process.pid)"
+    start = "from sweep.backends import fork_client as f; print(f.fork_server()._process.pid)"
     kill = "import os; os.kill(os.getpid(), 9)"
     command = [sys.executable, "-c", f"{start}; import sys; sys.stdout.flush(); {kill}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -22,7 +22,7 @@ from gpt.errors import BusyError, DivergedError, InputError
 from gpt.events import Evaluation, read_events
 from gpt.model import GPT
 from gpt.train import train, train_directory
-from gpt.trainer import Run
+from gpt.trainer import Trainer
 
 
 @pytest.fixture
@@ -191,7 +191,7 @@ def test_a_finished_run_has_nothing_left_to_do_and_keeps_only_its_weights(
 
 def test_gradients_are_clipped_to_the_norm_that_was_asked_for(text: Path):
     config = tiny_config(text, grad_clip=1e-3, dropout=0.0)
-    run = Run(config, prepare(config.data))
+    run = Trainer(config, prepare(config.data))
     run.optimizer.step = lambda: None  # type: ignore[method-assign] - keeps the gradients to see
     run.optimizer.zero_grad = lambda **_: None  # type: ignore[method-assign]
     run.step()
