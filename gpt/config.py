@@ -60,7 +60,7 @@ class TrainConfig(GPTConfig):
 
     data: DataConfig = DataConfig()
 
-    loss: str = "cross_entropy"  # a name in gpt.losses.functional.LOSSES
+    loss: str = "cross_entropy"  # a name in gpt.losses.LOSSES
     loss_options: dict[str, float] = Field(default_factory=dict)  # the loss's own knobs
 
     learning_rate: float = Field(default=6e-4, gt=0.0)  # the peak, after the warm-up
@@ -86,9 +86,7 @@ class TrainConfig(GPTConfig):
 
     @model_validator(mode="after")
     def _loss_and_its_options_exist(self) -> Self:
-        from gpt.losses.functional import (
-            check_loss,  # losses import torch; a config alone should load fast
-        )
+        from gpt.losses import check_loss  # imports torch: a configuration alone loads fast
 
         check_loss(self.loss, self.loss_options)
         return self

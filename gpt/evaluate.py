@@ -21,9 +21,8 @@ from torch import Tensor
 from gpt.calibration import calibration_error, held_back_nats, reliability
 from gpt.data.dataset import ValidationSet
 from gpt.events import Yardsticks
-from gpt.losses.functional import LOSSES
+from gpt.losses import IGNORE_INDEX, LOSSES, Loss
 from gpt.losses.fused_linear import logit_blocks
-from gpt.losses.loss import IGNORE_INDEX, Loss
 from gpt.model import GPT
 from gpt.system.files import write_text
 

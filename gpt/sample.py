@@ -10,7 +10,7 @@ from gpt import checkpoint
 from gpt.config import read_config
 from gpt.data import tokenizer
 from gpt.errors import InputError
-from gpt.losses.functional import LOSSES
+from gpt.losses import LOSSES
 from gpt.model import GPT, Past
 
 
