@@ -1,9 +1,9 @@
-"""The seam upwards: a run says what happens to it in events.jsonl, one JSON object a line.
+"""The log of a run, events.jsonl: one JSON object a line, appended while it trains.
 
     {"event": "start", "pid": 4711, "attempt": 1, "time": 1700000000.0}
     {"event": "evaluation", "step": 50, "perplexity": 81.2, ...}     every field of Evaluation
     {"event": "note", "message": "..."}
-    {"event": "alive"}                                  from time to time: the run is not stuck
+    {"event": "alive"}                                  now and then: the run is not stuck
     {"event": "stopped" | "done", "step": 300}
     {"event": "error", "outcome": "diverged" | "oom" | "disk" | "error", "step": 9, "message": ""}
 
@@ -24,16 +24,16 @@ FILE = "events.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Yardsticks:
-    """Figures of a model on the validation stories.
+class Metrics:
+    """Metrics of a model on the validation stories, computed in gpt.evaluate.
 
-    All but link_perplexity do not know which loss trained it; how they are made: gpt.evaluate.
+    All but link_perplexity are independent of the loss that trained it.
     """
 
     cross_entropy: float  # nats per token, under softmax
     perplexity: float  # exp(cross_entropy)
-    link_perplexity: float  # under the loss's own link; equal where that is softmax
-    story_perplexity: float  # mean over stories of each one's own: long ones count no more
+    link_perplexity: float  # under the loss's own link function; the same if that is softmax
+    story_perplexity: float  # mean of the stories' perplexities: long ones count no more
     bits_per_byte: float  # of validation text, end-of-text tokens included in the bits
     accuracy: float  # share of targets that are the most likely token
     calibration_error: float  # of the most likely token's probability, in [0, 1]
@@ -43,8 +43,8 @@ class Yardsticks:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluation(Yardsticks):
-    """What a run knows of itself at one step; one line of events.jsonl, one row of the database."""
+class Evaluation(Metrics):
+    """Metrics and progress of a run at one step: a line of events.jsonl, a row of the database."""
 
     step: int  # optimiser steps so far
     tokens: int  # training tokens so far
@@ -58,14 +58,14 @@ class Evaluation(Yardsticks):
 
 
 def evaluation_of(event: Event) -> Evaluation:
-    """The Evaluation that an `evaluation` event carries."""
+    """Return the Evaluation that an `evaluation` event carries."""
     return Evaluation(**{field.name: event[field.name] for field in fields(Evaluation)})
 
 
 def append_event(run_dir: Path, event: str, **fields: Any) -> None:
-    """Add one line, whole or (if the process dies in between) torn and ignored by the reader.
+    """Append one line, which is on the disk when this returns.
 
-    It is on the disk when this returns: what a checkpoint does not repeat must not be lost.
+    A process that dies in between leaves a torn line, which readers ignore.
 
     Raises:
         OSError: the disk does not take it.
@@ -82,23 +82,23 @@ def append_event(run_dir: Path, event: str, **fields: Any) -> None:
 
 
 def attempts(run_dir: Path) -> int:
-    """How many processes have started to train this run so far."""
+    """Count the processes that have started to train this run."""
     return sum(event["event"] == "start" for event in read_events(run_dir)[0])
 
 
 def read_events(run_dir: Path, offset: int = 0) -> tuple[list[Event], int]:
-    """The whole lines after byte `offset`, and the offset from which to go on.
+    """Read the complete lines after byte `offset`; return their events and the next offset.
 
-    A last line without its line break is left for later; a torn line in between is passed over.
+    A last line without its line break is left for later; a torn line in between is skipped.
     """
     path = run_dir / FILE
     if not path.exists():
         return [], offset
     with path.open("rb") as file:
         file.seek(offset)
-        whole, _, _ = file.read().rpartition(b"\n")
-    events = [event for line in whole.splitlines() if (event := _parse(line)) is not None]
-    return events, offset + len(whole) + (1 if whole else 0)
+        complete, _, _ = file.read().rpartition(b"\n")
+    events = [event for line in complete.splitlines() if (event := _parse(line)) is not None]
+    return events, offset + len(complete) + (1 if complete else 0)
 
 
 def _parse(line: bytes) -> Event | None:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -117,13 +117,15 @@ class TokenData:
 
 
 class Batches:
-    """Seeded batches of (idx, targets), each (B, T) int64: random windows, as in nanoGPT.
+    """Endless iterator of seeded batches (idx, targets), each (B, T) int64.
+
+    Random windows, as in nanoGPT; a target is the token after its input.
 
     Args:
         tokens: The training stream, longer than block_size.
         block_size: T.
         batch_size: B.
-        seed: Of the windows' places.
+        seed: Seed of the windows' positions.
     """
 
     def __init__(self, tokens: Tokens, block_size: int, batch_size: int, seed: int) -> None:
@@ -132,8 +134,10 @@ class Batches:
         self._window = np.arange(block_size + 1)
         self._rng = np.random.Generator(np.random.PCG64(seed))
 
-    def next(self) -> tuple[Tensor, Tensor]:
-        """The next batch; a target is the token after its input."""
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> tuple[Tensor, Tensor]:
         starts = self._rng.integers(
             len(self._tokens) - len(self._window) + 1, size=self._batch_size
         )
@@ -142,11 +146,11 @@ class Batches:
         return both[:, :-1].contiguous(), both[:, 1:].contiguous()
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the stream is, as JSON can hold it."""
+        """Return the position in the stream, as JSON can hold it."""
         return dict(self._rng.bit_generator.state)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where state_dict() was taken."""
+        """Continue where state_dict() was taken."""
         self._rng.bit_generator.state = state
 
 

@@ -23,13 +23,13 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def write_text(path: Path, text: str) -> None:
+def atomic_write_text(path: Path, text: str) -> None:
     """Replace a file, also after a kill or a power cut whole; a link is replaced, not followed.
 
     Raises:
         OSError: it cannot be written, or is a device or a folder; all is as before.
     """
-    if is_special(path):  # root could replace /dev/null, and every program would suffer
+    if not is_replaceable(path):  # root could replace /dev/null, and every program would suffer
         raise OSError(errno.EINVAL, "it is no ordinary file", str(path))
     _forget_dead_writers(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -44,9 +44,9 @@ def write_text(path: Path, text: str) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def is_special(path: Path) -> bool:
-    """Whether something is there that is no ordinary file, or belongs to the devices."""
-    return path.absolute().parent == Path("/dev") or (path.exists() and not path.is_file())
+def is_replaceable(path: Path) -> bool:
+    """Return whether nothing is there but an ordinary file, and not below /dev."""
+    return path.absolute().parent != Path("/dev") and (path.is_file() or not path.exists())
 
 
 def _forget_dead_writers(path: Path) -> None:

@@ -50,9 +50,9 @@ def export(
 
 
 def _write(path: Path, text: str) -> None:
-    from gpt.system.files import write_text
+    from gpt.system.files import atomic_write_text
 
     try:
-        write_text(path, text)
+        atomic_write_text(path, text)
     except OSError as error:
         raise StorageError(f"{path} must be writable, but: {error.strerror}.") from None

@@ -243,7 +243,7 @@ def trial_note(
     story: str | None,
 ) -> str:
     """A trial's configuration, how it ended, its yardsticks and a story, in Markdown."""
-    from sweep.analysis.results import YARDSTICKS
+    from sweep.analysis.results import METRICS
     from sweep.format import number
 
     attributes = trial.user_attrs
@@ -256,7 +256,7 @@ def trial_note(
     lines += [f"| weights | {attributes.get('n_params', 0):,} |"]
     lines += [f"| run directory | `{attributes.get('run_dir', '-')}` |", ""]
     values = asdict(latest) if latest else {}
-    known = {name: values[name] for name in YARDSTICKS if values.get(name) is not None}
+    known = {name: values[name] for name in METRICS if values.get(name) is not None}
     if known:
         lines += ["At its last evaluation:", "", "| | |", "|---|---|"]
         lines += [f"| {name} | {value:.4g} |" for name, value in known.items()]

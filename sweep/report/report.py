@@ -17,7 +17,7 @@ from optuna.storages import RDBStorage
 from plotly.offline import get_plotlyjs
 
 from gpt.errors import StorageError
-from gpt.system.files import write_text
+from gpt.system.files import atomic_write_text
 from sweep.analysis import results
 from sweep.analysis.study_reader import Stored, answer, best_of_arms, read
 from sweep.format import Show, perplexity, unseen
@@ -172,4 +172,4 @@ def _drawn(figure: Figure) -> dict[str, Any]:
 def _write_atomically(out: Path, text: str) -> None:
     """A reader of `out` sees the old file or the new one, never a part of it."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_text(out, text)
+    atomic_write_text(out, text)

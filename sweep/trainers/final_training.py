@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpt.config import TrainConfig, read_config, train_config
 from gpt.errors import InputError, StorageError
-from gpt.system.files import write_text
+from gpt.system.files import atomic_write_text
 from gpt.system.signals import noted
 from sweep.format import duration, is_terminal, perplexity
 
@@ -165,7 +165,7 @@ def claim(run_dir: Path, config: TrainConfig) -> None:
         return
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        write_text(run_dir / CONFIG, config.model_dump_json(indent=2) + "\n")
+        atomic_write_text(run_dir / CONFIG, config.model_dump_json(indent=2) + "\n")
     except OSError as error:
         raise StorageError(
             f"{run_dir} must be writable, but: {error.strerror}; pass another --out."

@@ -9,7 +9,7 @@ from gpt.config import DataConfig, TrainConfig, read_config
 from gpt.errors import DataError
 from gpt.events import Event
 from gpt.model import num_params
-from gpt.system.files import write_text
+from gpt.system.files import atomic_write_text
 from sweep.backends.local import Slot, TrialProcess
 from sweep.study.spec import StudySpec
 from sweep.tuner.clock import awake_seconds
@@ -99,7 +99,7 @@ def _refuse_another_trials(
 
 def write_config(run_dir: Path, config: TrainConfig) -> None:
     """Replace config.json, whole or not at all."""
-    write_text(run_dir / "config.json", config.model_dump_json(indent=1))
+    atomic_write_text(run_dir / "config.json", config.model_dump_json(indent=1))
 
 
 def with_half_the_micro_batch(config: TrainConfig) -> TrainConfig | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import plotly.graph_objects as go
 
 from gpt.errors import InputError, StorageError
-from gpt.system.files import write_text
+from gpt.system.files import atomic_write_text
 from sweep import visualization as plots
 from sweep.analysis import results
 from sweep.analysis.calibration import calibration_table
@@ -213,7 +213,7 @@ def save(drawn: dict[Path, go.Figure]) -> None:
     for path, fig in drawn.items():
         try:
             if path not in pictures:
-                write_text(path, _text(fig, check_format(path)))
+                atomic_write_text(path, _text(fig, check_format(path)))
         except OSError as error:
             raise StorageError(f"{path} must be writable, but: {error.strerror}.") from None
     if pictures:

@@ -366,7 +366,7 @@ STREAM = np.arange(100, dtype=np.uint16)
 
 
 def test_targets_are_the_tokens_after_the_inputs():
-    idx, targets = Batches(STREAM, block_size=8, batch_size=5, seed=0).next()
+    idx, targets = next(Batches(STREAM, block_size=8, batch_size=5, seed=0))
     assert idx.shape == targets.shape == (5, 8)
     assert idx.dtype == targets.dtype == torch.int64
     assert torch.equal(targets, idx + 1)
@@ -374,19 +374,19 @@ def test_targets_are_the_tokens_after_the_inputs():
 
 
 def test_every_window_can_be_drawn_and_none_beyond_the_end():
-    idx, _ = Batches(STREAM, block_size=8, batch_size=10_000, seed=0).next()
+    idx, _ = next(Batches(STREAM, block_size=8, batch_size=10_000, seed=0))
     assert sorted(set(idx[:, 0].tolist())) == list(range(92))  # 92 + 8 is the last target
 
 
 def test_a_stream_of_one_block_and_one_token_has_one_window():
-    idx, targets = Batches(STREAM[:9], block_size=8, batch_size=2, seed=0).next()
+    idx, targets = next(Batches(STREAM[:9], block_size=8, batch_size=2, seed=0))
     assert idx.tolist() == [list(range(8))] * 2
     assert targets[0, -1] == 8
 
 
 def test_batches_depend_on_the_seed_alone():
     def draw(seed: int) -> torch.Tensor:
-        return Batches(STREAM, block_size=8, batch_size=5, seed=seed).next()[0]
+        return next(Batches(STREAM, block_size=8, batch_size=5, seed=seed))[0]
 
     assert torch.equal(draw(1), draw(1))
     assert not torch.equal(draw(1), draw(2))
@@ -394,9 +394,9 @@ def test_batches_depend_on_the_seed_alone():
 
 def test_batches_go_on_from_a_state_that_went_through_json():
     batches = Batches(STREAM, block_size=8, batch_size=5, seed=0)
-    batches.next()
+    next(batches)
     state = json.loads(json.dumps(batches.state_dict()))
-    expected = [batches.next()[0] for _ in range(3)]
+    expected = [next(batches)[0] for _ in range(3)]
     resumed = Batches(STREAM, block_size=8, batch_size=5, seed=7)
     resumed.load_state_dict(state)
-    assert all(torch.equal(resumed.next()[0], idx) for idx in expected)
+    assert all(torch.equal(next(resumed)[0], idx) for idx in expected)

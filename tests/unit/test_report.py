@@ -305,7 +305,7 @@ def test_report_says_why_a_damaged_checkpoint_tells_no_story(tmp_path):
     (run_dir / "checkpoints" / "step-000012").mkdir(parents=True)
     stored = StoredStudy(tmp_path)
     stored.add("cross_entropy", [50.0], run_dir=str(run_dir))
-    assert "must hold a whole checkpoint" in page_of(stored).text
+    assert "must hold an intact checkpoint" in page_of(stored).text
 
 
 # For programs
