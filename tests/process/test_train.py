@@ -159,7 +159,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_starts_again_and_says_so(
         path.write_bytes(damage(path.read_bytes()))
     notes: list[str] = []
     assert list(map(figures, train(config, run_dir, note=notes.append))) == undisturbed
-    assert notes[0].startswith("starts again from step 0: no checkpoint is whole (step-000009: ")
+    assert notes[0].startswith("starts again from step 0: no checkpoint is intact (step-000009: ")
     assert "step-000008: " in notes[0]
 
 
@@ -174,7 +174,7 @@ def test_a_run_passes_over_a_damaged_checkpoint_and_says_so(text: Path, tmp_path
     path.write_bytes(flipped(path.read_bytes()))
     notes: list[str] = []
     assert list(map(figures, train(config, run_dir, note=notes.append))) == undisturbed[2:]
-    assert notes[0].startswith("passed over a damaged checkpoint: step-000009")
+    assert notes[0].startswith("skipped a damaged checkpoint: step-000009")
     assert notes[1] == "continues at step 8"
 
 

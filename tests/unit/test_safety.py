@@ -128,7 +128,7 @@ def test_what_is_no_ordinary_file_is_never_replaced(tmp_path: Path):
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", tmp_path, Path("/dev/null"), Path("/dev/stdout")):
         kind = path.lstat().st_mode
-        with pytest.raises(OSError, match="no ordinary file"):
+        with pytest.raises(OSError, match="no regular file"):
             atomic_write_text(path, "new")
         assert path.lstat().st_mode == kind
 
