@@ -48,7 +48,7 @@ class Evaluation(Metrics):
 
     step: int  # optimiser steps so far
     tokens: int  # training tokens so far
-    train_loss: float  # mean training objective since the last evaluation; its unit is the loss's
+    train_loss: float  # mean training loss since the last evaluation, in the unit of the loss
     temperature_perplexity: float | None  # after fitting one temperature; only at the last step
     learning_rate: float  # of the last step
     grad_norm: float  # of the last step, before clipping

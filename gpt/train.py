@@ -69,9 +69,8 @@ def train(
     trainer = Trainer(config, data)
     saved = None
     if run_dir:
-        shutil.copyfile(
-            data.tokenizer_path, run_dir / "tokenizer.json"
-        )  # to sample without the cache
+        # so that the run can be sampled without the cache
+        shutil.copyfile(data.tokenizer_path, run_dir / "tokenizer.json")
         saved = _last_checkpoint(run_dir, note)
     if saved:
         trainer.restore(saved)
