@@ -1,1 +1,1 @@
-"""A GPT and its training. Knows nothing of sweeps, Optuna, plots or command lines."""
+"""A GPT and its training, by itself: python -m gpt.train RUN_DIR."""

@@ -1,6 +1,6 @@
-"""Whether a model means its probabilities: reliability of its confidence, a fitted temperature.
+"""Calibration of softmax: reliability bins, expected calibration error, a fitted temperature.
 
-Shapes: M targets, C = n_embd, V classes. Knows nothing of losses: it looks at softmax.
+Shapes: M targets, C = n_embd, V classes.
 """
 
 from dataclasses import dataclass
@@ -12,18 +12,18 @@ from torch.nn import functional as F
 from gpt.losses.fused_linear import logit_blocks
 
 BINS = 15  # as in Guo et al. (2017)
-MOST_ITERATIONS = 30  # Newton's method needs about 3
+MAX_ITERATIONS = 30  # Newton's method needs about 3
 # Of 1 / temperature, relative. The error left after a step is about its square, and what that costs
 # in nats the square of that: 1e-8.
 LAST_STEP = 1e-2
-# A first guess is fitted on one in so many targets: its error is about one last step. A few targets
-# may have no best temperature, but so few steps do not go far.
+# A first guess is fitted on one in ONE_IN targets: its error is about one last step. A few targets
+# may have no best temperature, but FIRST_ITERATIONS steps do not go far.
 ONE_IN, FIRST_ITERATIONS = 8, 4
 
 
 @dataclass(frozen=True)
 class Bin:
-    """Targets of about the same confidence."""
+    """A group of targets of about the same confidence."""
 
     count: int
     confidence: float  # mean of the largest p_j
@@ -31,12 +31,12 @@ class Bin:
 
 
 def reliability(confidence: Tensor, correct: Tensor, bins: int = BINS) -> list[Bin]:
-    """Targets in `bins` groups of equal size (within one) by confidence, the least sure first.
+    """Group targets by confidence into `bins` of equal size (within one), the least sure first.
 
     Args:
         confidence: Largest probability of each target, shape (M,).
         correct: 1.0 where that token is the true one, else 0.0, shape (M,).
-        bins: How many; with fewer targets, one each.
+        bins: Number of groups; with fewer targets, one each.
     """
     order = confidence.argsort(stable=True)
     groups = order.tensor_split(min(bins, len(order)))
@@ -78,7 +78,7 @@ def held_back_nats(hidden: Tensor, weight: Tensor, targets: Tensor, story: Tenso
     nats, fitted = 0.0, _newton(hidden[few], weight, targets[few], 1.0, FIRST_ITERATIONS)
     for here in (0, 1):
         others, these = half != here, half == here
-        fitted = _newton(hidden[others], weight, targets[others], fitted, MOST_ITERATIONS)
+        fitted = _newton(hidden[others], weight, targets[others], fitted, MAX_ITERATIONS)
         nats += _nats(hidden[these], weight, targets[these], fitted)
     return nats / len(targets)
 
@@ -86,7 +86,7 @@ def held_back_nats(hidden: Tensor, weight: Tensor, targets: Tensor, story: Tenso
 def _newton(
     hidden: Tensor, weight: Tensor, targets: Tensor, guess: float, iterations: int
 ) -> float:
-    """1 / temperature of the lowest cross-entropy, which is convex in it: Newton's method."""
+    """Find the 1 / temperature of the lowest cross-entropy, convex in it, by Newton's method."""
     inverse = guess
     for _ in range(iterations if len(targets) else 0):
         slope, curvature = _derivatives(hidden, weight, targets, inverse)
@@ -100,7 +100,7 @@ def _newton(
 
 
 def _nats(hidden: Tensor, weight: Tensor, targets: Tensor, inverse: float) -> float:
-    """Summed nats of softmax(inverse * f)."""
+    """Sum of the nats of softmax(inverse * f)."""
     total = torch.zeros((), dtype=torch.float64, device=hidden.device)
     for rows, f in logit_blocks(hidden, weight):
         total += F.cross_entropy(f.mul_(inverse), targets[rows], reduction="none").double().sum()
@@ -110,7 +110,7 @@ def _nats(hidden: Tensor, weight: Tensor, targets: Tensor, inverse: float) -> fl
 def _derivatives(
     hidden: Tensor, weight: Tensor, targets: Tensor, inverse: float
 ) -> tuple[float, float]:
-    """The first and second derivative by `inverse` of `_nats`."""
+    """First and second derivative of `_nats` by `inverse`."""
     sums = torch.zeros(2, dtype=torch.float64, device=hidden.device)
     for rows, f in logit_blocks(hidden, weight):
         below = f.sub_(f.amax(1, keepdim=True))  # changes no p, and squares stay small

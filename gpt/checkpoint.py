@@ -23,7 +23,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from gpt import faults
 from gpt.errors import DataError
 from gpt.system.files import sync
 
@@ -35,19 +34,19 @@ UNREADABLE = (
     TypeError,
     AttributeError,
 )  # state.json may be any JSON
-KEEP = 2  # the newest may turn out damaged; the one before it then serves
+KEEP = 2  # if the newest turns out damaged, the one before it serves
 
 
-class Damaged(DataError):
-    """There are checkpoints, and none of them is whole.
+class DamagedCheckpointError(DataError):
+    """Every checkpoint of a run is damaged.
 
     Attributes:
-        reasons: One for each, the newest first.
+        reasons: One for each checkpoint, the newest first.
     """
 
     def __init__(self, folder: Path, reasons: list[str]) -> None:
         super().__init__(
-            f"{folder} must hold a whole checkpoint, but {'; '.join(reasons)}; "
+            f"{folder} must hold an intact checkpoint, but {'; '.join(reasons)}; "
             f"train it again from the start in another directory."
         )
         self.reasons = reasons
@@ -71,7 +70,14 @@ def save(
     optimizer: dict[str, Tensor] | None,
     state: dict[str, Any],
 ) -> None:
-    """Write the checkpoint of `step`; drop all but the last KEEP, all others if the run is done.
+    """Write the checkpoint of `step`; drop all but the last KEEP, or all others if the run is done.
+
+    Args:
+        run_dir: The checkpoint goes below it.
+        step: Optimiser steps so far.
+        model: Weights by name.
+        optimizer: Its state and the random state; None once the run is done.
+        state: Counters, as JSON can hold them.
 
     Raises:
         OSError: the disk is full or not writable; earlier checkpoints are untouched.
@@ -79,7 +85,7 @@ def save(
     folder = run_dir / "checkpoints"
     folder.mkdir(parents=True, exist_ok=True)
     final = folder / f"step-{step:06d}"
-    if _is_whole(final):  # a run that was continued and stopped again before its next step
+    if _is_intact(final):  # a run that was continued and stopped again before its next step
         return
     temporary = folder / f".{final.name}.{os.getpid()}"
     try:
@@ -93,18 +99,17 @@ def save(
         manifest = {"step": step, "sha256": hashes, "state": state}
         text = json.dumps({**manifest, "own_sha256": _own_sha256(manifest)}, indent=1)
         (temporary / "state.json").write_text(text)
-        faults.reach("checkpoint", step)
         _publish(temporary, final)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    _forget_old(folder, keep=1 if optimizer is None else KEEP)
+    _remove_old(folder, keep=1 if optimizer is None else KEEP)
 
 
 def load(run_dir: Path) -> Checkpoint | None:
-    """The newest checkpoint that is whole; None if there is none at all.
+    """Read the newest intact checkpoint; None if there is no checkpoint.
 
     Raises:
-        Damaged: there are checkpoints, and every one is damaged.
+        DamagedCheckpointError: there are checkpoints, and every one is damaged.
     """
     skipped: list[str] = []
     for path in reversed(_checkpoints(run_dir / "checkpoints")):
@@ -113,12 +118,12 @@ def load(run_dir: Path) -> Checkpoint | None:
         except (*UNREADABLE, SafetensorError) as error:
             skipped.append(f"{path.name}: {error}")
     if skipped:
-        raise Damaged(run_dir / "checkpoints", skipped)
+        raise DamagedCheckpointError(run_dir / "checkpoints", skipped)
     return None
 
 
 def damaged(run_dir: Path) -> list[tuple[Path, str]]:
-    """The checkpoints of a run that are not whole, each with the reason."""
+    """List the damaged checkpoints of a run, each with the reason."""
     found = []
     for path in _checkpoints(run_dir / "checkpoints"):
         try:
@@ -141,7 +146,7 @@ def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
         raise OSError(int(number[1]) if number else errno.EIO, str(error), str(path)) from None
 
 
-def _is_whole(path: Path) -> bool:
+def _is_intact(path: Path) -> bool:
     try:
         _verified(path)
     except UNREADABLE:
@@ -150,10 +155,10 @@ def _is_whole(path: Path) -> bool:
 
 
 def _verified(path: Path) -> dict[str, Any]:
-    """The manifest of a checkpoint whose files are what it says, in its own folder."""
-    for place in (path, *path.iterdir()):
-        if place.is_symlink():  # a stranger's may lead anywhere
-            raise ValueError(f"{place.name} must not be a link")
+    """Return the manifest of a checkpoint once its files have the hashes that it lists."""
+    for file in (path, *path.iterdir()):
+        if file.is_symlink():  # a stranger's may lead anywhere
+            raise ValueError(f"{file.name} must not be a link")
     manifest: dict[str, Any] = json.loads((path / "state.json").read_text())
     if manifest.pop("own_sha256") != _own_sha256(manifest):
         raise ValueError("state.json is damaged (its SHA-256 differs)")
@@ -179,10 +184,10 @@ def _read(path: Path, skipped: tuple[str, ...]) -> Checkpoint:
 
 
 def _publish(temporary: Path, final: Path) -> None:
-    """Make the rename survive a power cut: files first, then their folder, then its parent."""
+    """Rename so that it survives a power cut: sync files, then their folder, then its parent."""
     for path in [*temporary.iterdir(), temporary]:
         sync(path)
-    if final.exists():  # damaged, and made again from an older one
+    if final.exists():  # damaged, and trained again from an older one
         shutil.rmtree(final)
     temporary.rename(final)
     sync(final.parent)
@@ -194,24 +199,24 @@ def _checkpoints(folder: Path) -> list[Path]:
     return sorted((p for p, step in steps.items() if step.isdecimal()), key=lambda p: int(steps[p]))
 
 
-def _forget_old(folder: Path, keep: int) -> None:
+def _remove_old(folder: Path, keep: int) -> None:
     for path in _checkpoints(folder)[:-keep]:
         shutil.rmtree(path)
-    _forget_unfinished(folder)
+    _remove_unfinished(folder)
 
 
 def tidy(run_dir: Path) -> None:
-    """Remove what a process left that was killed while it wrote; nobody may train just now."""
-    _forget_unfinished(run_dir / "checkpoints")
+    """Remove unfinished checkpoints of processes that were killed; no process may train now."""
+    _remove_unfinished(run_dir / "checkpoints")
 
 
-def _forget_unfinished(folder: Path) -> None:
+def _remove_unfinished(folder: Path) -> None:
     for path in folder.glob(".step-*"):
         shutil.rmtree(path, ignore_errors=True)
 
 
 def _own_sha256(manifest: dict[str, Any]) -> str:
-    """Of what state.json says: a flipped digit is JSON as well."""
+    """SHA-256 of the manifest's content: a flipped digit is valid JSON, too."""
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Every number that defines a run, frozen and checked, so that an impossible run cannot be built.
+"""Configuration of a run, frozen and checked: an impossible run cannot be built.
 
 A run directory's config.json is one TrainConfig; names are nanoGPT's where nanoGPT has one.
 """
@@ -14,13 +14,13 @@ Device = str  # "cpu", "cuda" or "cuda:<index>"
 
 
 class _Config(BaseModel):
-    """Frozen, without unknown keys, without silent conversions ("3" is no integer)."""
+    """Base of the configurations: frozen, no unknown keys, no conversions ("3" is no integer)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class GPTConfig(_Config):
-    """The shape of a GPT-2 model, and its first weights, as in nanoGPT.
+    """Architecture of a GPT-2 model and the scale of its initial weights, as in nanoGPT.
 
     T = block_size, C = n_embd, V = vocab_size.
     """
@@ -45,7 +45,7 @@ class GPTConfig(_Config):
 
 
 class DataConfig(_Config):
-    """Which text, cut by which tokenizer."""
+    """The text and its tokenizer."""
 
     source: str = "auto"  # "auto", "hub", "built-in", or a file or folder
     hub_name: str = "roneneldan/TinyStories"  # splits train and validation, column text
@@ -56,11 +56,11 @@ class DataConfig(_Config):
 
 
 class TrainConfig(GPTConfig):
-    """A model, its data and how it is trained: all that a run needs, and all that repeats it."""
+    """A model, its data and its training: all that a run needs, and all that reproduces it."""
 
     data: DataConfig = DataConfig()
 
-    loss: str = "cross_entropy"  # a name in gpt.losses.functional.LOSSES
+    loss: str = "cross_entropy"  # a name in gpt.losses.LOSSES
     loss_options: dict[str, float] = Field(default_factory=dict)  # the loss's own knobs
 
     learning_rate: float = Field(default=6e-4, gt=0.0)  # the peak, after the warm-up
@@ -75,8 +75,8 @@ class TrainConfig(GPTConfig):
     gradient_accumulation_steps: int = Field(default=1, ge=1)  # forward passes in one step
     max_steps: int = Field(default=600, ge=1)  # optimiser steps
     eval_interval: int = Field(default=50, ge=1)  # steps; one grid, so that pruners can compare
-    eval_tokens: int = Field(default=8192, ge=1)  # validation targets, rounded up to whole stories
-    eval_skip_tokens: int = Field(default=0, ge=0)  # targets of stories passed over, likewise
+    eval_tokens: int = Field(default=8192, ge=1)  # targets, rounded up to complete stories
+    eval_skip_tokens: int = Field(default=0, ge=0)  # targets skipped before them, likewise
 
     seed: int = Field(default=1337, ge=0, lt=2**63)  # weights, dropout and the order of the data
     device: Device = "cpu"
@@ -86,16 +86,14 @@ class TrainConfig(GPTConfig):
 
     @model_validator(mode="after")
     def _loss_and_its_options_exist(self) -> Self:
-        from gpt.losses.functional import (
-            check_loss,  # losses import torch; a config alone should load fast
-        )
+        from gpt.losses import check_loss  # imports torch: a configuration alone loads fast
 
         check_loss(self.loss, self.loss_options)
         return self
 
     @property
     def tokens_per_step(self) -> int:
-        """Training tokens that one optimiser step sees."""
+        """Training tokens of one optimiser step."""
         return self.batch_size * self.block_size * self.gradient_accumulation_steps
 
 
@@ -128,7 +126,7 @@ def read_config(path: Path) -> TrainConfig:
 
 
 def explain(error: ValidationError) -> str:
-    """The first fault of a pydantic error as one line: key, what must hold, what came instead."""
+    """Return the first fault of a pydantic error as one line: key, rule, value."""
     first = error.errors(include_url=False)[0]
     key = ".".join(str(part) for part in first["loc"])
     message = first["msg"].removeprefix("Value error, ").rstrip(".")

@@ -1,11 +1,12 @@
-"""How good a model is on the validation stories, measured the same way whatever loss trained it.
+"""Metrics of a model on the validation stories, the same whichever loss trained it.
 
-Shapes: R rows of T tokens, M targets in them, C = n_embd, V classes. `score` looks at every target
-once; `yardsticks` makes figures of what it saw. Add one by adding a field to gpt.events.Yardsticks.
+Shapes: R rows of T tokens, M targets in them, C = n_embd, V classes. `score` reads the logits of
+every target once; `metrics` averages. Add a metric by adding a field to gpt.events.Metrics.
 
     brier_score         Brier (1950), Monthly Weather Review 78: sum over j of (p_j - [j = y]) ** 2
     calibration_error   see gpt.calibration
-    link_perplexity     exp of the mean of -log pi_y, pi the loss's link (gpt.losses.link_functions)
+    link_perplexity     exp of the mean of -log pi_y, where pi are the probabilities under the
+                        loss's own link function (gpt.losses.link_functions)
 """
 
 import json
@@ -20,25 +21,24 @@ from torch import Tensor
 
 from gpt.calibration import calibration_error, held_back_nats, reliability
 from gpt.data.dataset import ValidationSet
-from gpt.events import Yardsticks
-from gpt.losses.functional import LOSSES
+from gpt.events import Metrics
+from gpt.losses import IGNORE_INDEX, LOSSES, Loss
 from gpt.losses.fused_linear import logit_blocks
-from gpt.losses.loss import IGNORE_INDEX, Loss
 from gpt.model import GPT
-from gpt.system.files import write_text
+from gpt.system.files import atomic_write_text
 
-# Of training's micro-batch: without gradients, so many rows take about as much memory, and small
-# models spend less of their time between operations.
-MORE_ROWS = 4
+# Times the rows of training's micro-batch: without gradients they take about as much memory, and
+# small models spend less of their time between operations.
+EVAL_BATCH_FACTOR = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """What a model says of each validation target: vectors (M,) on the CPU, in the text's order."""
+    """Scores of each validation target: vectors (M,) on the CPU, in the order of the text."""
 
-    story: Tensor  # int64, the story that a target belongs to, counted from 0
+    story: Tensor  # int64, index of the target's story
     nats: Tensor  # -log p_y, p = softmax(f)
-    link_nats: Tensor  # -log pi_y, pi the probabilities of the loss's own link
+    link_nats: Tensor  # -log pi_y, pi the probabilities under the loss's own link function
     correct: Tensor  # 1.0 where no token is more likely than the true one, else 0.0
     confidence: Tensor  # the largest p_j
     brier: Tensor  # sum over j of (p_j - [j = y]) ** 2
@@ -46,7 +46,7 @@ class Scores:
     logit_square: Tensor  # mean over j of f_j ** 2
 
     def by_story(self, values: Tensor) -> Tensor:
-        """The sum of `values` (M,) within each story, in float64."""
+        """Sum `values` (M,) within each story, in float64."""
         sums = torch.zeros(int(self.story.max()) + 1, dtype=torch.float64)
         return sums.index_add(0, self.story, values.double())
 
@@ -55,10 +55,10 @@ class Scores:
 def hidden_states(
     model: GPT, data: ValidationSet, batch_size: int, autocast: AbstractContextManager[object]
 ) -> Tensor:
-    """The model's hidden state before each validation target, shape (M, C), on its device.
+    """Compute the hidden state before each validation target, shape (M, C), on the model's device.
 
     Args:
-        model: Left in the mode (training or not) in which it came.
+        model: Its mode (training or not) is restored.
         data: Rows (R, T) of validation stories; padded targets are IGNORE_INDEX.
         batch_size: Rows in one forward pass of training.
         autocast: The precision of matrix products, as in training.
@@ -67,8 +67,8 @@ def hidden_states(
     model.eval()
     device = next(model.parameters()).device
     parts = []
-    for first in range(0, len(data.idx), MORE_ROWS * batch_size):
-        rows = slice(first, first + MORE_ROWS * batch_size)
+    for first in range(0, len(data.idx), EVAL_BATCH_FACTOR * batch_size):
+        rows = slice(first, first + EVAL_BATCH_FACTOR * batch_size)
         with autocast:
             hidden = model(data.idx[rows].to(device))  # (B, T, C)
         parts.append(hidden[(data.targets[rows] != IGNORE_INDEX).to(device)])
@@ -84,38 +84,37 @@ def score(
     loss: str,
     loss_options: Mapping[str, float],
 ) -> Scores:
-    """Look at every validation target once.
+    """Score every validation target, reading its logits once.
 
     Args:
-        hidden: Of hidden_states, shape (M, C); products are in its dtype.
+        hidden: The result of hidden_states, shape (M, C); matrix products are in its dtype.
         weight: Output weight, shape (V, C).
         data: The same stories.
-        loss: What trained the model: its link gives link_nats.
-        loss_options: Of that loss.
+        loss: The loss that trained the model; its link function gives link_nats.
+        loss_options: Options of that loss.
     """
     targets, story = flat_targets(data)
     y = targets.to(hidden.device)
     parts = [
-        _looked_at(f, y[rows], LOSSES[loss], loss_options)
-        for rows, f in logit_blocks(hidden, weight)
+        _reduced(f, y[rows], LOSSES[loss], loss_options) for rows, f in logit_blocks(hidden, weight)
     ]
     return _scores(story, {name: torch.cat([part[name] for part in parts]) for name in parts[0]})
 
 
 def flat_targets(data: ValidationSet) -> tuple[Tensor, Tensor]:
-    """The targets (M,) without padding, and the story (M,) of each."""
+    """Return the targets (M,) without padding, and the story (M,) of each."""
     counts = data.targets != IGNORE_INDEX
     return data.targets[counts], data.story.unsqueeze(1).expand_as(counts)[counts]
 
 
-def yardsticks(scores: Scores, text_bytes: int) -> Yardsticks:
-    """Figures of what a model says of `text_bytes` bytes of stories."""
+def metrics(scores: Scores, text_bytes: int) -> Metrics:
+    """Average the scores of stories of `text_bytes` UTF-8 bytes."""
     nats, link_nats, correct, brier, entropy, logit_square = (
         getattr(scores, name).double().mean().item()
         for name in ("nats", "link_nats", "correct", "brier", "entropy", "logit_square")
     )
     per_story = scores.by_story(scores.nats) / scores.by_story(torch.ones_like(scores.nats))
-    return Yardsticks(
+    return Metrics(
         cross_entropy=nats,
         perplexity=perplexity(nats),
         link_perplexity=perplexity(link_nats),
@@ -139,12 +138,12 @@ def temperature_perplexity(hidden: Tensor, weight: Tensor, data: ValidationSet) 
 
 
 def perplexity(nats_per_token: float) -> float:
-    """exp(nats per token); infinite rather than an OverflowError above about 709 nats."""
+    """Return exp(nats per token), infinity above about 709 nats, where exp would overflow."""
     return math.exp(nats_per_token) if nats_per_token < 700 else math.inf
 
 
 def bits_per_byte(nats: float, text_bytes: int) -> float:
-    """Bits that the model needs for each byte of the text; comparable across tokenizers.
+    """Bits per byte of the text; comparable across tokenizers.
 
     Args:
         nats: Summed over all targets of the text.
@@ -153,17 +152,17 @@ def bits_per_byte(nats: float, text_bytes: int) -> float:
     return nats / math.log(2) / text_bytes
 
 
-def _looked_at(
+def _reduced(
     f: Tensor, targets: Tensor, loss: Loss, loss_options: Mapping[str, float]
 ) -> dict[str, Tensor]:
-    """All that is needed of logits (n, V), which are overwritten, and of targets (n,).
+    """Reduce logits (n, V), which are overwritten, to the vectors (n,) that `_scores` needs.
 
-    As few passes over (n, V) as there can be; what is made of their results is made once for all.
+    Passes over (n, V) are expensive, so that only they are made here, block by block.
     """
     y = targets.unsqueeze(1)
     top = f.amax(1, keepdim=True)
     p = f.softmax(1)
-    below = f - top  # what is lost to the likeliest: small numbers, however large logits are
+    below = f - top  # small where it matters, however large the logits are
     found = {
         "confidence": p.amax(1),
         "p_norm": torch.linalg.vector_norm(p, dim=1),
@@ -179,7 +178,7 @@ def _looked_at(
 
 
 def _scores(story: Tensor, found: Mapping[str, Tensor]) -> Scores:
-    """Scores of what was found in all logits, vectors (M,)."""
+    """Combine the reductions of all logits, vectors (M,), into scores."""
     log_sum = -found["confidence"].log()  # of exp(f - top)
     nats = log_sum - found["below"]
     scores = {
@@ -199,10 +198,11 @@ CALIBRATION = "calibration.json"
 
 
 def write_story_scores(run_dir: Path, scores: Scores, data: ValidationSet) -> None:
-    """Write both files, whole or not at all.
+    """Write STORIES and CALIBRATION, each completely or not at all.
 
-    Per story, in the order of the text: targets (end-of-text included), UTF-8 bytes, summed nats
-    under softmax and under the loss's own link, and how many targets were the most likely token.
+    STORIES has lists with one number a story, in the order of the text: tokens (end-of-text
+    included), UTF-8 bytes, summed nats under softmax and under the loss's own link function, and
+    how many targets were the most likely token. CALIBRATION has the bins of gpt.calibration.
     """
     sums = {
         "tokens": torch.ones_like(scores.nats),
@@ -214,4 +214,4 @@ def write_story_scores(run_dir: Path, scores: Scores, data: ValidationSet) -> No
     stories["bytes"] = data.story_bytes.tolist()
     bins = [asdict(b) for b in reliability(scores.confidence, scores.correct)]
     for name, content in ((STORIES, stories), (CALIBRATION, bins)):
-        write_text(run_dir / name, json.dumps(content))
+        atomic_write_text(run_dir / name, json.dumps(content))

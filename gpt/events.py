@@ -1,12 +1,11 @@
-"""The seam upwards: a run says what happens to it in events.jsonl, one JSON object a line.
+"""The log of a run, events.jsonl: one JSON object a line, appended while it trains.
 
     {"event": "start", "pid": 4711, "attempt": 1, "time": 1700000000.0}
     {"event": "evaluation", "step": 50, "perplexity": 81.2, ...}     every field of Evaluation
     {"event": "note", "message": "..."}
-    {"event": "alive"}                                  from time to time: the run is not stuck
+    {"event": "alive"}                                  now and then: the run is not stuck
     {"event": "stopped" | "done", "step": 300}
     {"event": "error", "outcome": "diverged" | "oom" | "disk" | "error", "step": 9, "message": ""}
-    {"event": "fault", "action": "kill", "at": "step", "step": 7}       see gpt.faults
 
 A resumed run may write an evaluation a second time; a reader keeps the first of each step. Times
 are for people: nothing is decided by them, since a clock may be set.
@@ -25,16 +24,16 @@ FILE = "events.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Yardsticks:
-    """Figures of a model on the validation stories.
+class Metrics:
+    """Metrics of a model on the validation stories, computed in gpt.evaluate.
 
-    All but link_perplexity do not know which loss trained it; how they are made: gpt.evaluate.
+    All but link_perplexity are independent of the loss that trained it.
     """
 
     cross_entropy: float  # nats per token, under softmax
     perplexity: float  # exp(cross_entropy)
-    link_perplexity: float  # under the loss's own link; equal where that is softmax
-    story_perplexity: float  # mean over stories of each one's own: long ones count no more
+    link_perplexity: float  # under the loss's own link function; the same if that is softmax
+    story_perplexity: float  # mean of the stories' perplexities: long ones count no more
     bits_per_byte: float  # of validation text, end-of-text tokens included in the bits
     accuracy: float  # share of targets that are the most likely token
     calibration_error: float  # of the most likely token's probability, in [0, 1]
@@ -44,12 +43,12 @@ class Yardsticks:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluation(Yardsticks):
-    """What a run knows of itself at one step; one line of events.jsonl, one row of the database."""
+class Evaluation(Metrics):
+    """Metrics and progress of a run at one step: a line of events.jsonl, a row of the database."""
 
     step: int  # optimiser steps so far
     tokens: int  # training tokens so far
-    train_loss: float  # mean training objective since the last evaluation; its unit is the loss's
+    train_loss: float  # mean training loss since the last evaluation, in the unit of the loss
     temperature_perplexity: float | None  # after fitting one temperature; only at the last step
     learning_rate: float  # of the last step
     grad_norm: float  # of the last step, before clipping
@@ -59,14 +58,14 @@ class Evaluation(Yardsticks):
 
 
 def evaluation_of(event: Event) -> Evaluation:
-    """The Evaluation that an `evaluation` event carries."""
+    """Return the Evaluation that an `evaluation` event carries."""
     return Evaluation(**{field.name: event[field.name] for field in fields(Evaluation)})
 
 
 def append_event(run_dir: Path, event: str, **fields: Any) -> None:
-    """Add one line, whole or (if the process dies in between) torn and ignored by the reader.
+    """Append one line, which is on the disk when this returns.
 
-    It is on the disk when this returns: what a checkpoint does not repeat must not be lost.
+    A process that dies in between leaves a torn line, which readers ignore.
 
     Raises:
         OSError: the disk does not take it.
@@ -83,14 +82,14 @@ def append_event(run_dir: Path, event: str, **fields: Any) -> None:
 
 
 def attempts(run_dir: Path) -> int:
-    """How many processes have started to train this run so far."""
+    """Count the processes that have started to train this run."""
     return sum(event["event"] == "start" for event in read_events(run_dir)[0])
 
 
 def read_events(run_dir: Path, offset: int = 0) -> tuple[list[Event], int]:
-    """Read the events after byte `offset`, and the offset from which to go on.
+    """Read the complete lines after byte `offset`; return their events and the next offset.
 
-    A last line without its line break is left for later; a torn line in between is passed over.
+    A last line without its line break is left for later; a torn line in between is skipped.
     """
     lines, offset = read_lines(run_dir, offset)
     return [event for line in lines if (event := parse_event(line)) is not None], offset

@@ -1,4 +1,4 @@
-"""GPT-2 as in nanoGPT, with the same parameter names, so that checkpoints exchange. No loss inside.
+"""GPT-2 as in nanoGPT, with the same parameter names, so that checkpoints are interchangeable.
 
 Shapes: B sequences, T tokens each (at most block_size), C = n_embd, H = n_head, D = C // H,
 V = vocab_size.
@@ -13,16 +13,16 @@ from torch.nn import functional as F
 
 from gpt.config import GPTConfig
 
-LEVELS = 2**16  # a share is rounded to one of these: 0.1 to 0.1000061
+LEVELS = 2**16  # a dropout rate is rounded to a multiple of 1 / LEVELS: 0.1 to 0.1000061
 
 
 def dropout(x: Tensor, p: float, training: bool) -> Tensor:
-    """x with a share p of its elements, chosen at random, at 0, and the others divided by 1 - p.
+    """Zero a random share p of the elements of x and divide the others by 1 - p.
 
     Args:
-        x: Any shape; where `training` is false it is returned as it is.
+        x: Any shape.
         p: In [0, 1).
-        training: Whether to drop.
+        training: If false, x is returned as it is.
     """
     if not training or p == 0.0:
         return x
@@ -32,7 +32,7 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
 
 
 def _mask(shape: torch.Size, p: float, dtype: torch.dtype) -> Tensor:
-    """0 with probability p, else the inverse of the share that is kept."""
+    """Draw 0 with probability p, else the inverse of the share that is kept."""
     dropped = min(round(p * LEVELS), LEVELS - 1)  # a p just below 1 keeps something, too
     n = math.prod(shape)
     words = torch.empty((n + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
@@ -45,18 +45,18 @@ def _mask(shape: torch.Size, p: float, dtype: torch.dtype) -> Tensor:
 
 
 # Longer contexts would hold (B, H, T, T) weights for backward, which torch's kernel does not.
-MOST_TOKENS = 512
+MAX_PLAIN_TOKENS = 512
 
 
-class Past:
-    """Keys and values of the tokens so far, layer by layer: all that a next token looks at."""
+class KVCache:
+    """Keys and values of the tokens so far, for each layer."""
 
     def __init__(self) -> None:
         self.tokens = 0
         self._layers: dict[object, tuple[Tensor, Tensor]] = {}
 
-    def extended(self, layer: object, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """A layer's keys and values (B, H, T, D) with those of new tokens, which are kept."""
+    def extend(self, layer: object, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Append a layer's keys and values of new tokens; return all of them (B, H, T, D)."""
         if layer in self._layers:
             before_k, before_v = self._layers[layer]
             k, v = torch.cat([before_k, k], dim=2), torch.cat([before_v, v], dim=2)
@@ -66,19 +66,19 @@ class Past:
 
 
 def causal_attention(q: Tensor, k: Tensor, v: Tensor, p: float) -> Tensor:
-    """Mix values by softmax(q k^T / sqrt(D)), each token with those up to it: (B, H, T, D).
+    """Causal attention, softmax(q k^T / sqrt(D)) v with dropout on the weights: (B, H, T, D).
 
     Args:
         q: Queries (B, H, T, D), or (B, H, 1, D) of the last token alone.
         k: Keys (B, H, T, D).
-        v: Values, likewise.
-        p: Share of the weights that is dropped, in [0, 1).
+        v: Values (B, H, T, D).
+        p: Dropout rate of the weights, in [0, 1).
     """
     # torch 2.13's CPU kernel takes 3 to 10 times as long in bfloat16, and with dropout it has none.
     plain = q.device.type == "cpu" and (p > 0.0 or q.dtype != torch.float32)
-    if q.shape[2] < k.shape[2]:  # the last token sees all
+    if q.shape[2] < k.shape[2]:  # the last token attends to all
         return F.scaled_dot_product_attention(q, k, v, dropout_p=p)
-    if plain and q.shape[2] <= MOST_TOKENS:
+    if plain and q.shape[2] <= MAX_PLAIN_TOKENS:
         return _by_products(q, k, v, p)
     return F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=p)
 
@@ -107,7 +107,7 @@ class LayerNorm(nn.Module):
 
 
 class CausalSelfAttention(nn.Module):
-    """Each token looks at itself and at what came before it."""
+    """Causal multi-head self-attention."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
@@ -116,20 +116,20 @@ class CausalSelfAttention(nn.Module):
         self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.bias)
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
 
-    def forward(self, x: Tensor, past: Past | None = None) -> Tensor:
-        """Mix information along T, and with the past: (B, T, C) -> (B, T, C)."""
+    def forward(self, x: Tensor, past: KVCache | None = None) -> Tensor:
+        """Attend to the tokens of x and of the past: (B, T, C) -> (B, T, C)."""
         B, T, C = x.shape
         qkv = self.c_attn(x).view(B, T, 3, self.n_head, C // self.n_head)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, H, T, D)
         if past is not None:
-            k, v = past.extended(self, k, v)
+            k, v = past.extend(self, k, v)
         y = causal_attention(q, k, v, self.dropout if self.training else 0.0)
         y = y.transpose(1, 2).reshape(B, T, C)  # heads side by side again
         return dropout(self.c_proj(y), self.dropout, self.training)
 
 
 class MLP(nn.Module):
-    """Each token thinks for itself, four times as wide."""
+    """Position-wise MLP, 4x expansion, GELU."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
@@ -138,12 +138,12 @@ class MLP(nn.Module):
         self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd, bias=config.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, T, C) -> (B, T, C)."""
+        """Transform each token's vector: (B, T, C) -> (B, T, C)."""
         return dropout(self.c_proj(F.gelu(self.c_fc(x))), self.dropout, self.training)
 
 
 class Block(nn.Module):
-    """Attention, then MLP, each on a normalised copy and added back (pre-norm)."""
+    """Pre-norm transformer block: attention, then MLP, each added to the residual stream."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
@@ -152,15 +152,15 @@ class Block(nn.Module):
         self.ln_2 = LayerNorm(config.n_embd, config.bias)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, past: Past | None = None) -> Tensor:
-        """(B, T, C) -> (B, T, C)."""
+    def forward(self, x: Tensor, past: KVCache | None = None) -> Tensor:
+        """Update the residual stream: (B, T, C) -> (B, T, C)."""
         x = x + self.attn(self.ln_1(x), past)
         x = x + self.mlp(self.ln_2(x))
         return x  # noqa: RET504 - the two lines read as the two halves that they are
 
 
 class Transformer(nn.Module):
-    """Embeddings, blocks and the last LayerNorm, under GPT-2's names."""
+    """Embeddings, blocks and the final LayerNorm, under GPT-2's names."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
@@ -170,8 +170,8 @@ class Transformer(nn.Module):
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.ln_f = LayerNorm(config.n_embd, config.bias)
 
-    def forward(self, idx: Tensor, past: Past | None = None) -> Tensor:
-        """Token ids (B, T) -> hidden states (B, T, C)."""
+    def forward(self, idx: Tensor, past: KVCache | None = None) -> Tensor:
+        """Map token ids (B, T) to hidden states (B, T, C)."""
         first = past.tokens if past else 0
         positions = torch.arange(first, first + idx.shape[1], device=idx.device)
         x = self.wte(idx) + self.wpe(positions)
@@ -183,7 +183,7 @@ class Transformer(nn.Module):
 
 
 class GPT(nn.Module):
-    """Token ids (B, T) -> hidden states (B, T, C); `logits` turns those into scores (B, T, V).
+    """GPT-2, from token ids to hidden states; `logits` maps those to scores of the next token.
 
     Source: Radford et al. (2019), GPT-2, as written in Karpathy's nanoGPT.
     """
@@ -199,13 +199,13 @@ class GPT(nn.Module):
             if name.endswith("c_proj.weight"):  # 2 n_layer of these add up in the residual stream
                 nn.init.normal_(parameter, std=config.init_std / math.sqrt(2 * config.n_layer))
 
-    def forward(self, idx: Tensor, past: Past | None = None) -> Tensor:
-        """Hidden states after the last LayerNorm.
+    def forward(self, idx: Tensor, past: KVCache | None = None) -> Tensor:
+        """Compute the hidden states after the final LayerNorm.
 
         Args:
             idx: Token ids, shape (B, T), T at most block_size.
-            past: Of the tokens before, to which these are added; idx then is one token (B, 1),
-                or all of them where there are none yet. With them at most block_size.
+            past: Cache of the tokens before, to which these are appended. Unless it is empty, idx
+                is one token (B, 1). Together at most block_size tokens.
 
         Returns:
             Shape (B, T, C).
@@ -214,15 +214,15 @@ class GPT(nn.Module):
         return hidden
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Unnormalised scores of the next token: (..., C) -> (..., V)."""
+        """Compute unnormalised scores of the next token: (..., C) -> (..., V)."""
         scores: Tensor = self.lm_head(hidden)
         return scores
 
 
 def num_params(config: GPTConfig) -> int:
-    """Weights of a GPT without the position embedding, as nanoGPT counts them.
+    """Number of parameters without the position embedding, as nanoGPT counts them.
 
-    Counted, not built: on torch's meta device the first one imports its compiler, for a second.
+    By formula: building a model on torch's meta device imports its compiler, which takes a second.
     """
     C, bias = config.n_embd, int(config.bias)
     norm = C + bias * C

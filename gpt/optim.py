@@ -9,7 +9,7 @@ from gpt.model import GPT
 
 
 def make_optimizer(model: GPT, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW with decoupled weight decay on matrices and embeddings, never on gains and biases."""
+    """Make AdamW with weight decay on matrices and embeddings, not on gains and biases."""
     parameters = list(model.parameters())
     groups = [
         {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": config.weight_decay},
@@ -20,10 +20,10 @@ def make_optimizer(model: GPT, config: TrainConfig) -> torch.optim.AdamW:
 
 
 def learning_rate_at(step: int, config: TrainConfig) -> float:
-    """Learning rate of optimiser step `step`, counted from 0: linear warm-up, then cosine decay.
+    """Learning rate of an optimiser step: linear warm-up, then cosine decay.
 
     Args:
-        step: In [0, max_steps).
+        step: Counted from 0, below max_steps.
 
     Source:
         nanoGPT's get_lr with lr_decay_iters = max_steps and min_lr = min_lr_ratio * learning_rate.

@@ -1,4 +1,4 @@
-"""Text from a trained model: a run directory and a prompt in, stories out."""
+"""Sample stories from a trained model: a run directory and a prompt in, text out."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,15 +10,16 @@ from gpt import checkpoint
 from gpt.config import read_config
 from gpt.data import tokenizer
 from gpt.errors import InputError
-from gpt.losses.functional import LOSSES
-from gpt.model import GPT, Past
+from gpt.losses import LOSSES
+from gpt.model import GPT, KVCache
 
 
 def load_model(run_dir: Path, device: str = "cpu") -> GPT:
-    """The model of the run's newest whole checkpoint, ready to evaluate.
+    """Load the model of a run's newest intact checkpoint, in evaluation mode.
 
     Raises:
-        InputError: `run_dir` is no run directory, or it holds no whole checkpoint.
+        InputError: `run_dir` is no run directory, or has no checkpoint yet.
+        DataError: every checkpoint is damaged.
     """
     config = read_config(run_dir / "config.json")
     saved = checkpoint.load(run_dir)
@@ -42,7 +43,7 @@ def sample(
     device: str = "cpu",
     link: bool = False,
 ) -> list[str]:
-    """Stories that begin with `prompt`, each up to its <|endoftext|> or `max_new_tokens`.
+    """Sample stories that begin with a prompt, each up to its <|endoftext|> or `max_new_tokens`.
 
     Args:
         run_dir: A run directory with a checkpoint and a tokenizer.
@@ -50,14 +51,15 @@ def sample(
         max_new_tokens: At least 1; context beyond block_size is forgotten.
         temperature: At least 0; 0 takes the most likely token.
         top_k: Draw from the k most likely tokens; None: from all.
-        seed: Of the draws; the same seed, the same stories.
-        num_samples: How many stories.
-        device: Where the model runs.
-        link: Draw from the probabilities of the loss that trained the model, not from softmax; see
-            gpt.losses.link_functions.
+        seed: The same seed gives the same stories.
+        num_samples: Number of stories.
+        device: The device of the model, "cpu" or "cuda".
+        link: Draw from the probabilities under the link function of the loss that trained the
+            model (gpt.losses.link_functions), not from softmax.
 
     Raises:
         InputError: see `load_model`.
+        DataError: see `load_model`.
     """
     model = load_model(run_dir, device)
     encoding = tokenizer.load(run_dir / "tokenizer.json")
@@ -86,11 +88,11 @@ def generate(
     `scores_of` turns logits (B, V) into scores whose softmax is drawn from.
     """
     finished = torch.zeros(len(idx), dtype=torch.bool, device=idx.device)
-    past, longest = Past(), model.config.block_size
+    past, longest = KVCache(), model.config.block_size
     for _ in range(max_new_tokens):
         if idx.shape[1] <= longest:
             hidden = model(idx[:, past.tokens :], past)
-        else:  # every token has another place than before
+        else:  # every token has moved, so that no cached value holds
             hidden = model(idx[:, -longest:])
         scores = scores_of(model.logits(hidden[:, -1]).float())  # (B, V)
         drawn = _draw(scores, temperature, top_k, generator)
@@ -102,7 +104,7 @@ def generate(
 
 
 def _link_scores(run_dir: Path) -> Callable[[Tensor], Tensor]:
-    """Logits -> the logarithm of the probabilities of the loss that trained this run."""
+    """Return a function from logits to log-probabilities under the run's own link function."""
     config = read_config(run_dir / "config.json")
     loss, options = LOSSES[config.loss], config.loss_options
     return lambda logits: loss.probabilities(logits.softmax(-1), logits, options).log()
@@ -111,7 +113,7 @@ def _link_scores(run_dir: Path) -> Callable[[Tensor], Tensor]:
 def _draw(
     scores: Tensor, temperature: float, top_k: int | None, generator: torch.Generator
 ) -> Tensor:
-    """One token per row: (B, V) -> (B, 1)."""
+    """Draw one token per row: (B, V) -> (B, 1)."""
     if temperature == 0:
         return scores.argmax(-1, keepdim=True)
     if top_k is not None and top_k < scores.shape[-1]:
@@ -121,6 +123,6 @@ def _draw(
 
 
 def _story(tokens: list[int], prompt_length: int, end: int) -> list[int]:
-    """Without the leading end-of-text, cut at the first one after the prompt."""
+    """Drop the leading end-of-text and cut at the first one after the prompt."""
     stop = tokens.index(end, prompt_length) if end in tokens[prompt_length:] else len(tokens)
     return tokens[1:stop]

@@ -1,6 +1,6 @@
-"""A GPT in training: its model, optimiser, data and counters, one step at a time.
+"""The trainer: model, optimiser, data and counters, and one training step.
 
-What happens to a run from its first step to its last, and after an interruption: gpt.train.
+The loop over steps, with its log and checkpoints, is in gpt.train.
 """
 
 import math
@@ -14,35 +14,24 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gpt import checkpoint, faults
+from gpt import checkpoint
 from gpt.config import TrainConfig
 from gpt.data.dataset import Batches, TokenData
-from gpt.evaluate import Scores, hidden_states, score, temperature_perplexity, yardsticks
+from gpt.errors import DivergedError
+from gpt.evaluate import Scores, hidden_states, metrics, score, temperature_perplexity
 from gpt.events import Evaluation
-from gpt.losses.fused_linear import linear_loss
+from gpt.losses import linear_loss
 from gpt.model import GPT
 from gpt.optim import learning_rate_at, make_optimizer
 from gpt.system.malloc import keep_freed_memory
 
 
-class Diverged(ArithmeticError):
-    """The training loss or its gradient became infinite or NaN; the optimiser has not used it.
-
-    Attributes:
-        step: Optimiser steps that were finished before.
-    """
-
-    def __init__(self, step: int, message: str) -> None:
-        super().__init__(message)
-        self.step = step
-
-
 @dataclass
 class Counters:
-    """Where a run stands between two optimiser steps; saved with every checkpoint."""
+    """Progress of a run between two optimiser steps; saved with every checkpoint."""
 
     step: int = 0
-    loss_sum: float = 0.0  # training objective, summed over the steps since the last evaluation
+    loss_sum: float = 0.0  # training loss, summed over the steps since the last evaluation
     steps_since_evaluation: int = 0
     seconds_since_evaluation: float = 0.0
     seconds: float = 0.0  # training and evaluation
@@ -50,8 +39,11 @@ class Counters:
     learning_rate: float = 0.0
 
 
-class Run:
-    """A model, its optimiser, data and counters: what a step changes and a checkpoint holds."""
+class Trainer:
+    """A model in training, with all the state that a step changes and a checkpoint holds.
+
+    Sets torch's thread count and random state.
+    """
 
     def __init__(self, config: TrainConfig, data: TokenData) -> None:
         torch.set_num_threads(config.threads)
@@ -71,27 +63,27 @@ class Run:
         self.hidden = torch.compile(self.model) if config.compile else self.model
 
     def autocast(self) -> AbstractContextManager[object]:
-        """Matrix products in config.dtype; weights, sums and the optimiser stay float32."""
+        """Context for matrix products in config.dtype; weights, sums and optimiser stay float32."""
         if self.config.dtype == "float32":
             return nullcontext()
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
     def step(self) -> None:
-        """One optimiser step.
+        """Make one optimiser step.
 
         Raises:
-            Diverged: the loss or the gradient is not finite; weights are as before.
+            DivergedError: the loss or the gradient is not finite; weights are as before.
         """
         started, config, counters = time.perf_counter(), self.config, self.counters
         counters.learning_rate = learning_rate_at(counters.step, config)
         for group in self.optimizer.param_groups:
             group["lr"] = counters.learning_rate
-        loss = faults.reach("step", counters.step, self._backward())
+        loss = self._backward()
         norm = torch.nn.utils.clip_grad_norm_(
             self.model.parameters(), config.grad_clip or math.inf
         ).item()
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise Diverged(
+            raise DivergedError(
                 counters.step,
                 f"training loss {loss:g}, gradient norm {norm:g} after step {counters.step} "
                 f"at learning rate {counters.learning_rate:.3g}",
@@ -107,10 +99,10 @@ class Run:
         counters.seconds_since_evaluation += seconds
 
     def _backward(self) -> float:
-        """Gradients of the mean objective over one step's micro-batches; returns that mean."""
+        """Accumulate gradients over one step's micro-batches; return the mean loss."""
         total = 0.0
         for _ in range(self.config.gradient_accumulation_steps):
-            idx, targets = (x.to(self.device, non_blocking=True) for x in self.batches.next())
+            idx, targets = (x.to(self.device, non_blocking=True) for x in next(self.batches))
             with self.autocast():
                 loss = linear_loss(
                     self.hidden(idx).flatten(0, 1),
@@ -125,18 +117,18 @@ class Run:
         return total
 
     def evaluate(self) -> Evaluation:
-        """Measure the model on validation and start a new interval.
+        """Evaluate the model on the validation set and start a new interval.
 
         Raises:
-            Diverged: the cross-entropy is not finite.
+            DivergedError: the cross-entropy is not finite.
         """
         started, counters = time.perf_counter(), self.counters
         config, data, weight = self.config, self.validation, self.model.lm_head.weight
         hidden = hidden_states(self.model, data, config.batch_size, self.autocast())
         self.scores = score(hidden, weight, data, config.loss, config.loss_options)
-        measured = yardsticks(self.scores, data.text_bytes)
+        measured = metrics(self.scores, data.text_bytes)
         if not math.isfinite(measured.cross_entropy):
-            raise Diverged(
+            raise DivergedError(
                 counters.step,
                 f"validation cross-entropy {measured.cross_entropy:g} at step {counters.step}",
             )
@@ -162,23 +154,23 @@ class Run:
 
     @property
     def done(self) -> bool:
-        """Whether the last step has been made."""
+        """True once the last step has been made."""
         return self.counters.step >= self.config.max_steps
 
     @property
     def at_evaluation(self) -> bool:
-        """Whether the grid of evaluations holds this step; the last step always is on it."""
+        """True at every eval_interval steps and at the last step."""
         return self.counters.step % self.config.eval_interval == 0 or self.done
 
     def save(self, run_dir: Path) -> None:
-        """Write a checkpoint; of a run that is done, only the weights."""
+        """Write a checkpoint; only the weights if the run is done."""
         weights = {k: v for k, v in self.model.state_dict().items() if k != "lm_head.weight"}
         state = {"counters": asdict(self.counters), "batches": self.batches.state_dict()}
         optimizer = None if self.done else self._optimizer_tensors()
         checkpoint.save(run_dir, self.counters.step, weights, optimizer, state)
 
     def restore(self, saved: checkpoint.Checkpoint) -> None:
-        """Continue exactly where `save` was called."""
+        """Load a checkpoint, to continue exactly where `save` was called."""
         self.model.load_state_dict(saved.model, strict=False)  # lm_head.weight is wte.weight
         self.counters = Counters(**saved.state["counters"])
         self.batches.load_state_dict(saved.state["batches"])
@@ -186,7 +178,7 @@ class Run:
             self._load_optimizer_tensors(saved.optimizer)
 
     def _optimizer_tensors(self) -> dict[str, Tensor]:
-        """AdamW's state by parameter name, and the states of the random generators."""
+        """Return AdamW's state by parameter name, and the states of the random generators."""
         tensors = {
             f"{key}.{name}": value
             for name, parameter in self.model.named_parameters()
@@ -210,7 +202,7 @@ class Run:
 
 
 def _peak_memory(device: torch.device) -> int:
-    """Largest memory so far, in bytes: the allocator's on CUDA, the process's on the CPU."""
+    """Peak memory so far in bytes: the allocator's on CUDA, the process's on the CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

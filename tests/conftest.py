@@ -16,6 +16,13 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 
+def pytest_configure() -> None:
+    """Have the trainings that tests start take faults."""
+    from faults import prepare
+
+    prepare()
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Real stories beside the repository."""

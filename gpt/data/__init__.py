@@ -1,1 +1,1 @@
-"""From text to tokens: corpora, tokenizers, batches, validation sets."""
+"""Data, from text to batches: corpora, tokenizers, token files, validation sets."""

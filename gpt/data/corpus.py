@@ -1,7 +1,6 @@
-"""Where text comes from: a data set of the hub, local files, the built-in story grammar.
+"""Sources of text: a data set of the hub, local files, the built-in story grammar.
 
-Gives two lists of stories that share none; knows nothing of tokens. Add a source by adding one
-function that returns a Corpus, and what identifies it in identity().
+Add a source by adding one function that returns a Corpus, and what identifies it in identity().
 """
 
 import hashlib
@@ -36,14 +35,14 @@ VALIDATION_FRACTION = 0.05  # of stories that come without a split of their own
 
 @dataclass(frozen=True)
 class Corpus:
-    """Stories of a training and a validation split; no training story is a validation story too."""
+    """Training and validation stories, of which none is in both."""
 
     kind: Kind
     name: str  # a hub name, a path, "built-in story grammar"
     train: list[str]
     validation: list[str]
     validation_nats: list[float] | None = None  # exact -log probability of each, where known
-    notice: str | None = None  # what every reader of a result must be told
+    notice: str | None = None  # for every reader of a result
 
 
 def read_corpus(data: DataConfig, progress: Progress, patience: float | None = None) -> Corpus:
@@ -51,11 +50,12 @@ def read_corpus(data: DataConfig, progress: Progress, patience: float | None = N
 
     Args:
         data: Its source is not "auto".
-        progress: Told what takes long.
-        patience: Seconds that the hub's first story may take; None: as many as it takes.
+        progress: Called with a line for whatever takes long.
+        patience: Seconds that the hub's first story may take; None: no limit.
 
     Raises:
-        InputError: the source is missing, unreachable, unreadable, or too small to split.
+        InputError: the source is missing, unreadable, or too small to split.
+        NetworkError: the hub does not answer, and there is no local copy.
     """
     if data.source == "built-in":
         return _built_in(data.max_stories, progress)
@@ -65,9 +65,9 @@ def read_corpus(data: DataConfig, progress: Progress, patience: float | None = N
 
 
 def identity(data: DataConfig) -> dict[str, Any]:
-    """What a source is without reading it: paths, sizes and times; a hub name; the grammar's code.
+    """Identify a source without reading it: paths, sizes and times; a hub name; grammar code.
 
-    Two equal identities hold the same text, so that what was prepared from one serves the other.
+    Equal identities have the same text, so that tokens prepared for one serve the other.
 
     Raises:
         InputError: the path is missing or holds nothing readable.
@@ -84,7 +84,7 @@ def identity(data: DataConfig) -> dict[str, Any]:
 
 
 def split_by_hash(stories: Iterable[str], max_stories: int | None) -> tuple[list[str], list[str]]:
-    """Training and validation stories. A story's own SHA-256 decides, so that copies stay together.
+    """Split into training and validation stories by each story's SHA-256, copies together.
 
     Reading ends after max_stories training stories. At least one story validates.
     """
@@ -102,21 +102,21 @@ def split_by_hash(stories: Iterable[str], max_stories: int | None) -> tuple[list
 
 
 def normalise(text: str) -> str:
-    """A story without white space around it, its lines ended by \\n alone."""
+    """Strip a story and end its lines by \\n alone."""
     return text.replace("\r\n", "\n").replace("\r", "\n").strip()
 
 
 def throttled(progress: Progress, seconds: float = 2.0) -> Progress:
-    """A progress that passes on at most one message in so many seconds, and none before."""
+    """Limit a progress callback to one message in so many seconds, the first after as many."""
     due = time.monotonic() + seconds
 
-    def tell(message: str) -> None:
+    def show(message: str) -> None:
         nonlocal due
         if time.monotonic() >= due:
             progress(message)
             due = time.monotonic() + seconds
 
-    return tell
+    return show
 
 
 def _path(source: str) -> Path:
@@ -134,15 +134,15 @@ def _built_in(max_stories: int | None, progress: Progress) -> Corpus:
     count = max_stories or BUILT_IN_STORIES
     train_seed, validation_seed = BUILT_IN_SEEDS
     validation = list(grammar.stories(validation_seed, BUILT_IN_VALIDATION_STORIES))
-    texts = [story.text for story in validation]
+    held_out = [story.text for story in validation]
     # as many more as could turn out to be validation stories
-    told = (story.text for story in grammar.stories(train_seed, count + len(texts)))
+    drawn = (story.text for story in grammar.stories(train_seed, count + len(held_out)))
     name = "built-in story grammar"
     return Corpus(
         kind="built-in",
         name=name,
-        train=_unlike(texts, _counted(told, name, progress, count), count),
-        validation=texts,
+        train=_unlike(held_out, _counted(drawn, name, progress, count), count),
+        validation=held_out,
         validation_nats=[story.nats for story in validation],
         notice=BUILT_IN_NOTICE,
     )
@@ -156,8 +156,8 @@ def _hub(name: str, max_stories: int | None, progress: Progress, patience: float
         progress(f"reading the copy of {name} that `datasets` keeps, because {data_set.reason}")
     count = max_stories and HUB_VALIDATION_STORIES
     validation = list(islice(_clean(data_set.stories("validation", patience)), count))
-    told = _clean(data_set.stories("train", patience))
-    stories = _counted(told, name, progress, max_stories)
+    texts = _clean(data_set.stories("train", patience))
+    stories = _counted(texts, name, progress, max_stories)
     train = _unlike(validation, stories, max_stories)
     if not train or not validation:
         raise InputError(f"{name} must have stories in its splits train and validation.")
@@ -181,40 +181,40 @@ def _files(path: Path, max_stories: int | None, progress: Progress) -> Corpus:
 
 
 def _unlike(held_out: list[str], stories: Iterable[str], count: int | None) -> list[str]:
-    """The first `count` stories that are none of those held out."""
+    """Take the first `count` stories that are not held out."""
     known = set(held_out)
     return list(islice((story for story in stories if story not in known), count))
 
 
 def _clean(texts: Iterable[str]) -> Iterator[str]:
-    """Normalised stories, without those that are white space alone."""
+    """Normalise stories and drop empty ones."""
     return filter(None, map(normalise, texts))
 
 
 def _counted(
     stories: Iterable[str], name: str, progress: Progress, total: int | None = None
 ) -> Iterator[str]:
-    """The stories, told as they come; with a percentage where it is known how many are wanted."""
-    tell = throttled(progress)
+    """Pass stories on and report their number, with a percentage if the total is known."""
+    show = throttled(progress)
     for number, story in enumerate(stories):
         if number % 256 == 0:
             of_all = f" of {total:,}" if total else ""
-            tell(f"reading {name}: {number:,}{of_all} stories{percentage(number, total)}")
+            show(f"reading {name}: {number:,}{of_all} stories{percentage(number, total)}")
         yield story
 
 
 def percentage(done: int, total: int | None) -> str:
-    """ " (37%)" for the end of a message; empty where the total is not known."""
+    """Return " (37%)" for the end of a message; empty if the total is not known."""
     return f" ({min(done / total, 1):.0%})" if total else ""
 
 
 def _fraction(story: str) -> float:
-    """A number in [0, 1) that depends on the story alone."""
+    """Hash a story to a number in [0, 1)."""
     return int.from_bytes(hashlib.sha256(story.encode()).digest()[:8], "big") / 2**64
 
 
 def _grammar_code() -> str:
-    """SHA-256 of the modules that tell the built-in stories."""
+    """SHA-256 of the modules that generate the built-in stories."""
     from gpt.data.grammar import grammar, lexicon, stories
 
     sha = hashlib.sha256()

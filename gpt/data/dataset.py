@@ -1,8 +1,7 @@
-"""Text -> batches of (idx, targets): tokenised once, kept by content, read as memory maps.
+"""Training batches and the validation set: text tokenised once, cached, read as memory maps.
 
-Shapes: B = batch_size, T = block_size, R = rows of the validation set. Knows nothing of models; how
-a folder of tokens is written is gpt.data.token_files' business, where text comes from is that of
-gpt.data.corpus.
+Shapes: B = batch_size, T = block_size, R = rows of the validation set, S stories. Text comes from
+gpt.data.corpus; gpt.data.token_files writes the tokens.
 """
 
 import hashlib
@@ -14,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -27,11 +26,11 @@ from gpt.config import DataConfig
 from gpt.data import corpus, hub, token_files, tokenizer
 from gpt.data.corpus import Corpus, Progress
 from gpt.data.token_files import Meta
-from gpt.errors import InputError
+from gpt.errors import InputError, StorageError
 from gpt.system.files import sync
 
-QUICK_LETTERS = 100_000  # a vocabulary is learnt from so many in 0.05 s
-PADDING = -1  # the target of a position behind a story's end: no token, no part of a loss
+FAST_BPE_CHARS = 100_000  # a vocabulary is trained on so many in 0.05 s
+PADDING = -1  # the target of a position after a story's end, ignored by every loss
 _FINGERPRINT = "[0-9a-f]{16}"
 
 Tokens = npt.NDArray[np.uint16]
@@ -39,27 +38,27 @@ Tokens = npt.NDArray[np.uint16]
 
 @dataclass(frozen=True)
 class ValidationSet:
-    """A fixed set of whole stories, cut into rows.
+    """A fixed set of complete stories, cut into rows.
 
     A story's first input is <|endoftext|>, and so is its last target. A story longer than T is cut
-    into several rows, and a row sees nothing of the one before: the floor is that of a model that
-    sees the whole story.
+    into several rows, and a row has no context from the one before; the floor is that of a model
+    with the complete story as context.
     """
 
     idx: Tensor  # (R, T) int64
-    targets: Tensor  # (R, T) int64, PADDING behind the end of a story
-    story: Tensor  # (R,) int64, the story that a row belongs to
+    targets: Tensor  # (R, T) int64, PADDING after the end of a story
+    story: Tensor  # (R,) int64, index of the row's story
     story_bytes: Tensor  # (S,) int64, UTF-8 bytes of each story
-    floor_nats_per_token: float | None  # the entropy that no model can beat, where known
+    floor_nats_per_token: float | None  # entropy, which no model can beat; None: unknown
 
     @property
     def text_bytes(self) -> int:
-        """UTF-8 bytes of all these stories."""
+        """UTF-8 bytes of all stories."""
         return int(self.story_bytes.sum())
 
 
 class TokenData:
-    """A prepared text: token files in a folder, and what they are."""
+    """A prepared text: a folder of token files, with its metadata."""
 
     def __init__(self, folder: Path, meta: Meta) -> None:
         self.folder = folder
@@ -68,7 +67,7 @@ class TokenData:
         self.train: Tokens = np.memmap(folder / "train.bin", dtype=np.uint16, mode="r")
 
     def encoding(self) -> tiktoken.Encoding:
-        """The encoding that made these tokens."""
+        """Load the tokenizer of these tokens."""
         return tokenizer.load(self.tokenizer_path)
 
     def require(self, block_size: int) -> None:
@@ -85,13 +84,12 @@ class TokenData:
             )
 
     def validation(self, block_size: int, eval_tokens: int, skip_tokens: int = 0) -> ValidationSet:
-        """The first validation stories, whole, until they give at least eval_tokens targets.
+        """Take validation stories until they have at least eval_tokens targets.
 
         Args:
             block_size: T.
-            eval_tokens: Fewer only where the text ends.
-            skip_tokens: Begin after the stories that eval_tokens=skip_tokens gives; 0: with the
-                first.
+            eval_tokens: Targets, rounded up to complete stories; fewer if the text ends.
+            skip_tokens: Skip the stories that eval_tokens=skip_tokens takes; 0: none.
 
         Raises:
             InputError: nothing is left after those.
@@ -105,7 +103,7 @@ class TokenData:
                 f"{skip_tokens} tokens, but it has {ends[-1]} tokens; give more text, or evaluate "
                 f"on fewer (eval_tokens)."
             )
-        begin = int(ends[first - 1]) if first else 0  # the place of the first token
+        begin = int(ends[first - 1]) if first else 0  # index of the first token
         last = min(int(np.searchsorted(ends, begin + eval_tokens)) + 1, len(ends))
         stories = slice(first, last)
         story_bytes = torch.from_numpy(np.load(self.folder / "val_bytes.npy")[stories])
@@ -117,13 +115,15 @@ class TokenData:
 
 
 class Batches:
-    """Seeded batches of (idx, targets), each (B, T) int64: random windows, as in nanoGPT.
+    """Endless iterator of seeded batches (idx, targets), each (B, T) int64.
+
+    Random windows, as in nanoGPT; a target is the token after its input.
 
     Args:
         tokens: The training stream, longer than block_size.
         block_size: T.
         batch_size: B.
-        seed: Of the windows' places.
+        seed: Seed of the windows' positions.
     """
 
     def __init__(self, tokens: Tokens, block_size: int, batch_size: int, seed: int) -> None:
@@ -132,8 +132,10 @@ class Batches:
         self._window = np.arange(block_size + 1)
         self._rng = np.random.Generator(np.random.PCG64(seed))
 
-    def next(self) -> tuple[Tensor, Tensor]:
-        """The next batch; a target is the token after its input."""
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> tuple[Tensor, Tensor]:
         starts = self._rng.integers(
             len(self._tokens) - len(self._window) + 1, size=self._batch_size
         )
@@ -142,29 +144,31 @@ class Batches:
         return both[:, :-1].contiguous(), both[:, 1:].contiguous()
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the stream is, as JSON can hold it."""
+        """Return the position in the stream, as JSON can hold it."""
         return dict(self._rng.bit_generator.state)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where state_dict() was taken."""
+        """Continue where state_dict() was taken."""
         self._rng.bit_generator.state = state
 
 
 def prepare(data: DataConfig, progress: Progress = lambda message: None) -> TokenData:
-    """The tokens of a configuration's text, from the cache or made now.
+    """Return the tokens of a configuration's text, from the cache or made now.
 
-    Safe when several processes ask at once: one makes them, the others wait. Killed half-way, it
-    leaves nothing that would be used. "auto" is the hub's data set where it is prepared already or
-    can be had, else the built-in corpus.
+    Safe for several processes at once: one makes them, the others wait. A killed one leaves nothing
+    that would be used. "auto" is the hub's data set if it is cached or the hub answers, else the
+    built-in corpus.
 
     Args:
-        data: With a fingerprint, exactly those tokens: the source is read only where they are
+        data: A fingerprint asks for exactly those tokens: the source is read only if they are
             missing.
         progress: Called with a line for whatever takes long or must be known.
 
     Raises:
-        InputError: the source or the tokenizer cannot be had, the text does not suffice, the cache
-            cannot be written, or the text is not the one of data.fingerprint.
+        InputError: the source cannot be read, the text does not suffice, or it is not the one of
+            data.fingerprint.
+        NetworkError: the hub or GPT-2's tokenizer cannot be reached, and no copy is kept here.
+        StorageError: the cache cannot be written.
     """
     if data.fingerprint is not None:
         if not re.fullmatch(_FINGERPRINT, data.fingerprint):
@@ -176,7 +180,7 @@ def prepare(data: DataConfig, progress: Progress = lambda message: None) -> Toke
     try:
         ready = _resolved(data, progress)
     except OSError as error:
-        raise InputError(
+        raise StorageError(
             f"the folder for tokens, {cache_folder()}, must be writable, but: {error.strerror}; "
             f"set SQUEN_SWEEP_CACHE to another one."
         ) from None
@@ -190,7 +194,7 @@ def prepare(data: DataConfig, progress: Progress = lambda message: None) -> Toke
 
 
 def cache_folder() -> Path:
-    """Where prepared tokens live: $SQUEN_SWEEP_CACHE or ~/.cache/squen-sweep."""
+    """Folder of prepared tokens: $SQUEN_SWEEP_CACHE or ~/.cache/squen-sweep."""
     chosen = os.environ.get("SQUEN_SWEEP_CACHE")
     return Path(chosen) if chosen else Path.home() / ".cache" / "squen-sweep"
 
@@ -198,19 +202,21 @@ def cache_folder() -> Path:
 def _rows(
     tokens: Tokens, ends: npt.NDArray[np.int64], block_size: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Inputs and targets (R, T) of the stories that end at `ends`, and each row's story (R,)."""
+    """Cut the stories that end at `ends` into inputs and targets (R, T) and story indices (R,)."""
     lengths = np.diff(ends, prepend=0)  # with <|endoftext|>
     rows_of = -(-lengths // block_size)
     story = np.repeat(np.arange(len(ends)), rows_of)
     stream = tokens[: ends[-1]].astype(np.int64)
     end_of_text = stream[-1]
-    # place of every token: its story's first row, then on from there, row after row
+    # position of every token: its story's first row, then on from there, row after row
     first_row = np.cumsum(rows_of) - rows_of
-    place = np.arange(len(stream)) + np.repeat(first_row * block_size - (ends - lengths), lengths)
+    position = np.arange(len(stream)) + np.repeat(
+        first_row * block_size - (ends - lengths), lengths
+    )
     idx = np.full(len(story) * block_size, end_of_text)
     targets = np.full(len(story) * block_size, PADDING)
-    idx[place] = np.concatenate([[end_of_text], stream[:-1]])
-    targets[place] = stream
+    idx[position] = np.concatenate([[end_of_text], stream[:-1]])
+    targets[position] = stream
     shape = (len(story), block_size)
     return (
         torch.from_numpy(idx.reshape(shape)),
@@ -220,7 +226,7 @@ def _rows(
 
 
 def _resolved(data: DataConfig, progress: Progress) -> TokenData:
-    """The tokens of a source, "auto" tried as the hub first and as the built-in corpus then."""
+    """Return the tokens of a source; "auto" is tried as the hub, then as the built-in corpus."""
     if data.source != "auto":
         return _from_source(data, progress)
     try:
@@ -232,7 +238,7 @@ def _resolved(data: DataConfig, progress: Progress) -> TokenData:
 
 
 def _from_source(data: DataConfig, progress: Progress, patience: float | None = None) -> TokenData:
-    """The tokens that this source gave last time, or else those made of it now."""
+    """Return the cached tokens of this source, or make them now."""
     settings = [corpus.identity(data), data.tokenizer, data.bpe_vocab_size]
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
     index = cache_folder() / "index" / key  # a file that holds the fingerprint
@@ -250,7 +256,7 @@ def _indexed(index: Path) -> TokenData | None:
 
 
 def _open(fingerprint: str) -> TokenData | None:
-    """The kept tokens of a fingerprint; None where they are missing or not whole."""
+    """Open the cached tokens of a fingerprint; None if they are missing or incomplete."""
     folder = _tokens_folder(fingerprint)
     meta = token_files.read_meta(folder)
     return TokenData(folder, meta) if meta else None
@@ -261,8 +267,8 @@ def _tokens_folder(fingerprint: str) -> Path:
 
 
 def _make(data: DataConfig, index: Path, progress: Progress, patience: float | None) -> TokenData:
-    """Read, tokenise and keep a source, whose text may turn out to be kept already."""
-    # GPT-2's first: it may be missing, and reading the text may take long
+    """Read, tokenise and cache a source, whose text may turn out to be cached already."""
+    # GPT-2's tokenizer first: it may be missing, and reading the text may take long
     gpt2 = tokenizer.gpt2() if data.tokenizer == "gpt2" else None
     text = corpus.read_corpus(data, progress, patience)
     encoding = gpt2 or _train_bpe(text, data.bpe_vocab_size, progress)
@@ -270,7 +276,7 @@ def _make(data: DataConfig, index: Path, progress: Progress, patience: float | N
     folder = _tokens_folder(identity.fingerprint)
     with _lock(cache_folder() / "locks" / identity.fingerprint, progress):
         if not token_files.read_meta(folder):
-            with _whole_or_absent(folder) as temporary:
+            with _complete_or_absent(folder) as temporary:
                 token_files.write(temporary, text, encoding, identity, progress)
     new_index = index.with_suffix(".new")
     new_index.parent.mkdir(parents=True, exist_ok=True)
@@ -282,7 +288,7 @@ def _make(data: DataConfig, index: Path, progress: Progress, patience: float | N
 def _train_bpe(text: Corpus, vocab_size: int | None, progress: Progress) -> tiktoken.Encoding:
     if vocab_size is None:
         raise InputError('bpe_vocab_size must be a number where tokenizer = "bpe", but got none.')
-    if sum(map(len, text.train)) > QUICK_LETTERS:  # else it is done, or refused, at once
+    if sum(map(len, text.train)) > FAST_BPE_CHARS:  # else it takes no time
         progress(f"learning a vocabulary of {vocab_size:,} tokens from {text.name}")
     # A study is written for real stories: the grammar's few hundred words must not stop it.
     encoding = tokenizer.train_bpe(text.train, vocab_size, or_fewer=text.kind == "built-in")
@@ -308,18 +314,18 @@ def _lock(path: Path, progress: Progress) -> Iterator[None]:
 
 
 @contextmanager
-def _whole_or_absent(place: Path) -> Iterator[Path]:
-    """A temporary folder that becomes `place` when the block ends well, and vanishes otherwise.
+def _complete_or_absent(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder that becomes `folder` if the block succeeds and is removed if not.
 
-    For the holder of the place's lock: what a killed one left, here and in the place, is removed.
+    The caller holds the folder's lock: leftovers of a killed process are removed.
     """
-    temporary = place.with_name(f".{place.name}.making")
+    temporary = folder.with_name(f".{folder.name}.making")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
         yield temporary
-        shutil.rmtree(place, ignore_errors=True)
-        temporary.rename(place)
-        sync(place.parent)
+        shutil.rmtree(folder, ignore_errors=True)
+        temporary.rename(folder)
+        sync(folder.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

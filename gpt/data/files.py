@@ -1,6 +1,6 @@
-"""Stories of .txt, .jsonl and .parquet files, and which of them train and which validate.
+"""Stories of .txt, .jsonl and .parquet files, split into training and validation by file name.
 
-Knows nothing of other sources. Add a format by adding one reader and one READERS entry.
+Add a format by adding one reader and one READERS entry.
 """
 
 import logging
@@ -22,11 +22,11 @@ _SPLITS = {
 
 
 def find(path: Path) -> tuple[list[Path], list[Path]]:
-    """Training and validation files at a path, each in the order of their names.
+    """Find training and validation files at a path, each list in the order of names.
 
-    A file is the training text. In a folder, names say it (train, valid, val, dev; test where
-    nothing else validates); files without such a word train where no file says train, and are left
-    alone otherwise. No validation files: the names do not tell.
+    A file is the training text. In a folder, the words in file names decide (train, valid, val,
+    dev; test where nothing else validates); files without such a word train where no name says
+    train, and are ignored otherwise. There may be no validation files.
 
     Raises:
         InputError: nothing readable is there.
@@ -48,7 +48,7 @@ def find(path: Path) -> tuple[list[Path], list[Path]]:
 
 
 def read(files: Iterable[Path]) -> Iterator[str]:
-    """The raw text of every story, file by file; lazily, so that a limit ends the reading.
+    """Yield the raw text of every story, file by file; lazily, so that a limit ends the reading.
 
     Raises:
         InputError: a file cannot be read, is no text, or has no column text.
@@ -58,7 +58,7 @@ def read(files: Iterable[Path]) -> Iterator[str]:
 
 
 def stamp(file: Path) -> tuple[str, int, int]:
-    """What changes when a file does: its path, size in bytes and time of change in ns."""
+    """Return a file's path, size in bytes and modification time in ns, to detect a change."""
     status = file.stat()
     return str(file.resolve()), status.st_size, status.st_mtime_ns
 
@@ -80,7 +80,7 @@ def _hidden(file: Path) -> bool:
 
 
 def _split_of(file: Path) -> str:
-    """ "train", "validation", "test", or "" where a file's name says nothing."""
+    """Return "train", "validation", "test", or "" if the file's name has no such word."""
     name = file.name.lower()
     return next((split for split, word in _SPLITS.items() if word.search(name)), "")
 
@@ -91,7 +91,7 @@ def _formats() -> str:
 
 
 def _txt(path: Path) -> Iterator[str]:
-    """The pieces between <|endoftext|>.
+    """Yield the pieces between <|endoftext|>.
 
     Not through datasets: its text loader gives lines, or, with sample_by="document", a whole file
     as one row, 90 times slower than this (12 MB: 2.3 s against 0.03 s).
@@ -102,8 +102,8 @@ def _txt(path: Path) -> Iterator[str]:
             while block := file.read(1 << 20):
                 if "\0" in block:
                     raise InputError(f"{path} must be UTF-8 text, but holds a zero byte.")
-                *whole, rest = (rest + block).split(END_OF_TEXT)
-                yield from whole
+                *complete, rest = (rest + block).split(END_OF_TEXT)
+                yield from complete
     except UnicodeDecodeError as error:
         byte = error.object[error.start]
         raise InputError(f"{path} must be UTF-8 text, but holds a byte 0x{byte:02x}.") from None
@@ -113,7 +113,7 @@ def _txt(path: Path) -> Iterator[str]:
 
 
 def _table(builder: str) -> Callable[[Path], Iterator[str]]:
-    """A reader of the column text through a builder of datasets, without a copy in its cache."""
+    """Make a reader of the column text through a builder of datasets, without its cache."""
 
     def reader(path: Path) -> Iterator[str]:
         if path.stat().st_size == 0:
@@ -123,8 +123,8 @@ def _table(builder: str) -> Callable[[Path], Iterator[str]]:
         except InputError:
             raise
         except Exception as error:  # pyarrow, json and datasets each raise their own
-            what = first_line(error)
-            raise InputError(f"{path} must be a {path.suffix} file, but: {what}") from None
+            reason = first_line(error)
+            raise InputError(f"{path} must be a {path.suffix} file, but: {reason}") from None
 
     return reader
 
@@ -140,12 +140,12 @@ ROWS_AT_ONCE = 1_000
 
 
 def texts(name: str, source: str, **options: Any) -> Iterator[str]:
-    """The texts of a table, as they are read; a row without text is left out.
+    """Yield the texts of a table as they are read; a row without text is skipped.
 
     Args:
-        name: Of the table, for messages.
-        source: What datasets.load_dataset() takes first: a builder or a data set of the hub.
-        options: What else it takes.
+        name: Name of the table, for messages.
+        source: First argument of datasets.load_dataset(): a builder or a data set of the hub.
+        options: Its other arguments.
 
     Raises:
         InputError: there is no column text, or it holds something else.
@@ -164,7 +164,7 @@ def texts(name: str, source: str, **options: Any) -> Iterator[str]:
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, in one line."""
+    """First line of an error's message."""
     return str(error).strip().partition("\n")[0] or type(error).__name__
 
 

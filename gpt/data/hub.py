@@ -1,9 +1,8 @@
 """Stories of a data set on the Hugging Face hub, or of the copy that `datasets` keeps of it.
 
-Streams, so that a limit of stories is a limit of download. `datasets` alone retries for 24 s
-without a network, and for minutes where a host accepts and never answers. So a probe says first
-whether the hub is there, and reading is done by `python -m gpt.data.hub NAME SPLIT`, a
-process that can be ended.
+They are streamed, so that a limit of stories limits the download. `datasets` alone retries for 24 s
+without a network, and for minutes where a host accepts and never answers. So the hub is probed
+first, and the reading is done by `python -m gpt.data.hub NAME SPLIT`, a process that can be ended.
 """
 
 import json
@@ -15,31 +14,36 @@ from pathlib import Path
 from threading import Timer
 
 from gpt.data.files import first_line, texts
-from gpt.data.network import unanswered
-from gpt.errors import InputError
+from gpt.data.network import unreachable_reason
+from gpt.errors import InputError, NetworkError
 
 # The hub may answer while its files do not come: `datasets` takes minutes to say so. This is enough
 # for its first request of a parquet file, 32 MB, at 2.2 MB/s. Counted from where the reader asks:
-# importing `datasets` takes 3 s, and much longer on a busy machine. For "auto" alone, which has
-# other text to take: who asks for the hub may have a slow link, and `datasets` ends it by itself.
+# importing `datasets` takes 3 s, and much longer on a busy machine. It applies to "auto" alone,
+# which has other text to fall back on: with "hub" the link may be slow, and `datasets` gives up by
+# itself.
 START_SECONDS = 15.0
 _OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
 _TRUE = ("1", "ON", "YES", "TRUE")  # as huggingface_hub reads its variables
 
 
-class HubUnreachableError(InputError):
-    """The hub does not answer and nothing of it is kept here; `reason` says it without advice."""
+class HubUnreachableError(NetworkError):
+    """The hub does not answer, and there is no local copy.
+
+    Attributes:
+        reason: The message without the way out.
+    """
 
     def __init__(self, name: str, reason: str) -> None:
         self.reason = f"the hub's data set {name} cannot be had: {reason}"
         super().__init__(
             f"{self.reason}; give --data PATH (.txt, .jsonl or .parquet stories) or --data "
-            f"built-in, or mend the connection (HF_ENDPOINT, HTTPS_PROXY, HF_HUB_OFFLINE)."
+            f"built-in, or fix the connection (HF_ENDPOINT, HTTPS_PROXY, HF_HUB_OFFLINE)."
         )
 
 
 class HubDataset:
-    """A data set of the hub with a column text, or the local copy where the hub does not answer.
+    """A data set of the hub with a column text, or its local copy if the hub does not answer.
 
     Raises:
         HubUnreachableError: neither has it.
@@ -47,16 +51,16 @@ class HubDataset:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.reason = _offline_reason(name)  # why the local copy is read; None: the hub answers
-        if self.reason and not _kept(name):
+        self.reason = _offline_reason(name)  # for reading the local copy; None: the hub answers
+        if self.reason and not _is_cached(name):
             raise HubUnreachableError(name, self.reason)
 
     def stories(self, split: str, patience: float | None = None) -> Iterator[str]:
-        """The column text of one split, as it arrives.
+        """Yield the column text of one split as it arrives.
 
         Args:
             split: "train" or "validation".
-            patience: Seconds that the first story may take; None: as long as `datasets` lets it.
+            patience: Seconds that the first story may take; None: the limits of `datasets`.
 
         Raises:
             HubUnreachableError: the hub stopped answering, or the local copy does not have it.
@@ -99,7 +103,7 @@ class HubDataset:
         self._check_end(said)
 
     def _check_end(self, said: dict[str, str]) -> None:
-        """Raise what the reader's last line says, if anything."""
+        """Raise the error that the reader's last line reports, if any."""
         if said and self.reason:
             raise HubUnreachableError(self.name, self.reason)
         if "unreachable" in said:
@@ -113,11 +117,11 @@ def _offline_reason(name: str) -> str | None:
         if os.environ.get(variable, "").upper() in _TRUE:
             return f"{variable} is set"
     endpoint = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
-    return unanswered(f"{endpoint.rstrip('/')}/api/datasets/{name}")
+    return unreachable_reason(f"{endpoint.rstrip('/')}/api/datasets/{name}")
 
 
-def _kept(name: str) -> bool:
-    """Whether `datasets` may have a copy: importing it to ask takes seconds."""
+def _is_cached(name: str) -> bool:
+    """Return whether `datasets` may have a copy; importing it to ask takes seconds."""
     caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     home = os.environ.get("HF_HOME") or Path(caches) / "huggingface"
     folder = Path(os.environ.get("HF_DATASETS_CACHE") or Path(home) / "datasets")
@@ -126,7 +130,7 @@ def _kept(name: str) -> bool:
 
 
 def _read(name: str, split: str) -> Iterator[str | dict[str, str] | None]:
-    """None when it begins, the stories of a split, then {} or why there are no more."""
+    """Yield None at the start, the stories of a split, then {} or the reason for the end."""
     from datasets.exceptions import DatasetNotFoundError
 
     yield None

@@ -1,4 +1,4 @@
-"""Whether a host answers, decided within seconds: libraries that fetch things retry for minutes."""
+"""A probe of a host that takes seconds, since libraries that fetch things retry for minutes."""
 
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -8,14 +8,14 @@ import requests
 PROBE_SECONDS = 3.0  # a host that answers at all does so in less
 
 
-def unanswered(address: str, seconds: float = PROBE_SECONDS) -> str | None:
-    """Why an address cannot be fetched now, as the end of a sentence; None when it can.
+def unreachable_reason(address: str, seconds: float = PROBE_SECONDS) -> str | None:
+    """Return the reason why an address cannot be fetched now, or None if it can.
 
     Proxies and certificates are those of the environment. A refusal to serve without a key (401), a
     missing page (404) and "too many requests" (429) are answers: the host is there.
     """
     answer: SimpleQueue[str | None] = SimpleQueue()
-    # In a thread, because no time-out of requests reaches the look-up of a name.
+    # In a thread, because no time-out of requests covers name resolution.
     Thread(target=lambda: answer.put(_ask(address, seconds)), daemon=True).start()
     try:
         return answer.get(timeout=seconds)

@@ -1,8 +1,7 @@
-"""A folder of tokens: stories as uint16 ids, each followed by <|endoftext|>, and what they are.
+"""A folder of tokens: stories as uint16 ids, each followed by <|endoftext|>, and their metadata.
 
 The layout is nanoGPT's (train.bin, val.bin, meta.pkl), so that nanoGPT's own train.py can use a
-folder as its data set; meta.json, tokenizer.json, val_bytes.npy and val_nats.npy are ours. Knows
-nothing of where a folder is kept (gpt.data.dataset) and of where text comes from (gpt.data.corpus).
+folder as its data set; meta.json, tokenizer.json, val_bytes.npy and val_nats.npy are ours.
 """
 
 import hashlib
@@ -25,7 +24,7 @@ STORIES_AT_ONCE = 8_192  # tokenised together: work for every core, little memor
 
 
 class Meta(BaseModel):
-    """What a folder holds: the contents of its meta.json."""
+    """Metadata of a folder, as in its meta.json."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -33,7 +32,7 @@ class Meta(BaseModel):
     fingerprint: str  # of both splits and the tokenizer
     kind: Kind
     name: str  # of the source: a hub name, a path, "built-in story grammar"
-    notice: str | None  # what every reader of a result must be told
+    notice: str | None  # for every reader of a result
     tokenizer: str  # "gpt2", "bpe-2048"
     vocab_size: int
     train_stories: int
@@ -47,14 +46,14 @@ class Meta(BaseModel):
 
 
 class Identity(NamedTuple):
-    """What two preparations share when, and only when, they give the same tokens."""
+    """Digests that two preparations share if and only if they give the same tokens."""
 
     fingerprint: str
     text_sha256: str
 
 
 def identify(text: Corpus, encoding: tiktoken.Encoding) -> Identity:
-    """Digests of the stories, and of the stories with all that decides how they are cut."""
+    """Compute the digest of the stories, and that of the stories with their tokenizer."""
     sha = hashlib.sha256()
     for stories in (text.train, text.validation):
         sha.update(len(stories).to_bytes(8, "little"))
@@ -64,8 +63,8 @@ def identify(text: Corpus, encoding: tiktoken.Encoding) -> Identity:
     text_sha256 = sha.hexdigest()
     # a grammar's text has a floor and a notice that a copy of it in a file has not
     built_in = text.kind == "built-in"
-    whole = f"{FORMAT_VERSION} {built_in} {text_sha256} {tokenizer.digest(encoding)}"
-    return Identity(hashlib.sha256(whole.encode()).hexdigest()[:16], text_sha256)
+    key = f"{FORMAT_VERSION} {built_in} {text_sha256} {tokenizer.digest(encoding)}"
+    return Identity(hashlib.sha256(key.encode()).hexdigest()[:16], text_sha256)
 
 
 def write(
@@ -108,27 +107,27 @@ def write(
 
 
 def read_meta(folder: Path) -> Meta | None:
-    """What a folder holds; None where it is missing, not whole, or of another format version."""
+    """Read a folder's metadata; None if it is missing, incomplete or of another version."""
     try:
         meta = Meta.model_validate_json((folder / "meta.json").read_bytes())
         sizes = meta.file_sizes.items()
-        whole = all((folder / name).stat().st_size == size for name, size in sizes)
+        complete = all((folder / name).stat().st_size == size for name, size in sizes)
     except (OSError, ValidationError):
         return None
-    return meta if whole and meta.format_version == FORMAT_VERSION else None
+    return meta if complete and meta.format_version == FORMAT_VERSION else None
 
 
 def _write_tokens(
     path: Path, stories: list[str], encoding: tiktoken.Encoding, progress: Progress
 ) -> int:
-    """Write stories as uint16 ids, each followed by <|endoftext|>; returns how many ids that is."""
+    """Write stories as uint16 ids, each followed by <|endoftext|>; return the number of ids."""
     end = [tokenizer.end_of_text(encoding)]
-    tell = throttled(progress)
+    show = throttled(progress)
     written = 0
     with path.open("wb") as file:
         for first in range(0, len(stories), STORIES_AT_ONCE):
             share = percentage(first, len(stories))
-            tell(f"tokenising: {first:,} of {len(stories):,} stories{share}")
+            show(f"tokenising: {first:,} of {len(stories):,} stories{share}")
             some = stories[first : first + STORIES_AT_ONCE]
             encoded = encoding.encode_ordinary_batch(some, num_threads=os.cpu_count() or 1)
             ids = np.fromiter(chain.from_iterable(s + end for s in encoded), dtype=np.uint16)

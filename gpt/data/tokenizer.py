@@ -1,6 +1,6 @@
-"""Text <-> token ids, as a tiktoken.Encoding: GPT-2's, or a byte-level BPE of the corpus's own.
+"""Tokenizers, as tiktoken.Encoding: GPT-2's, or a byte-level BPE trained on the corpus.
 
-<|endoftext|> is the last id of every encoding here. Knows nothing of where text comes from.
+<|endoftext|> is the last id of every encoding here.
 """
 
 import base64
@@ -15,8 +15,8 @@ from typing import Any
 
 import tiktoken
 
-from gpt.data.network import unanswered
-from gpt.errors import InputError
+from gpt.data.network import unreachable_reason
+from gpt.errors import InputError, NetworkError
 
 END_OF_TEXT = "<|endoftext|>"
 
@@ -32,30 +32,30 @@ GPT2_FILES = {
     "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
 }
 
-# A BPE learns from this much text per token of its vocabulary (5 MB for 2048). On real stories that
-# makes at most 0.07 % more tokens (300 to 8192) than 12 MB does, in half the time for 2048.
+# A BPE is trained on this much text per token of its vocabulary (5 MB for 2048). On real stories
+# that makes at most 0.07 % more tokens (300 to 8192) than 12 MB does, in half the time for 2048.
 TRAINING_BYTES_PER_TOKEN = 2_500
 
 
 def end_of_text(encoding: tiktoken.Encoding) -> int:
-    """The id of <|endoftext|>, which is the last one."""
+    """Id of <|endoftext|>, the last one."""
     return encoding.n_vocab - 1
 
 
 def gpt2() -> tiktoken.Encoding:
-    """GPT-2's encoding of 50,257 ids, from tiktoken's cache or fetched into it.
+    """Load GPT-2's encoding of 50,257 ids from tiktoken's cache, or fetch it.
 
     Raises:
-        InputError: it is not in the cache and cannot be fetched.
+        NetworkError: it is not in the cache and cannot be fetched.
     """
     missing = [name for name, sha256 in GPT2_FILES.items() if not _cached(name, sha256)]
-    reason = unanswered(GPT2_ADDRESS + missing[0]) if missing else None
+    reason = unreachable_reason(GPT2_ADDRESS + missing[0]) if missing else None
     if not reason:
         try:
             return tiktoken.get_encoding("gpt2")
         except (OSError, ValueError) as error:  # requests' errors are OSErrors
             reason = str(error)
-    raise InputError(
+    raise NetworkError(
         f"the gpt2 tokenizer must be in TIKTOKEN_CACHE_DIR ({_cache_folder()}) or fetched, but "
         f"{', '.join(missing)} is missing or damaged there and {reason}; put "
         f"{', '.join(f'{name} as {_cache_name(name)}' for name in GPT2_FILES)} there, "
@@ -66,12 +66,12 @@ def gpt2() -> tiktoken.Encoding:
 def train_bpe(
     texts: Iterable[str], vocab_size: int, *, or_fewer: bool = False
 ) -> tiktoken.Encoding:
-    """A byte-level BPE of vocab_size ids: 256 bytes, the merges, <|endoftext|>.
+    """Train a byte-level BPE of vocab_size ids: 256 bytes, the merges, <|endoftext|>.
 
     Args:
-        texts: Stories. Only the first vocab_size * TRAINING_BYTES_PER_TOKEN bytes are looked at.
+        texts: Stories. Only the first vocab_size * TRAINING_BYTES_PER_TOKEN bytes are read.
         vocab_size: At least 257.
-        or_fewer: Take as many as the text has where it has fewer.
+        or_fewer: Accept a smaller vocabulary if the text has too few pairs.
 
     Raises:
         InputError: the text has too few different pairs for that many merges.
@@ -94,7 +94,7 @@ def save(encoding: tiktoken.Encoding, path: Path) -> None:
 
 
 def load(path: Path) -> tiktoken.Encoding:
-    """The encoding that save() wrote.
+    """Read an encoding that save() wrote.
 
     Raises:
         InputError: the file is missing or no such encoding.
@@ -113,7 +113,7 @@ def load(path: Path) -> tiktoken.Encoding:
 
 
 def digest(encoding: tiktoken.Encoding) -> str:
-    """SHA-256 of all that decides how text is cut: two equal digests cut every text the same."""
+    """SHA-256 of an encoding: equal digests tokenise every text alike."""
     sha = hashlib.sha256(encoding._pat_str.encode())
     for token in _tokens(encoding):
         sha.update(len(token).to_bytes(4, "little") + token)
@@ -121,7 +121,7 @@ def digest(encoding: tiktoken.Encoding) -> str:
 
 
 def _cache_folder() -> Path:
-    """Where tiktoken keeps what it fetches."""
+    """Folder in which tiktoken caches downloads."""
     for variable in ("TIKTOKEN_CACHE_DIR", "DATA_GYM_CACHE_DIR"):
         if variable in os.environ:
             return Path(os.environ[variable])
@@ -133,7 +133,7 @@ def _cache_name(name: str) -> str:
 
 
 def _cached(name: str, sha256: str) -> bool:
-    """Whether tiktoken would use this file: it deletes one of another hash and fetches again."""
+    """Return whether tiktoken would use its cached file; one of another hash it fetches again."""
     try:
         content = (_cache_folder() / _cache_name(name)).read_bytes()
     except OSError:
@@ -158,7 +158,7 @@ def _reason(error: Exception) -> str:
 
 
 def _first_bytes(texts: Iterable[str], limit: int) -> Iterator[str]:
-    """The first texts, until they hold `limit` bytes."""
+    """Yield texts until they have `limit` bytes."""
     seen = 0
     for text in texts:
         if seen >= limit:
@@ -168,7 +168,7 @@ def _first_bytes(texts: Iterable[str], limit: int) -> Iterator[str]:
 
 
 def _train_ranks(texts: Iterator[str], size: int) -> dict[bytes, int]:
-    """Token -> rank, as Hugging Face's trainer learns them; fewer than `size` if merges end."""
+    """Train with Hugging Face's trainer: token -> rank, fewer than `size` if merges run out."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
     trainer = Tokenizer(models.BPE())
@@ -185,7 +185,7 @@ def _train_ranks(texts: Iterator[str], size: int) -> dict[bytes, int]:
 
 
 def _byte_of_letter() -> dict[str, int]:
-    """GPT-2's letter for every byte: printable ones are themselves, the others count from 256.
+    """Map GPT-2's letters to bytes: printable ones are themselves, the others count from 256.
 
     Source: bytes_to_unicode in openai/gpt-2, src/encoder.py
     """

@@ -1,1 +1,45 @@
-"""Losses, their link functions, and the linear head that is fused with them."""
+"""Losses, their link functions, and the linear head that is fused with them.
+
+loss = LOSSES["squentropy"](logits, targets, square_weight=1.0)
+loss = linear_loss(hidden, weight, targets, "squentropy", square_weight=1.0)  # without logits
+"""
+
+from gpt.losses.functional import (
+    LOSSES,
+    absolute,
+    brier_ce,
+    check_loss,
+    cross_entropy,
+    focal,
+    huber,
+    logistic,
+    logit_l2,
+    logit_variance,
+    poly1,
+    rescaled_squentropy,
+    squentropy,
+    z_loss,
+)
+from gpt.losses.fused_linear import linear_loss
+from gpt.losses.loss import IGNORE_INDEX, Loss, Option
+
+__all__ = [
+    "IGNORE_INDEX",
+    "LOSSES",
+    "Loss",
+    "Option",
+    "absolute",
+    "brier_ce",
+    "check_loss",
+    "cross_entropy",
+    "focal",
+    "huber",
+    "linear_loss",
+    "logistic",
+    "logit_l2",
+    "logit_variance",
+    "poly1",
+    "rescaled_squentropy",
+    "squentropy",
+    "z_loss",
+]

@@ -1,4 +1,4 @@
-"""The output head without all its logits at once: losses with their gradients, or chunks of logits.
+"""The output head fused with the loss, so that the logits are never held all at once.
 
 Shapes: N tokens, C = n_embd, V classes; hidden states h (N, C), weight W (V, C), logits f = h W^T.
 The logits are made a chunk of rows at a time. In `linear_loss` the chunk's gradient is multiplied
@@ -13,14 +13,14 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from gpt.losses.functional import LOSSES, check_loss
-from gpt.losses.logit_stats import ChunkMoments
+from gpt.losses.logit_stats import ChunkStats
 from gpt.losses.loss import IGNORE_INDEX, Loss, check_floating, check_reduction, check_targets
 
 # Rows whose logits are held at a time, more of a small vocabulary. With fewer, matrix products
 # wait for W (2 times slower at 32 rows on a CPU), and small ones for Python.
 CHUNK_ROWS = {"cpu": 256, "cuda": 1024}
 CHUNK_BYTES = 2**22
-# Rows are looked at in blocks of so many bytes of logits, which stay in a CPU's caches meanwhile;
+# Rows are processed in blocks of so many bytes of logits, which stay in a CPU's caches meanwhile;
 # an evaluation's in a core's own, with two more tensors of that size.
 BLOCK_BYTES = {"cpu": 2**22, "cuda": 2**30}
 EVALUATION_BYTES = {"cpu": 350_000, "cuda": 90_000_000}
@@ -36,7 +36,7 @@ def linear_loss(
     ignore_index: int = IGNORE_INDEX,
     **options: float,
 ) -> Tensor:
-    """LOSSES[loss] of the logits hidden @ weight.T, without holding them.
+    """Compute LOSSES[loss] of the logits hidden @ weight.T without holding them.
 
     Under autocast, matrix products are in its dtype; all else is float32 (float64 for float64).
 
@@ -47,7 +47,7 @@ def linear_loss(
         loss: A name in LOSSES.
         reduction: "mean" over the tokens that count (NaN if there are none), or "sum".
         ignore_index: Targets with this value do not count.
-        options: Of the loss; those not given have their defaults.
+        options: Options of the loss; those not given have their defaults.
 
     Returns:
         Scalar, differentiable once by hidden and weight.
@@ -68,8 +68,11 @@ def linear_loss(
     dtype = torch.promote_types(hidden.dtype, weight.dtype)
     if torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
+    exact = torch.promote_types(dtype, torch.float32)  # of all but matrix products
     counts = targets != ignore_index
-    shares = counts / counts.sum() if reduction == "mean" else counts
+    shares = counts.to(exact)  # before the division, whose digits would be float32's otherwise
+    if reduction == "mean":
+        shares /= counts.sum()
     with torch.autocast(device, enabled=False):
         value: Tensor = _LinearLoss.apply(  # type: ignore[no-untyped-call]
             hidden, weight, targets.where(counts, 0), shares, dtype, LOSSES[loss], options
@@ -79,10 +82,10 @@ def linear_loss(
 
 @torch.no_grad()
 def logit_blocks(hidden: Tensor, weight: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Rows and their logits (n, V), a few at a time, in float32 or wider.
+    """Yield rows and their logits (n, V), a few at a time, in float32 or wider, without gradients.
 
-    Without gradients. They may be overwritten, and are gone when the next are asked for. Products
-    are in the dtype of `hidden`.
+    The caller may overwrite the logits; the next block takes their memory. Matrix products are in
+    the dtype of `hidden`.
     """
     W = weight.to(hidden.dtype)
     exact = torch.promote_types(W.dtype, torch.float32)
@@ -95,7 +98,7 @@ def logit_blocks(hidden: Tensor, weight: Tensor) -> Iterator[tuple[slice, Tensor
 
 
 class _LinearLoss(torch.autograd.Function):
-    """The sum of what each token costs, times its share; gradients are made in forward."""
+    """Sum of cost times share over all tokens; gradients are computed in forward."""
 
     @staticmethod
     def forward(
@@ -109,8 +112,7 @@ class _LinearLoss(torch.autograd.Function):
         options: dict[str, float],
     ) -> Tensor:
         h, W, options = hidden.to(dtype), weight.to(dtype), loss.checked(options)
-        exact = torch.promote_types(dtype, torch.float32)  # of all but matrix products
-        shares = shares.to(exact)
+        exact = shares.dtype
         total = shares.new_zeros(())
         d_h = torch.empty_like(h)
         d_W = torch.zeros_like(W, dtype=exact)
@@ -119,11 +121,11 @@ class _LinearLoss(torch.autograd.Function):
         for rows in _slices(len(h), len(chunk)):
             f = torch.mm(h[rows], W.T, out=chunk[: len(h[rows])])  # (n, V)
             for part in _slices(len(f), block.rows):
-                moments = ChunkMoments(*block.of(f[part]), targets=targets[rows][part])
+                stats = ChunkStats(*block.of(f[part]), targets=targets[rows][part])
                 with torch.enable_grad():
-                    cost = (loss.per_token(moments, **options) * shares[rows][part]).sum()
+                    cost = (loss.per_token(stats, **options) * shares[rows][part]).sum()
                 total += cost.detach()
-                block.put(moments.gradient(cost), f[part])  # f is dL/df from here on
+                block.put(stats.gradient(cost), f[part])  # f is dL/df from here on
             torch.mm(f, W, out=d_h[rows])
             _add_product(d_W, f.T, h[rows])
         ctx.save_for_backward(d_h, d_W)
@@ -134,12 +136,12 @@ class _LinearLoss(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, d_loss: Tensor) -> tuple[Tensor | None, ...]:
         d_h, d_W = ctx.saved_tensors
-        of_hidden, of_weight = ctx.dtypes
-        return (d_h * d_loss).to(of_hidden), (d_W * d_loss).to(of_weight), *[None] * 5
+        hidden_dtype, weight_dtype = ctx.dtypes
+        return (d_h * d_loss).to(hidden_dtype), (d_W * d_loss).to(weight_dtype), *[None] * 5
 
 
 class _Block:
-    """Buffers for a few rows of a chunk (n, V), used again and again."""
+    """Buffers for a few rows of a chunk (n, V), reused for each block."""
 
     def __init__(self, chunk: Tensor, exact: torch.dtype) -> None:
         self.rows = min(len(chunk), _rows_of_block(chunk, exact, BLOCK_BYTES))
@@ -147,12 +149,12 @@ class _Block:
         self._f = None if chunk.dtype == exact else torch.empty_like(self._p)
 
     def of(self, f: Tensor) -> tuple[Tensor, Tensor]:
-        """These logits, where they may be overwritten, and room for their softmax."""
+        """Return the logits where they may be overwritten, and a buffer for their softmax."""
         n = len(f)
         return (f if self._f is None else self._f[:n].copy_(f)), self._p[:n]
 
     def put(self, gradient: Tensor, f: Tensor) -> None:
-        """Leave the gradient where the logits were, unless it is there already."""
+        """Copy the gradient to where the logits were, unless it is there already."""
         if self._f is not None:
             f.copy_(gradient)
 
@@ -166,12 +168,12 @@ def _rows_of_block(chunk: Tensor, exact: torch.dtype, most: dict[str, int]) -> i
 
 
 def _slices(n: int, size: int) -> list[slice]:
-    """The rows 0 to n, `size` at a time."""
+    """Slices of the rows 0 to n, `size` at a time."""
     return [slice(start, min(start + size, n)) for start in range(0, n, size)]
 
 
 def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
-    """total += a @ b, where total may be wider than the product's dtype."""
+    """Add a @ b to total, which may be wider than the product's dtype."""
     if total.dtype == a.dtype:
         total.addmm_(a, b)
     else:

@@ -1,4 +1,4 @@
-"""From logits to the probabilities that a loss is made for. Knows nothing of models or moments.
+"""Link functions: from logits to the probabilities that a loss is minimised by.
 
 A loss that adds a penalty to cross-entropy is not proper under softmax: where its expectation
 under true probabilities pi is least, softmax(f) is not pi. But pi can be read off that optimum. Let
@@ -11,37 +11,36 @@ For squentropy, with kappa = 2 w / (V - 1): pi_j = (p_j + kappa f_j) / (1 + kapp
 depends on p_y alone, l(p_y), has its optimum where pi_j * l'(p_j) is the same for all j, so
 pi_j is proportional to -1 / l'(p_j).
 
-A link takes p = softmax(f) and f, each (..., V), and the loss's options, and gives pi (..., V) as
-the optimum has it. It may overwrite f. Off the optimum these are not probabilities yet: see
-`floored`.
+A link function takes p = softmax(f) and f, each (..., V), and the loss's options, and returns
+pi (..., V) as at the optimum. It may overwrite f. Off the optimum these are not probabilities yet:
+see `floored`.
 """
 
 import torch
 from torch import Tensor
 
-# Off the optimum a link may give a token nothing, or less. It keeps a hundredth of what softmax
-# gives it, which costs at most log(100) = 4.6 nats more than softmax does.
+# Off the optimum a link function may give a token 0 or less. The token keeps a hundredth of what
+# softmax gives it, which costs at most log(100) = 4.6 nats more than softmax does.
 FLOOR = 0.01
 
 
 def floored(pi: Tensor, p: Tensor) -> Tensor:
-    """What a link gives, at least FLOOR * p_j each: probabilities, once divided by their sum.
+    """Raise each pi_j to at least FLOOR * p_j: probabilities, once divided by their sum.
 
-    Overwrites pi.
-    At an optimum, where no pi_j is below FLOOR * p_j and their sum is 1, this changes nothing.
+    Overwrites pi. At an optimum no pi_j is below FLOOR * p_j, so nothing changes.
     """
     return torch.maximum(pi, FLOOR * p, out=pi)
 
 
 def cross_entropy(p: Tensor, f: Tensor, label_smoothing: float) -> Tensor:
-    """Of smoothing s: p = (1 - s) pi + s / V."""
+    """Invert p = (1 - a) pi + a / V, where a is the smoothing."""
     if label_smoothing == 0:
         return p
     return (p - label_smoothing / p.shape[-1]) / (1 - label_smoothing)
 
 
 def squentropy(p: Tensor, f: Tensor, square_weight: float) -> Tensor:
-    """wrong = p + kappa f, right = p - 1."""
+    """Balance wrong = p + kappa f and right = p - 1, with kappa = 2 w / (V - 1)."""
     kappa = 2 * square_weight / (p.shape[-1] - 1)
     return _balanced(torch.add(p, f, alpha=kappa, out=f), 1 - p)
 
@@ -49,7 +48,7 @@ def squentropy(p: Tensor, f: Tensor, square_weight: float) -> Tensor:
 def rescaled_squentropy(
     p: Tensor, f: Tensor, square_weight: float, true_weight: float, true_target: float
 ) -> Tensor:
-    """wrong = p + kappa f, right = p - 1 + kappa k (f - M), with kappa = 2 w / V."""
+    """Balance wrong = p + kappa f, right = p - 1 + kappa k (f - M), with kappa = 2 w / V."""
     kappa = 2 * square_weight / p.shape[-1]
     return _balanced(p + kappa * f, (1 - p - kappa * true_weight * (f - true_target)).relu_())
 
@@ -80,7 +79,7 @@ def poly1(p: Tensor, f: Tensor, epsilon: float) -> Tensor:
 
 
 def huber(p: Tensor, f: Tensor, residual_weight: float, huber_delta: float) -> Tensor:
-    """As squentropy, with f limited to +-delta."""
+    """Balance as squentropy does, with f limited to +-delta."""
     kappa = residual_weight / (p.shape[-1] - 1)
     return _balanced(p + kappa * f.clamp(-huber_delta, huber_delta), 1 - p)
 
@@ -92,11 +91,10 @@ def logistic(p: Tensor, f: Tensor, residual_weight: float) -> Tensor:
 
 
 def _balanced(wrong: Tensor, minus_right: Tensor) -> Tensor:
-    """pi where (1 - pi) * wrong + pi * right = 0, given that wrong > 0 >= right; overwrites both.
+    """Solve (1 - pi) * wrong + pi * right = 0, given that wrong > 0 >= right; overwrites both.
 
-    Off the optimum wrong may be negative, which says that class j is too likely even if it is
-    wrong: it then gets about 0. Callers see to the other case, where right says that it is too
-    likely even if it is true.
+    Off the optimum wrong may be negative: class j is too likely even if it is wrong, so it gets
+    about 0. Callers handle the other case, where it is too likely even if it is true.
     """
     up = wrong.clamp_min_(torch.finfo(wrong.dtype).tiny)
     return up.div_(minus_right.add_(up))

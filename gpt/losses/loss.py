@@ -1,6 +1,6 @@
-"""What a training objective is: a cost per token, options, a link. All: gpt.losses.functional.
+"""A training loss: its cost per token, its options, its link function.
 
-Shapes: N tokens, V classes.
+Shapes: N tokens, V classes. The losses themselves are in gpt.losses.functional.
 """
 
 import math
@@ -10,23 +10,23 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from gpt.losses import link_functions as links
-from gpt.losses.logit_stats import Moments
+from gpt.losses import link_functions
+from gpt.losses.logit_stats import LogitStats
 
 IGNORE_INDEX = -1  # nanoGPT's mark for "no target here"
 
 
 @dataclass(frozen=True)
 class Option:
-    """A number that a loss takes.
+    """A number that a loss takes as a keyword argument.
 
     Attributes:
-        default: Where nothing is said.
-        low: With high and log, what a study searches where its file says nothing else.
-        high: See low.
-        log: Whether the search is even in the logarithm.
-        at_least: The smallest value that makes sense.
-        below: No value may reach it.
+        default: Used where none is given.
+        low: Lower end of the range that a study searches unless its file gives another.
+        high: Upper end of that range.
+        log: Search uniformly in the logarithm.
+        at_least: Smallest valid value.
+        below: Every valid value is smaller.
     """
 
     default: float
@@ -37,7 +37,7 @@ class Option:
     below: float = math.inf
 
     def fault(self, value: float) -> str | None:
-        """What must hold and does not: "must be at least 0, but got -1"; None for a good value."""
+        """Return the rule that a value breaks, "must be at least 0, but got -1", or None."""
         if not math.isfinite(value) or value < self.at_least:
             return f"must be at least {self.at_least:g}, but got {value}"
         if value >= self.below:
@@ -47,18 +47,18 @@ class Option:
 
 @dataclass(frozen=True)
 class Loss:
-    """A training objective. Calling it gives the loss of logits that are at hand.
+    """A training loss; calling it computes the loss of given logits.
 
     Attributes:
-        per_token: Moments and options -> what each token costs, shape (n,).
-        options: What it takes, by name.
-        link: p, f and options -> the probabilities that the loss is made for, see
-            gpt.losses.link_functions; None where that is p itself.
+        per_token: LogitStats and options -> the cost of each token, shape (n,).
+        options: The options it takes, by name.
+        link_function: p, f and options -> the probabilities that minimise the loss, see
+            gpt.losses.link_functions; None where they are p itself.
     """
 
     per_token: Callable[..., Tensor]
     options: Mapping[str, Option] = field(default_factory=dict)
-    link: Callable[..., Tensor] | None = None
+    link_function: Callable[..., Tensor] | None = None
 
     def __call__(
         self,
@@ -68,7 +68,7 @@ class Loss:
         ignore_index: int = IGNORE_INDEX,
         **options: float,
     ) -> Tensor:
-        """The loss, as torch.nn.functional.cross_entropy takes its arguments.
+        """Compute the loss, with the arguments of torch.nn.functional.cross_entropy.
 
         Args:
             logits: Unnormalised scores f, shape (N, V); half precision is summed in float32.
@@ -76,7 +76,7 @@ class Loss:
             reduction: "mean" over the tokens that count (NaN if there are none), "sum", or "none"
                 for shape (N,), with 0 for those that do not count.
             ignore_index: Targets with this value do not count.
-            options: Of the loss; those not given have their defaults.
+            options: Options of the loss; those not given have their defaults.
 
         Raises:
             ValueError: one line that names the argument, what must hold and what came instead.
@@ -88,38 +88,38 @@ class Loss:
         check_targets(targets, len(logits), logits.shape[1], ignore_index)
         counts = targets != ignore_index
         f = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
-        moments = Moments(f, targets.where(counts, 0))
-        per_token = self.per_token(moments, **self.checked(options)).where(counts, 0.0)
+        stats = LogitStats(f, targets.where(counts, 0))
+        per_token = self.per_token(stats, **self.checked(options)).where(counts, 0.0)
         if reduction == "none":
             return per_token
         return per_token.sum() / counts.sum() if reduction == "mean" else per_token.sum()
 
     def probabilities(self, p: Tensor, logits: Tensor, options: Mapping[str, float]) -> Tensor:
-        """The model's probabilities under the loss's own link.
+        """Return the model's probabilities under the loss's own link function.
 
         Args:
             p: softmax(logits), shape (..., V).
             logits: Unnormalised scores f, shape (..., V).
-            options: Of the loss.
+            options: Options of the loss.
 
         Returns:
-            Shape (..., V), each row adds up to 1; p itself where that is the link.
+            Shape (..., V), each row adds up to 1; p itself where softmax is the link function.
         """
         pi = self.unnormalised(p, logits.clone(), options)
         return p if pi is p else pi.div_(pi.sum(-1, keepdim=True))
 
     def unnormalised(self, p: Tensor, logits: Tensor, options: Mapping[str, float]) -> Tensor:
-        """As `probabilities`, shape (..., V), but each row still to be divided by its sum.
+        """Return `probabilities` before the division of each row by its sum, shape (..., V).
 
-        Who needs one of a row's saves a pass over all. May overwrite the logits.
+        This saves a pass over all where one value of a row is needed. May overwrite the logits.
         """
-        if self.link is None:
+        if self.link_function is None:
             return p
-        pi = self.link(p, logits, **self.checked(options))
-        return p if pi is p else links.floored(pi, p)
+        pi = self.link_function(p, logits, **self.checked(options))
+        return p if pi is p else link_functions.floored(pi, p)
 
     def checked(self, options: Mapping[str, float]) -> dict[str, float]:
-        """These options, and the default of every other one.
+        """Return these options with the defaults of all others.
 
         Raises:
             ValueError: an option that the loss does not take, or a value that it may not have.
@@ -150,7 +150,7 @@ def check_floating(name: str, tensor: Tensor) -> None:
 def check_targets(targets: Tensor, n_tokens: int, n_classes: int, ignore_index: int) -> None:
     """Raise ValueError unless targets are (N,) integers, each in [0, V) or ignore_index.
 
-    Their range is looked at on the CPU only: on CUDA a look would stop the queue, and the kernels
+    Their range is checked on the CPU only: on CUDA a check would stop the queue, and the kernels
     assert it themselves.
     """
     if targets.is_floating_point() or targets.dtype == torch.bool:

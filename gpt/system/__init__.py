@@ -1,1 +1,1 @@
-"""Files, devices, memory and signals of the machine."""
+"""The machine: files, devices, memory, signals."""

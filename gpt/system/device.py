@@ -1,4 +1,4 @@
-"""Whether torch can train on a device; imports nothing of training, which takes a second."""
+"""Check of a device; kept apart from training, whose imports take a second."""
 
 import torch
 

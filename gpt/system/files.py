@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and what to say when the disk does not take them."""
+"""Files that are written completely or not at all, and the errors of a full disk."""
 
 import errno
 import glob
@@ -8,9 +8,9 @@ from pathlib import Path
 
 import psutil
 
-from gpt.errors import DiskError
+from gpt.errors import StorageError
 
-# No room, no room of one's quota, longer than a file may be, read-only, broken.
+# No room, quota exceeded, longer than a file may be, read-only, broken.
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
@@ -23,15 +23,17 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Replace a file, also after a kill or a power cut whole; a link is replaced, not followed.
+def atomic_write_text(path: Path, text: str) -> None:
+    """Write or replace a file so that a kill or a power cut leaves the old text or the new.
+
+    A link is replaced, not followed.
 
     Raises:
-        OSError: it cannot be written, or is a device or a folder; all is as before.
+        OSError: it cannot be written, or is a device or a folder; nothing has changed then.
     """
-    if is_special(path):  # root could replace /dev/null, and every program would suffer
-        raise OSError(errno.EINVAL, "it is no ordinary file", str(path))
-    _forget_dead_writers(path)
+    if not is_replaceable(path):  # root could replace /dev/null, and every program would suffer
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    _remove_leftovers(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("x", encoding="utf-8") as file:  # x: never through a planted link
@@ -44,13 +46,13 @@ def write_text(path: Path, text: str) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def is_special(path: Path) -> bool:
-    """Whether something is there that is no ordinary file, or belongs to the devices."""
-    return path.absolute().parent == Path("/dev") or (path.exists() and not path.is_file())
+def is_replaceable(path: Path) -> bool:
+    """Return whether a path is free or a regular file, and not in /dev."""
+    return path.absolute().parent != Path("/dev") and (path.is_file() or not path.exists())
 
 
-def _forget_dead_writers(path: Path) -> None:
-    """Remove what processes left that were killed while they wrote the same file."""
+def _remove_leftovers(path: Path) -> None:
+    """Remove temporary files of processes that were killed while they wrote the same file."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
         writer = left.name.rpartition(".")[2]
         dead = writer.isdecimal() and not psutil.pid_exists(int(writer))
@@ -59,20 +61,20 @@ def _forget_dead_writers(path: Path) -> None:
 
 
 def is_disk_error(error: OSError) -> bool:
-    """Whether the disk is at fault, so that every other write would fail as well."""
+    """Return whether the disk is at fault, so that every other write would fail as well."""
     return error.errno in DISK_ERRORS
 
 
-def disk_error(path: Path, reason: str | None) -> DiskError:
-    """What to raise when something below `path` could not be written."""
-    return DiskError(
+def disk_error(path: Path, reason: str | None) -> StorageError:
+    """Make the StorageError for something below `path` that could not be written."""
+    return StorageError(
         f"{path} must be writable, but: {reason or 'the disk did not take it'} "
         f"({free_space(path)} free there); make space and run the same command again."
     )
 
 
 def free_space(path: Path) -> str:
-    """What is free on the disk of `path`, or of the nearest folder above that exists."""
+    """Return the free space on the disk of a path, such as "12 GB"; the path need not exist."""
     there = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
     size = float(shutil.disk_usage(there).free)
     for unit in ("bytes", "kB", "MB", "GB"):

@@ -1,4 +1,4 @@
-"""Let the process keep the memory that it frees, for tensors come and go at the same sizes.
+"""Have malloc keep freed memory, since tensors come and go at the same sizes.
 
 By default glibc gives every large block back to the system and asks for it again, a page fault for
 each 4 KiB: passes over (n, V) logits then take up to seven times as long.
@@ -16,7 +16,7 @@ _KEPT_BYTES = 2**30 - 1  # below it, blocks are kept; larger ones are rare and l
 def keep_freed_memory() -> None:
     """Raise glibc's thresholds for this process, unless the environment sets them.
 
-    Elsewhere, nothing happens.
+    On other systems nothing happens.
     """
     if sys.platform != "linux" or any(name in os.environ for name in _CHOSEN):
         return

@@ -1,4 +1,4 @@
-"""Signals that are noted, not obeyed at once: a loop looks at them where it can stop cleanly."""
+"""Signals that are recorded, so that a loop can stop where that is clean."""
 
 import signal
 from collections.abc import Iterator
@@ -10,13 +10,13 @@ STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @contextmanager
 def noted(received: list[int], *, twice_interrupts: bool = False) -> Iterator[None]:
-    """Within it, Ctrl-C, SIGTERM and SIGHUP are only added to `received`.
+    """Record Ctrl-C, SIGTERM and SIGHUP in `received` while the block runs.
 
-    Noting is all that a handler may do: it may come anywhere, also in the middle of a line of
-    output. A SIGHUP that is ignored, as nohup arranges it, stays ignored.
+    A handler may do no more: it may run anywhere, also in the middle of a line of output. A SIGHUP
+    that is ignored, as under nohup, stays ignored.
 
     Args:
-        received: Grows with each signal.
+        received: Signal numbers are appended to it.
         twice_interrupts: Raise KeyboardInterrupt when Ctrl-C comes after another signal.
     """
 

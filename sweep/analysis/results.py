@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 OUTCOMES = ("complete", "pruned", "diverged", "oom", "timeout", "failed", "running", "waiting")
-YARDSTICKS = (  # fields of an Evaluation that judge a model whatever loss it was trained with
+METRICS = (  # fields of an Evaluation that judge a model whatever loss it was trained with
     "perplexity",
     "link_perplexity",
     "story_perplexity",

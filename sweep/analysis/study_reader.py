@@ -62,7 +62,7 @@ class Stored:
 def read(storage: RDBStorage, study: optuna.Study) -> Stored:
     """Read all that a report shows of a study."""
     evaluations = results.evaluations_table(storage, study.study_name)
-    measured = [name for name in results.YARDSTICKS[1:] if name in evaluations.columns]
+    measured = [name for name in results.METRICS[1:] if name in evaluations.columns]
     last = results.last_evaluations(evaluations)[["tokens", "elapsed_seconds", *measured]]
     space = results.search_space(study)
     space.pop(results.compared_parameter(study) or "", None)

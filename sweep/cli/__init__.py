@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from gpt.errors import DiskError, InputError
+from gpt.errors import SquenSweepError, StorageError
 from sweep.cli import dashboard, doctor, export, report, run, status, train, verdict
 from sweep.cli.options import DEFAULT_STORAGE
 
@@ -37,7 +37,7 @@ def main() -> None:
     gc.set_threshold(OBJECTS)
     try:
         sys.exit(app(standalone_mode=False))
-    except InputError as error:
+    except SquenSweepError as error:
         _refuse(str(error), error.exit_code)
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(130)
@@ -64,7 +64,7 @@ def _refuse(message: str, code: int = 2) -> NoReturn:
     sys.exit(code)
 
 
-def _of_storage(error: Exception) -> InputError | None:
+def _of_storage(error: Exception) -> SquenSweepError | None:
     """What to say of a database that failed in the middle of a command; None of a bug."""
     if "sqlalchemy" not in sys.modules:
         return None
@@ -75,11 +75,11 @@ def _of_storage(error: Exception) -> InputError | None:
     return explained(error, given, sqlite_path(storage_url(given)))
 
 
-def _of_a_file(error: Exception) -> InputError | None:
+def _of_a_file(error: Exception) -> SquenSweepError | None:
     """What to say of a file that cannot be used, such as a name that is too long; None of a bug."""
     if not isinstance(error, OSError) or error.filename is None:
         return None
-    return DiskError(f"{error.filename} must be usable, but: {error.strerror}.")
+    return StorageError(f"{error.filename} must be usable, but: {error.strerror}.")
 
 
 def _command() -> list[str]:

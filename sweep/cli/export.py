@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from gpt.errors import DiskError
+from gpt.errors import StorageError
 from sweep.cli.options import DEFAULT_STORAGE, Arm, Storage, StoredStudy, check_output, stored_study
 
 app = typer.Typer()
@@ -50,9 +50,9 @@ def export(
 
 
 def _write(path: Path, text: str) -> None:
-    from gpt.system.files import write_text
+    from gpt.system.files import atomic_write_text
 
     try:
-        write_text(path, text)
+        atomic_write_text(path, text)
     except OSError as error:
-        raise DiskError(f"{path} must be writable, but: {error.strerror}.") from None
+        raise StorageError(f"{path} must be writable, but: {error.strerror}.") from None

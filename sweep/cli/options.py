@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gpt.errors import InputError
-from gpt.system.files import is_special
+from gpt.system.files import is_replaceable
 
 if TYPE_CHECKING:
     import optuna
@@ -52,7 +52,7 @@ def check_output(path: Path) -> None:
     """Raise InputError unless a file can be written at `path`."""
     if path.is_dir():
         raise InputError(f"{path} must be a file to write, but it is a directory.")
-    if is_special(path):
+    if not is_replaceable(path):
         raise InputError(f"{path} must be an ordinary file to write; pass another path.")
     if not path.parent.is_dir():
         raise InputError(f"{path.parent} must be a directory, but there is none; make it first.")

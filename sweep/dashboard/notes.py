@@ -243,7 +243,7 @@ def trial_note(
     story: str | None,
 ) -> str:
     """A trial's configuration, how it ended, its yardsticks and a story, in Markdown."""
-    from sweep.analysis.results import YARDSTICKS
+    from sweep.analysis.results import METRICS
     from sweep.format import number
 
     attributes = trial.user_attrs
@@ -256,7 +256,7 @@ def trial_note(
     lines += [f"| weights | {attributes.get('n_params', 0):,} |"]
     lines += [f"| run directory | `{attributes.get('run_dir', '-')}` |", ""]
     values = asdict(latest) if latest else {}
-    known = {name: values[name] for name in YARDSTICKS if values.get(name) is not None}
+    known = {name: values[name] for name in METRICS if values.get(name) is not None}
     if known:
         lines += ["At its last evaluation:", "", "| | |", "|---|---|"]
         lines += [f"| {name} | {value:.4g} |" for name, value in known.items()]
@@ -275,11 +275,11 @@ def _story(run_dir: Path) -> str | None:
     """A short story of the trial's model; None where its checkpoint tells none."""
     import torch
 
-    from gpt.errors import InputError
+    from gpt.errors import SquenSweepError
     from gpt.sample import sample
 
     torch.set_num_threads(1)  # the cores belong to the trials
     try:
         return sample(run_dir, PROMPT, STORY_TOKENS)[0]
-    except (InputError, OSError):
+    except (SquenSweepError, OSError):
         return None

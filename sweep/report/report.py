@@ -16,8 +16,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from optuna.storages import RDBStorage
 from plotly.offline import get_plotlyjs
 
-from gpt.errors import DiskError
-from gpt.system.files import write_text
+from gpt.errors import StorageError
+from gpt.system.files import atomic_write_text
 from sweep.analysis import results
 from sweep.analysis.study_reader import Stored, answer, best_of_arms, read
 from sweep.format import Show, perplexity, unseen
@@ -62,7 +62,7 @@ def write_report(
     try:
         _write_atomically(out, page)
     except OSError as error:
-        raise DiskError(
+        raise StorageError(
             f"the report must go where a file can be written, but {out}: {error.strerror}; "
             f"pass another --output."
         ) from None
@@ -141,7 +141,7 @@ def write_pictures(stored: Stored, folder: Path, show: Show = unseen) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DiskError(f"{folder} must be a folder, but: {error.strerror}.") from None
+        raise StorageError(f"{folder} must be a folder, but: {error.strerror}.") from None
     drawn = {folder / f"{figure.name}.png": figure.draw() for figure in figures(stored)}
     show(f"drawing {len(drawn)} pictures")
     save(drawn)
@@ -172,4 +172,4 @@ def _drawn(figure: Figure) -> dict[str, Any]:
 def _write_atomically(out: Path, text: str) -> None:
     """A reader of `out` sees the old file or the new one, never a part of it."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_text(out, text)
+    atomic_write_text(out, text)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpt.errors import InputError
+from gpt.errors import SquenSweepError
 from sweep.analysis.study_reader import Stored, rows_of, run_dir_of
 from sweep.format import Show, unseen
 
@@ -85,7 +85,7 @@ def stories_of(run_dir: Path, prompts: Sequence[str]) -> tuple[list[str], str | 
 
     try:
         texts = [sample(run_dir, prompt, MAX_NEW_TOKENS, seed=SEED)[0] for prompt in prompts]
-    except (InputError, OSError) as error:
+    except (SquenSweepError, OSError) as error:
         return [], str(error)
     return texts, None
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from sweep.analysis.results import YARDSTICKS
+from sweep.analysis.results import METRICS
 from sweep.analysis.study_reader import DASH, Stored, rows_of, shown
 from sweep.format import duration, perplexity
 
@@ -36,14 +36,14 @@ _COLUMNS = {  # column of `trials` -> heading
     "arm": "arm",
     "outcome": "outcome",
     "origin": "origin",
-    **{name: name.replace("_", " ") for name in YARDSTICKS},
+    **{name: name.replace("_", " ") for name in METRICS},
     "n_params": "weights",
     "last_step": "last step",
     "elapsed_seconds": "training time",
     "reason": "reason",
 }
 _FORMATS = {
-    **dict.fromkeys(YARDSTICKS, lambda value: f"{value:.4g}"),
+    **dict.fromkeys(METRICS, lambda value: f"{value:.4g}"),
     "perplexity": perplexity,
     "bits_per_byte": lambda value: f"{value:.3f}",
     "n_params": lambda value: f"{value:,}",
@@ -61,7 +61,7 @@ def best_table(stored: Stored) -> Table:
 def yardsticks_table(stored: Stored) -> Table:
     """The best complete trial of each arm by every yardstick that was measured."""
     best = stored.complete.drop_duplicates("arm")
-    measured = [name for name in YARDSTICKS if name in best and best[name].notna().any()]
+    measured = [name for name in METRICS if name in best and best[name].notna().any()]
     return _table(stored, best, ["number", "arm", *measured])
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import optuna
 from filelock import FileLock, Timeout
 
-from gpt.errors import BusyError, DiskError, InputError
+from gpt.errors import BusyError, InputError, StorageError
 from sweep.storage.rdb import relative_to_database, runs_folder, set_runs_folder
 from sweep.storage.schema import StudyAttrs, set_study_attrs, study_attrs
 
@@ -45,7 +45,7 @@ def only_tuner(
         folder.mkdir(parents=True, exist_ok=True)
         _acquire(lock, owner, study, patience)
     except OSError as error:
-        raise DiskError(f"runs must go to a folder, but {folder}: {error.strerror}.") from None
+        raise StorageError(f"runs must go to a folder, but {folder}: {error.strerror}.") from None
     try:
         owner.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
         yield

@@ -53,7 +53,7 @@ def open_storage(storage: str, *, create: bool = False) -> RDBStorage:
 
     Raises:
         InputError: there is no database and `create` is false, or it cannot be used; a DataError
-            or a DiskError where the file or the disk is at fault.
+            or a StorageError where the file or the disk is at fault.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # its INFO repeats what we show
     url = storage_url(storage)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 from urllib.parse import quote
 
-from gpt.errors import BusyError, DataError, DiskError, InputError
+from gpt.errors import BusyError, DataError, InputError, SquenSweepError, StorageError
 from gpt.system.files import DISK_ERRORS, disk_error, free_space
 
 TIMEOUT = 60  # seconds to wait for another process's lock; SQLite's own 5 end in an error
@@ -24,7 +24,7 @@ def check(path: Path, create: bool) -> None:
     Raises:
         InputError: there is no such file, and it may not be missing.
         DataError: it is no database, damaged, or of another version of Optuna.
-        DiskError: it or its folder cannot be used.
+        StorageError: it or its folder cannot be used.
     """
     if not path.exists():
         if not create:
@@ -49,7 +49,7 @@ def check_header(path: Path) -> None:
     if path.is_dir():
         raise InputError(f"storage {path} must be a file, but it is a folder.")
     if not os.access(path, os.R_OK):
-        raise DiskError(f"storage {path} must be readable, but Permission denied.")
+        raise StorageError(f"storage {path} must be readable, but Permission denied.")
     empty = path.stat().st_size == 0
     if empty or not _is_database(path):
         kind = "empty" if empty else "another kind of file"
@@ -102,7 +102,7 @@ def _make_folder(path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DiskError(
+        raise StorageError(
             f"storage {path} must be in a folder, but {error.strerror}: {error.filename}."
         ) from None
 
@@ -132,7 +132,7 @@ def _check_content(path: Path, create: bool) -> None:
 def _raise_explained(error: sqlite3.Error, path: Path) -> NoReturn:
     name = getattr(error, "sqlite_errorname", "")
     if name.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY")):
-        raise DiskError(
+        raise StorageError(
             f"storage {path} must be in a folder that can be written, since SQLite keeps its log "
             f"beside it, but: {error}; copy it to such a folder and pass that --storage."
         ) from None
@@ -144,7 +144,7 @@ _DISK = ("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY", "SQLITE_CANTOPEN", "S
 _DAMAGED = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 
 
-def explained(error: BaseException, storage: str, path: Path | None) -> InputError | None:
+def explained(error: BaseException, storage: str, path: Path | None) -> SquenSweepError | None:
     """The error that the user sees for one of SQLite's, wherever it was wrapped; None for others.
 
     Args:
@@ -164,7 +164,7 @@ def explained(error: BaseException, storage: str, path: Path | None) -> InputErr
     if name.startswith(_DAMAGED):
         return unsound(path, reason)
     if name.startswith(_DISK):
-        return DiskError(
+        return StorageError(
             f"storage {storage} must be writable, but: {reason} ({free_space(path)} free in "
             f"{path.parent}); make space or give write access and run the same command again."
         )
@@ -181,10 +181,10 @@ def unsound(path: Path, reason: str) -> DataError:
 
 @contextmanager
 def in_one_line(storage: str, path: Path | None, runs: Path) -> Iterator[None]:
-    """Within it, a database or a disk that fails raises a DataError, DiskError or BusyError."""
+    """Within it, a database or a disk that fails raises a DataError, StorageError or BusyError."""
     try:
         yield
-    except InputError:
+    except SquenSweepError:
         raise
     except Exception as error:
         if isinstance(error, OSError) and error.errno in DISK_ERRORS:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpt.config import TrainConfig, read_config, train_config
-from gpt.errors import InputError
-from gpt.system.files import write_text
+from gpt.errors import InputError, StorageError
+from gpt.system.files import atomic_write_text
 from gpt.system.signals import noted
 from sweep.format import duration, is_terminal, perplexity
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 CONFIG = "config.json"
 
 
-class Ended(RuntimeError):
+class TrainingEndedError(RuntimeError):
     """A run ended before its last step, for a reason that a restart would meet again."""
 
 
@@ -157,16 +157,17 @@ def claim(run_dir: Path, config: TrainConfig) -> None:
     """Make `run_dir` the directory of this run; one of the same run is left as it is.
 
     Raises:
-        InputError: the directory holds another run or something else, or cannot be written.
+        InputError: the directory holds another run or something else.
+        StorageError: it cannot be written.
     """
     check_claim(run_dir, config)
     if (run_dir / CONFIG).exists():
         return
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        write_text(run_dir / CONFIG, config.model_dump_json(indent=2) + "\n")
+        atomic_write_text(run_dir / CONFIG, config.model_dump_json(indent=2) + "\n")
     except OSError as error:
-        raise InputError(
+        raise StorageError(
             f"{run_dir} must be writable, but: {error.strerror}; pass another --out."
         ) from None
 
@@ -196,10 +197,10 @@ def continue_run(run_dir: Path, max_steps: int) -> int | None:
     Raises:
         InputError: see gpt.train.train_directory.
         KeyboardInterrupt: Ctrl-C came twice.
-        Ended: the loss is not finite any more, or the memory does not suffice.
+        TrainingEndedError: the loss is not finite any more, or the memory does not suffice.
     """
+    from gpt.errors import DivergedError
     from gpt.train import is_out_of_memory, train_directory
-    from gpt.trainer import Diverged
 
     show = _show_bar if is_terminal() else _show_lines
     signals: list[int] = []
@@ -209,10 +210,10 @@ def continue_run(run_dir: Path, max_steps: int) -> int | None:
             closing(train_directory(run_dir, lambda: bool(signals), print)) as evaluations,
         ):
             show(evaluations, max_steps)
-    except (Diverged, RuntimeError, MemoryError) as error:
-        if not (isinstance(error, Diverged) or is_out_of_memory(error)):
+    except (DivergedError, RuntimeError, MemoryError) as error:
+        if not (isinstance(error, DivergedError) or is_out_of_memory(error)):
             raise
-        raise Ended(str(error).splitlines()[0]) from None
+        raise TrainingEndedError(str(error).splitlines()[0]) from None
     return None if is_done(run_dir) else signals[0]
 
 

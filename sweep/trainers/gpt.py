@@ -11,7 +11,7 @@ from gpt.data.dataset import prepare
 from gpt.errors import DataError
 from gpt.events import Event, parse_event
 from gpt.model import num_params
-from gpt.system.files import write_text
+from gpt.system.files import atomic_write_text
 from sweep.study.dataset import data_facts, pinned
 from sweep.study.spec import StudySpec
 from sweep.trainers.base import Facts, RunFacts
@@ -147,4 +147,4 @@ def faster_dtype(device: str) -> str:
 
 
 def _write_config(run_dir: Path, config: TrainConfig) -> None:
-    write_text(run_dir / "config.json", config.model_dump_json(indent=1))
+    atomic_write_text(run_dir / "config.json", config.model_dump_json(indent=1))

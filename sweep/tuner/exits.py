@@ -7,7 +7,7 @@
 import signal
 from enum import StrEnum
 
-from gpt.errors import BusyError, DiskError
+from gpt.errors import BusyError, StorageError
 from gpt.events import Event
 
 ASKING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # signals that ask a process to end
@@ -57,7 +57,7 @@ def ending_of(event: Event | None, exit_code: int | None) -> Ending:
         named = event.get("outcome") if event["event"] == "error" else event["event"]
         if named in set(Ending):
             return Ending(named)
-    if exit_code == DiskError.exit_code:
+    if exit_code == StorageError.exit_code:
         return Ending.DISK
     if exit_code == BusyError.exit_code or (exit_code is not None and -exit_code in ASKING):
         return Ending.STOPPED

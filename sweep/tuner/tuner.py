@@ -15,7 +15,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from gpt.config import DataConfig
-from gpt.errors import DiskError, InputError, SweepFailed
+from gpt.errors import InputError, StorageError, TrialsFailedError
 from gpt.events import Evaluation, Event, evaluation_of
 from gpt.system.files import disk_error
 from gpt.system.signals import noted
@@ -127,7 +127,7 @@ class Tuner:
         self.runs: list[TrialRun] = []  # in their slots
         self.signals: list[int] = []  # received so far
         self.failures: list[str] = []  # trials that failed one after another, until now
-        self.disk: DiskError | None = None  # why no trial can be written
+        self.disk: StorageError | None = None  # why no trial can be written
         self._stop_announced = False
         self._started = time.monotonic()
 
@@ -477,7 +477,7 @@ class Tuner:
     def _give_up_if_everything_fails(self) -> None:
         """A missing library fails every trial: better stop than use them all up."""
         if len(self.failures) >= MAX_FAILURES:
-            raise SweepFailed(
+            raise TrialsFailedError(
                 f"trials must not fail one after another, but the last {MAX_FAILURES} did: "
                 f"{self.failures[-1]} (see log.txt in {self.folder}); "
                 f"fix it and run the same command again."

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import plotly.graph_objects as go
 
-from gpt.errors import DiskError, InputError
-from gpt.system.files import write_text
+from gpt.errors import InputError, StorageError
+from gpt.system.files import atomic_write_text
 from sweep import visualization as plots
 from sweep.analysis import results
 from sweep.analysis.calibration import calibration_table
@@ -213,9 +213,9 @@ def save(drawn: dict[Path, go.Figure]) -> None:
     for path, fig in drawn.items():
         try:
             if path not in pictures:
-                write_text(path, _text(fig, check_format(path)))
+                atomic_write_text(path, _text(fig, check_format(path)))
         except OSError as error:
-            raise DiskError(f"{path} must be writable, but: {error.strerror}.") from None
+            raise StorageError(f"{path} must be writable, but: {error.strerror}.") from None
     if pictures:
         _draw_pictures(pictures)
 
@@ -241,7 +241,7 @@ def _draw_pictures(figures: dict[Path, go.Figure]) -> None:
     try:
         plotly.io.write_images(on_paper, list(figures), height=heights, **SIZE)
     except OSError as error:
-        raise DiskError(f"pictures must be writable, but: {error}.") from None
+        raise StorageError(f"pictures must be writable, but: {error}.") from None
     except Exception as error:  # kaleido's own, which cannot be imported without it
         reason = str(error).strip().splitlines()[0].rstrip(".:,")
         raise InputError(f"pictures need Chromium, but: {reason}; {way_out}.") from None

@@ -663,7 +663,7 @@ def test_a_truncated_checkpoint_is_refused_in_one_line(swept, tmp_path):
     shutil.copytree("runs/tiny/0", tmp_path / "run")
     for weights in (tmp_path / "run").rglob("model.safetensors"):
         weights.write_bytes(weights.read_bytes()[:-100])
-    assert_refused(swept, ("sample", str(tmp_path / "run")), "must hold a whole checkpoint", 65)
+    assert_refused(swept, ("sample", str(tmp_path / "run")), "must hold an intact checkpoint", 65)
 
 
 def test_a_truncated_checkpoint_is_not_trained_on(swept, tmp_path):
@@ -673,7 +673,7 @@ def test_a_truncated_checkpoint_is_not_trained_on(swept, tmp_path):
     config = tmp_path / "again.json"
     shutil.copy("runs/tiny/0/config.json", config)
     arguments = ("train", str(config), "--out", str(tmp_path / "final"))
-    assert_refused(swept, arguments, "must hold a whole checkpoint", 65)
+    assert_refused(swept, arguments, "must hold an intact checkpoint", 65)
 
 
 def test_a_final_training_that_diverges_ends_in_one_line(swept, tmp_path):

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+from faults import inject
+from injector import Fault, parse
 from invariants import (
     assert_sound,
     assert_undisturbed,
@@ -26,9 +28,8 @@ from tiny_studies import run_tiny, tiny_study
 
 from gpt import checkpoint
 from gpt.config import read_config
-from gpt.errors import BusyError, DiskError, InputError
+from gpt.errors import BusyError, StorageError
 from gpt.events import read_events
-from gpt.faults import Fault, parse
 from gpt.train import train_directory
 from sweep.backends import Job, Slot
 from sweep.backends.local import LocalProcess
@@ -40,11 +41,6 @@ from sweep.tuner.limits import Limits
 @pytest.fixture
 def text(tmp_path: Path, cache: Path) -> Path:
     return write_stories(tmp_path / "text")
-
-
-def inject(monkeypatch: pytest.MonkeyPatch, faults: str) -> None:
-    """In every process of a trial that is started from now on."""
-    monkeypatch.setenv("SQUEN_FAULT", faults)
 
 
 def fired(folder: Path) -> list[tuple[str, str, int]]:
@@ -71,7 +67,7 @@ def test_faults_are_parsed_with_their_defaults():
     "text", ["explode", "kill@step", "kill@step=x", "kill@at=home", "kill@when=7", "kill@step=7,"]
 )
 def test_a_fault_that_is_not_known_is_refused(text: str):
-    with pytest.raises(InputError, match="SQUEN_FAULT must be like kill@trial=2"):
+    with pytest.raises(ValueError, match="SQUEN_FAULT must be like kill@trial=2"):
         parse(text)
 
 
@@ -218,9 +214,9 @@ def test_a_full_disk_stops_the_sweep_and_after_space_is_made_it_goes_on(
 ):
     inject(monkeypatch, f"full@trial=0,step=6,bytes={room}")
     spec = tiny_study(tmp_path, text)
-    with pytest.raises(DiskError, match=r"tiny/0 must be writable, but.* free there\); make sp"):
+    with pytest.raises(StorageError, match=r"tiny/0 must be writable, but.* free there\); make sp"):
         run_tiny(spec, tmp_path, trials=2, workers=1)
-    assert DiskError.exit_code == 74
+    assert StorageError.exit_code == 74
     assert fired(tmp_path) == [("full", "step", 6)]
     assert not trial_processes(tmp_path)
     assert [t.state for t in stored_trials(tmp_path)] == [TrialState.WAITING]  # no other was begun

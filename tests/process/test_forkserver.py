@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from faults import inject
 from tiny_runs import tiny_config, write_run, write_stories
 
 from gpt.events import read_events
@@ -98,7 +99,7 @@ def test_what_a_failing_fork_says_is_in_its_log(tmp_path: Path):
 def test_an_error_that_a_fork_did_not_expect_is_in_its_log(
     long_run: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setenv("SQUEN_FAULT", "memory@step=3")
+    inject(monkeypatch, "memory@step=3")
     process = start(long_run)
     wait_until(lambda: not process.alive)
     assert process.exit_code == 1
@@ -107,7 +108,7 @@ def test_an_error_that_a_fork_did_not_expect_is_in_its_log(
 
 def test_a_fork_gets_the_environment_of_its_start(long_run: Path, monkeypatch: pytest.MonkeyPatch):
     forkserver.warm_up("gpt.train")
-    monkeypatch.setenv("SQUEN_FAULT", "kill@step=3")
+    inject(monkeypatch, "kill@step=3")
     process = start(long_run)
     wait_until(lambda: not process.alive)
     assert process.exit_code == -signal.SIGKILL
@@ -146,7 +147,8 @@ def test_elsewhere_and_for_cuda_a_trial_is_not_forked(
 
 
 def test_a_server_ends_with_the_process_that_started_it():
-    start = "from sweep.backends import fork_client as f; f.warm_up('gpt.train'); print(f.fork_server('gpt.train')._process.pid)"
+    module = "from sweep.backends.fork_client import fork_server"
+    start = f"{module}; print(fork_server('gpt.train')._process.pid)"
     kill = "import os; os.kill(os.getpid(), 9)"
     command = [sys.executable, "-c", f"{start}; import sys; sys.stdout.flush(); {kill}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -14,7 +14,7 @@ from fake_hub import FakeHub, parquet_bytes
 from gpt.config import DataConfig
 from gpt.data.dataset import TokenData, prepare
 from gpt.data.hub import HubDataset, HubUnreachableError
-from gpt.data.network import unanswered
+from gpt.data.network import unreachable_reason
 from gpt.errors import InputError
 
 TRAIN = [f"Story {number} of a cat and a dog." for number in range(5_000)]
@@ -238,5 +238,5 @@ def test_hf_hub_offline_is_honoured_without_asking(monkeypatch):
 
 
 def test_a_hub_that_answers_is_found(hub):
-    assert unanswered(f"{hub.url}/api/datasets/someone/Stories") is None
-    assert unanswered(f"{hub.url}/api/datasets/no/such") is None  # an answer as well
+    assert unreachable_reason(f"{hub.url}/api/datasets/someone/Stories") is None
+    assert unreachable_reason(f"{hub.url}/api/datasets/no/such") is None  # an answer as well

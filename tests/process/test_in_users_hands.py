@@ -1,4 +1,4 @@
-"""A study after its users have done with it what people do: copied, renamed, enqueued, cleaned up."""
+"""A study after people have done with it what they do: copied, renamed, enqueued, moved."""
 
 import shutil
 import sqlite3
@@ -39,9 +39,7 @@ def test_after_a_command_the_database_is_one_complete_file(text: Path, tmp_path:
     assert len(study.trials) == 2
 
 
-def test_an_enqueued_trial_is_run_with_what_it_fixes_and_the_rest_drawn(
-    text: Path, tmp_path: Path
-):
+def test_an_enqueued_trial_is_run_with_what_it_fixes_and_the_rest_drawn(text: Path, tmp_path: Path):
     spec = tiny_study(tmp_path, text)
     run_tiny(spec, tmp_path, trials=2)
     study = study_of(tmp_path)

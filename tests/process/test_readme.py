@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gpt.losses import functional as losses
-from gpt.losses.logit_stats import Moments
+from gpt.losses.logit_stats import LogitStats
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 
@@ -20,7 +20,7 @@ def test_the_loss_that_is_added_trains_and_passes_the_tests_of_losses(
 ):
     (example,) = re.findall(r"```python\n(def .*?)```", README, flags=re.DOTALL)
     monkeypatch.setitem(losses.LOSSES, "exponential", None)  # taken out again at the end
-    exec(example, vars(losses) | {"Moments": Moments, "Tensor": Tensor, "torch": torch})
+    exec(example, vars(losses) | {"LogitStats": LogitStats, "Tensor": Tensor, "torch": torch})
     loss = losses.LOSSES["exponential"]
     logits = torch.tensor([[1.0, 2.0, -1.0]])
     by_hand = torch.logsumexp(logits, 1) - 2 + 0.5 * (logits[0, 0].exp() + logits[0, 2].exp()) / 2

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny_runs import tiny_config, write_run, write_stories
 
-from gpt.errors import InputError
+from gpt.errors import DataError, InputError
 from gpt.losses.functional import LOSSES
 from gpt.model import GPT
 from gpt.sample import _link_scores, generate, load_model, sample
@@ -80,7 +80,7 @@ def test_a_row_longer_than_the_block_forgets_its_beginning(run_dir: Path):
 def test_a_truncated_checkpoint_is_one_clear_line(run_dir: Path):
     (weights,) = run_dir.glob("checkpoints/*/model.safetensors")
     weights.write_bytes(weights.read_bytes()[:100])
-    with pytest.raises(InputError, match="must hold a whole checkpoint"):
+    with pytest.raises(DataError, match="must hold an intact checkpoint"):
         sample(run_dir, "Tom")
 
 

@@ -18,11 +18,11 @@ from tiny_runs import tiny_config, write_run, write_stories
 
 from gpt import checkpoint
 from gpt.data.dataset import prepare
-from gpt.errors import InputError
+from gpt.errors import BusyError, DivergedError, InputError
 from gpt.events import Evaluation, read_events
 from gpt.model import GPT
 from gpt.train import train, train_directory
-from gpt.trainer import Diverged, Run
+from gpt.trainer import Trainer
 
 
 @pytest.fixture
@@ -159,7 +159,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_starts_again_and_says_so(
         path.write_bytes(damage(path.read_bytes()))
     notes: list[str] = []
     assert list(map(figures, train(config, run_dir, note=notes.append))) == undisturbed
-    assert notes[0].startswith("starts again from step 0: no checkpoint is whole (step-000009: ")
+    assert notes[0].startswith("starts again from step 0: no checkpoint is intact (step-000009: ")
     assert "step-000008: " in notes[0]
 
 
@@ -174,7 +174,7 @@ def test_a_run_passes_over_a_damaged_checkpoint_and_says_so(text: Path, tmp_path
     path.write_bytes(flipped(path.read_bytes()))
     notes: list[str] = []
     assert list(map(figures, train(config, run_dir, note=notes.append))) == undisturbed[2:]
-    assert notes[0].startswith("passed over a damaged checkpoint: step-000009")
+    assert notes[0].startswith("skipped a damaged checkpoint: step-000009")
     assert notes[1] == "continues at step 8"
 
 
@@ -191,7 +191,7 @@ def test_a_finished_run_has_nothing_left_to_do_and_keeps_only_its_weights(
 
 def test_gradients_are_clipped_to_the_norm_that_was_asked_for(text: Path):
     config = tiny_config(text, grad_clip=1e-3, dropout=0.0)
-    run = Run(config, prepare(config.data))
+    run = Trainer(config, prepare(config.data))
     run.optimizer.step = lambda: None  # type: ignore[method-assign] - keeps the gradients to see
     run.optimizer.zero_grad = lambda **_: None  # type: ignore[method-assign]
     run.step()
@@ -202,7 +202,7 @@ def test_gradients_are_clipped_to_the_norm_that_was_asked_for(text: Path):
 
 def test_an_infinite_loss_ends_the_run_as_diverged_with_its_step(text: Path):
     config = tiny_config(text, learning_rate=1e30, warmup_steps=0, grad_clip=0.0)
-    with pytest.raises(Diverged, match=r"training loss nan.*at learning rate") as caught:
+    with pytest.raises(DivergedError, match=r"training loss nan.*at learning rate") as caught:
         list(train(config))
     assert 1 <= caught.value.step < config.max_steps
 
@@ -234,7 +234,7 @@ def test_train_directory_logs_start_evaluations_and_done(text: Path, tmp_path: P
 def test_train_directory_logs_divergence(text: Path, tmp_path: Path):
     config = tiny_config(text, learning_rate=1e30, warmup_steps=0, grad_clip=0.0)
     run_dir = write_run(tmp_path / "run", config)
-    with pytest.raises(Diverged):
+    with pytest.raises(DivergedError):
         list(train_directory(run_dir))
     events, _ = read_events(run_dir)
     assert (events[-1]["event"], events[-1]["outcome"]) == ("error", "diverged")
@@ -244,7 +244,7 @@ def test_two_trainers_of_one_directory_are_refused(text: Path, tmp_path: Path):
     run_dir = write_run(tmp_path / "run", tiny_config(text))
     with closing(train_directory(run_dir)) as first:
         next(first)
-        with pytest.raises(InputError, match="one trainer"):
+        with pytest.raises(BusyError, match="one trainer"):
             next(train_directory(run_dir))
 
 

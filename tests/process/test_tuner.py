@@ -10,6 +10,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from faults import inject
 from invariants import (
     assert_sound,
     assert_undisturbed,
@@ -26,7 +27,7 @@ from tiny_runs import write_stories
 from tiny_studies import run_tiny, tiny_study
 
 from gpt.config import read_config
-from gpt.errors import InputError, SweepFailed
+from gpt.errors import BusyError, InputError, TrialsFailedError
 from gpt.events import read_events
 from gpt.train import train
 from sweep.search.pruners import is_shadow
@@ -222,7 +223,7 @@ def test_a_second_driver_of_one_study_is_refused_with_the_firsts_pid(text: Path,
     spec = tiny_study(tmp_path, text, max_steps=2000, eval_interval=50)
     process = start_command(tmp_path, trials=1)
     wait_until(lambda: evaluated(tmp_path) >= 1)
-    with pytest.raises(InputError, match=f"process {process.pid} on"):
+    with pytest.raises(BusyError, match=f"process {process.pid} on"):
         run_tiny(spec, tmp_path, trials=1)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=30)
@@ -315,8 +316,8 @@ def test_a_driver_killed_before_its_trials_have_said_anything_loses_none(
 def test_a_sweep_whose_trials_all_fail_stops_and_says_why(
     text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setenv("SQUEN_FAULT", "kill@at=start,times=2")
-    with pytest.raises(SweepFailed, match=r"the last 3 did: trial \d was killed by signal 9"):
+    inject(monkeypatch, "kill@at=start,times=2")
+    with pytest.raises(TrialsFailedError, match=r"the last 3 did: trial \d was killed by signal 9"):
         run_tiny(tiny_study(tmp_path, text), tmp_path, trials=10)
     trials = stored_trials(tmp_path)
     assert [t.state for t in trials].count(TrialState.FAIL) >= 3

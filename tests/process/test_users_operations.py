@@ -131,9 +131,7 @@ def complete(study: optuna.Study) -> dict[int, float]:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_no_sequence_of_operations_loses_what_was_complete(
-    seed: int, tmp_path: Path, cache: Path
-):
+def test_no_sequence_of_operations_loses_what_was_complete(seed: int, tmp_path: Path, cache: Path):
     spec = tiny_study(tmp_path, write_stories(tmp_path / "text"))
     run_tiny(spec, tmp_path, trials=3)
     hands = Hands(tmp_path, seed)

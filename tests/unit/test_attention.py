@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from gpt.model import MOST_TOKENS, causal_attention, dropout
+from gpt.model import MAX_PLAIN_TOKENS, causal_attention, dropout
 
 
 def gradients(out: torch.Tensor, inputs: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
@@ -33,7 +33,7 @@ def test_attention_in_float32_without_dropout_is_torchs_bit_for_bit():
     assert torch.equal(causal_attention(q, k, v, 0.0), theirs)
 
 
-@pytest.mark.parametrize("length", [16, MOST_TOKENS + 1])
+@pytest.mark.parametrize("length", [16, MAX_PLAIN_TOKENS + 1])
 def test_attention_with_dropout_has_the_mean_of_attention_without(length: int):
     torch.manual_seed(2)
     q, k = torch.randn(2, 1, 1, length, 4)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from gpt import checkpoint
-from gpt.errors import InputError
+from gpt.errors import DataError
 
 WEIGHTS = {"w": torch.arange(1000.0)}
 MOMENTS = {"exp_avg.w": torch.ones(1000)}
@@ -77,7 +77,7 @@ def test_a_truncated_file_is_refused_with_one_line(tmp_path: Path, file: str):
     save(tmp_path, 10)
     path = tmp_path / "checkpoints" / "step-000010" / file
     path.write_bytes(path.read_bytes()[:20])
-    with pytest.raises(InputError, match="must hold a whole checkpoint") as caught:
+    with pytest.raises(DataError, match="must hold an intact checkpoint") as caught:
         checkpoint.load(tmp_path)
     assert "\n" not in str(caught.value)
 

@@ -17,9 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt.config import DataConfig
+from gpt.data import token_files, tokenizer
 from gpt.data.corpus import Corpus
-from gpt.data.dataset import Batches, TokenData, prepare, token_files, tokenizer
-from gpt.errors import InputError
+from gpt.data.dataset import Batches, TokenData, prepare
+from gpt.errors import InputError, NetworkError, StorageError
 
 TRAIN = ["The cat sat.", "A dog ran home.", "The cat ran.", "A bird sang to the dog and the cat."]
 VALIDATION = ["The dog sat.", "A cat sang.", "Zoë — the bird — ran home to the dog."]
@@ -54,6 +55,7 @@ def in_process(code: str, text: Path, *, fails: bool = False) -> subprocess.Comp
 def start(code: str, text: Path) -> subprocess.Popen[str]:
     program = f"""
 from gpt.config import DataConfig
+from gpt.data import token_files, tokenizer
 from gpt.data.dataset import prepare
 data = DataConfig.model_validate_json({config(text).model_dump_json()!r})
 {code}"""
@@ -200,7 +202,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, {resource.RLIM_INFINITY}))
 prepare(data)"""
     done = in_process(code, text, fails=True)
     last_line = done.stderr.splitlines()[-1]
-    assert last_line.startswith("gpt.errors.InputError: the folder for tokens")
+    assert last_line.startswith("gpt.errors.StorageError: the folder for tokens")
     assert "set SQUEN_SWEEP_CACHE to another one" in last_line
     assert files_of(cache) == []
 
@@ -228,7 +230,7 @@ def test_an_index_that_a_power_cut_emptied_is_made_again(text, cache):
 def test_a_cache_that_cannot_be_written_is_refused_in_one_line(text, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SQUEN_SWEEP_CACHE", str(tmp_path / "file"))
-    with pytest.raises(InputError, match=r"must be writable, but: .*; set SQUEN_SWEEP_CACHE"):
+    with pytest.raises(StorageError, match=r"must be writable, but: .*; set SQUEN_SWEEP_CACHE"):
         prepare(config(text))
 
 
@@ -270,7 +272,7 @@ def test_auto_without_a_hub_is_the_built_in_corpus_and_says_so():
 
 @pytest.mark.usefixtures("cache", "no_network")
 def test_a_hub_that_does_not_answer_is_refused_in_one_line_with_ways_out():
-    with pytest.raises(InputError, match=r"cannot be had: .* --data PATH .* --data built-in"):
+    with pytest.raises(NetworkError, match=r"cannot be had: .* --data PATH .* --data built-in"):
         prepare(DataConfig(source="hub"))
 
 
@@ -365,7 +367,7 @@ STREAM = np.arange(100, dtype=np.uint16)
 
 
 def test_targets_are_the_tokens_after_the_inputs():
-    idx, targets = Batches(STREAM, block_size=8, batch_size=5, seed=0).next()
+    idx, targets = next(Batches(STREAM, block_size=8, batch_size=5, seed=0))
     assert idx.shape == targets.shape == (5, 8)
     assert idx.dtype == targets.dtype == torch.int64
     assert torch.equal(targets, idx + 1)
@@ -373,19 +375,19 @@ def test_targets_are_the_tokens_after_the_inputs():
 
 
 def test_every_window_can_be_drawn_and_none_beyond_the_end():
-    idx, _ = Batches(STREAM, block_size=8, batch_size=10_000, seed=0).next()
+    idx, _ = next(Batches(STREAM, block_size=8, batch_size=10_000, seed=0))
     assert sorted(set(idx[:, 0].tolist())) == list(range(92))  # 92 + 8 is the last target
 
 
 def test_a_stream_of_one_block_and_one_token_has_one_window():
-    idx, targets = Batches(STREAM[:9], block_size=8, batch_size=2, seed=0).next()
+    idx, targets = next(Batches(STREAM[:9], block_size=8, batch_size=2, seed=0))
     assert idx.tolist() == [list(range(8))] * 2
     assert targets[0, -1] == 8
 
 
 def test_batches_depend_on_the_seed_alone():
     def draw(seed: int) -> torch.Tensor:
-        return Batches(STREAM, block_size=8, batch_size=5, seed=seed).next()[0]
+        return next(Batches(STREAM, block_size=8, batch_size=5, seed=seed))[0]
 
     assert torch.equal(draw(1), draw(1))
     assert not torch.equal(draw(1), draw(2))
@@ -393,9 +395,9 @@ def test_batches_depend_on_the_seed_alone():
 
 def test_batches_go_on_from_a_state_that_went_through_json():
     batches = Batches(STREAM, block_size=8, batch_size=5, seed=0)
-    batches.next()
+    next(batches)
     state = json.loads(json.dumps(batches.state_dict()))
-    expected = [batches.next()[0] for _ in range(3)]
+    expected = [next(batches)[0] for _ in range(3)]
     resumed = Batches(STREAM, block_size=8, batch_size=5, seed=7)
     resumed.load_state_dict(state)
-    assert all(torch.equal(resumed.next()[0], idx) for idx in expected)
+    assert all(torch.equal(next(resumed)[0], idx) for idx in expected)

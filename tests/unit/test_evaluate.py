@@ -1,4 +1,4 @@
-"""Yardsticks by hand on three tokens and four classes, and on a model whose optimum is known."""
+"""Metrics by hand on three tokens and four classes, and on a model whose optimum is known."""
 
 import json
 import math
@@ -12,8 +12,8 @@ from torch import Tensor
 
 from gpt.config import GPTConfig
 from gpt.data.dataset import ValidationSet
-from gpt.evaluate import Scores, flat_targets, hidden_states, perplexity, score, yardsticks
-from gpt.events import Yardsticks
+from gpt.evaluate import Scores, flat_targets, hidden_states, metrics, perplexity, score
+from gpt.events import Metrics
 from gpt.losses.functional import LOSSES
 from gpt.model import GPT
 from gpt.train import train_directory
@@ -36,8 +36,8 @@ def scores(loss: str = "cross_entropy", **options: float) -> Scores:
 
 
 @pytest.fixture
-def measured() -> Yardsticks:
-    return yardsticks(scores(), STORIES.text_bytes)
+def measured() -> Metrics:
+    return metrics(scores(), STORIES.text_bytes)
 
 
 def test_cross_entropy_is_the_mean_over_targets_and_perplexity_its_exponential(measured):
@@ -85,7 +85,7 @@ def test_link_perplexity_is_perplexity_where_the_link_is_softmax(measured):
 
 
 def test_link_perplexity_is_that_of_the_losss_own_probabilities():
-    found = yardsticks(scores("squentropy", square_weight=0.01), STORIES.text_bytes)
+    found = metrics(scores("squentropy", square_weight=0.01), STORIES.text_bytes)
     pi = LOSSES["squentropy"].probabilities(P, P.log(), {"square_weight": 0.01})
     nats = -(pi[0, 0].log() + pi[1, 2].log() + pi[2, 1].log()) / 3
     assert found.link_perplexity == pytest.approx(nats.exp().item())
@@ -93,7 +93,7 @@ def test_link_perplexity_is_that_of_the_losss_own_probabilities():
 
 
 def test_only_the_link_knows_which_loss_trained_the_model(measured):
-    other = yardsticks(scores("squentropy"), STORIES.text_bytes)
+    other = metrics(scores("squentropy"), STORIES.text_bytes)
     differing = {name for name, value in vars(other).items() if value != getattr(measured, name)}
     assert differing == {"link_perplexity"}
 
@@ -134,7 +134,7 @@ def test_sums_by_story_leave_padding_out():
 def test_chunks_do_not_change_what_is_measured(monkeypatch: pytest.MonkeyPatch, measured):
     monkeypatch.setattr("gpt.losses.fused_linear.CHUNK_ROWS", {"cpu": 2})
     monkeypatch.setattr("gpt.losses.fused_linear.CHUNK_BYTES", 1)
-    assert vars(yardsticks(scores(), STORIES.text_bytes)) == pytest.approx(vars(measured))
+    assert vars(metrics(scores(), STORIES.text_bytes)) == pytest.approx(vars(measured))
 
 
 def test_perplexity_of_a_hopeless_model_is_infinite_not_an_error():

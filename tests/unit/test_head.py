@@ -12,7 +12,7 @@ from gpt.config import GPTConfig
 from gpt.losses import fused_linear as head
 from gpt.losses.functional import LOSSES
 from gpt.losses.fused_linear import linear_loss, logit_blocks
-from gpt.losses.logit_stats import ChunkMoments
+from gpt.losses.logit_stats import ChunkStats
 from gpt.losses.loss import IGNORE_INDEX
 from gpt.model import GPT
 
@@ -234,6 +234,24 @@ def test_blocks_of_logits_are_all_the_logits_and_may_be_overwritten(dtype: torch
     torch.testing.assert_close(torch.cat(parts), (hidden @ weight.T).float())
 
 
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@all_losses
+def test_a_float64_loss_has_float64_digits(name: str, reduction: str):
+    """Seven tokens count: a seventh has no exact digits in float32."""
+    hidden, weight, targets = tensors(n=9)
+    assert int((targets != IGNORE_INDEX).sum()) == 7
+    options = middle_options(name)
+    expected = LOSSES[name](hidden @ weight.T, targets, reduction, **options)
+    found = linear_loss(hidden, weight, targets, name, reduction, **options)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-13)
+    for exact, mine in zip(
+        torch.autograd.grad(expected, (hidden, weight)),
+        torch.autograd.grad(found, (hidden, weight)),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine, exact, rtol=1e-12, atol=1e-13)
+
+
 @pytest.mark.parametrize("below", [[0], [1], [60], [68], [70], [88], [104], [1000], [0, 70, 1000]])
 def test_the_nats_of_an_unlikely_token_keep_their_digits(below: list[int]):
     """Where p_y is 1e-30, underflows, or stands beside one that does."""
@@ -241,7 +259,7 @@ def test_the_nats_of_an_unlikely_token_keep_their_digits(below: list[int]):
     f[:, 1] = -torch.tensor(below)
     y = torch.ones(len(below), dtype=torch.long)
     exact = F.cross_entropy(f.double(), y, reduction="none")
-    found = ChunkMoments(f, torch.empty_like(f), y).cross_entropy
+    found = ChunkStats(f, torch.empty_like(f), y).cross_entropy
     torch.testing.assert_close(found.double(), exact, rtol=1e-6, atol=0)
 
 

@@ -9,7 +9,7 @@ from optuna.trial import create_trial
 from stored_studies import BUILT_IN, STUDY, StoredStudy
 from tiny_runs import tiny_config, write_run, write_stories
 
-from gpt.errors import InputError
+from gpt.errors import InputError, StorageError
 from gpt.train import train_directory
 from sweep.analysis.study_reader import Answer, Confirmed, answer, best_of_arms, read
 from sweep.report.facts import commands, facts, provenance
@@ -305,7 +305,7 @@ def test_report_says_why_a_damaged_checkpoint_tells_no_story(tmp_path):
     (run_dir / "checkpoints" / "step-000012").mkdir(parents=True)
     stored = StoredStudy(tmp_path)
     stored.add("cross_entropy", [50.0])
-    assert "must hold a whole checkpoint" in page_of(stored).text
+    assert "must hold an intact checkpoint" in page_of(stored).text
 
 
 # For programs
@@ -358,7 +358,7 @@ def test_report_refuses_a_study_of_another_program_and_writes_nothing(tmp_path):
 def test_report_that_cannot_be_written_leaves_nothing_behind(stored, tmp_path):
     folder = tmp_path / "folder"
     (folder / "report.html").mkdir(parents=True)
-    with pytest.raises(InputError, match="pass another --output"):
+    with pytest.raises(StorageError, match="pass another --output"):
         write_report(stored.storage, stored.study, folder / "report.html")
     assert [path.name for path in folder.iterdir()] == ["report.html"]
 

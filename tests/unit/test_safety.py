@@ -21,9 +21,9 @@ from tiny_runs import tiny_config, write_run, write_stories
 
 from gpt import checkpoint
 from gpt.config import TrainConfig, read_config, train_config
-from gpt.errors import InputError
+from gpt.errors import DataError, InputError
 from gpt.sample import sample
-from gpt.system.files import write_text
+from gpt.system.files import atomic_write_text
 from gpt.train import train_directory
 from sweep.cli import main
 from sweep.report.report import write_report
@@ -74,7 +74,7 @@ def test_a_checkpoint_from_a_stranger_cannot_run_code(
         manifest = json.loads((folder / "state.json").read_text())
         manifest["sha256"][file] = checkpoint._sha256(folder / file)
         write_manifest(folder, manifest)
-    with pytest.raises(InputError, match="must hold a whole checkpoint"):
+    with pytest.raises(DataError, match="must hold an intact checkpoint"):
         sample(trained, "Tom", 4, 0.0, None, 0, 1)
     assert not exploded.exists()
     pickle.loads(pickle.dumps(Bomb(exploded)))
@@ -88,7 +88,7 @@ def test_a_checkpoint_with_a_link_out_of_its_folder_is_not_read(
     (folder,) = (trained / "checkpoints").iterdir()
     (folder / file).rename(tmp_path / file)
     (folder / file).symlink_to(tmp_path / file)
-    with pytest.raises(InputError, match=f"{file} must not be a link"):
+    with pytest.raises(DataError, match=f"{file} must not be a link"):
         checkpoint.load(trained)
 
 
@@ -98,7 +98,7 @@ def test_a_checkpoint_names_no_file_but_its_own(trained: Path, name: str):
     manifest = json.loads((folder / "state.json").read_text())
     manifest["sha256"][name] = ""
     write_manifest(folder, manifest)
-    with pytest.raises(InputError, match="must have the SHA-256 of"):
+    with pytest.raises(DataError, match="must have the SHA-256 of"):
         checkpoint.load(trained)
 
 
@@ -106,7 +106,7 @@ def test_a_checkpoint_names_no_file_but_its_own(trained: Path, name: str):
 def test_a_state_of_any_json_is_a_damaged_checkpoint(trained: Path, content: str):
     (folder,) = (trained / "checkpoints").iterdir()
     (folder / "state.json").write_text(content)
-    with pytest.raises(InputError, match="must hold a whole checkpoint"):
+    with pytest.raises(DataError, match="must hold an intact checkpoint"):
         checkpoint.load(trained)
 
 
@@ -118,7 +118,7 @@ def test_a_file_is_written_in_place_of_a_link_not_through_it(tmp_path: Path):
     (tmp_path / "out").mkdir()
     link = tmp_path / "out" / "best.toml"
     link.symlink_to(tmp_path / "precious")
-    write_text(link, "new")
+    atomic_write_text(link, "new")
     assert (tmp_path / "precious").read_text() == "precious"
     assert (link.read_text(), link.is_symlink()) == ("new", False)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["best.toml"]
@@ -128,8 +128,8 @@ def test_what_is_no_ordinary_file_is_never_replaced(tmp_path: Path):
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", tmp_path, Path("/dev/null"), Path("/dev/stdout")):
         kind = path.lstat().st_mode
-        with pytest.raises(OSError, match="no ordinary file"):
-            write_text(path, "new")
+        with pytest.raises(OSError, match="no regular file"):
+            atomic_write_text(path, "new")
         assert path.lstat().st_mode == kind
 
 
@@ -138,7 +138,7 @@ def test_a_file_is_written_whole_and_takes_away_what_a_killed_writer_left(tmp_pa
     gone.wait()
     for writer in (gone.pid, os.getppid()):  # one that is dead, one that lives
         (tmp_path / f".best.toml.{writer}").write_text("half a")
-    write_text(tmp_path / "best.toml", "new")
+    atomic_write_text(tmp_path / "best.toml", "new")
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"best.toml", f".best.toml.{os.getppid()}"}
 

@@ -16,7 +16,7 @@ import pytest
 import sqlalchemy as sa
 import stored_studies
 
-from gpt.errors import DataError, DiskError, InputError
+from gpt.errors import DataError, InputError, SquenSweepError, StorageError
 from gpt.events import Evaluation
 from sweep.storage.rdb import (
     check_storage,
@@ -65,7 +65,7 @@ def change_schema(path: Path, version: str) -> None:
     connection.close()
 
 
-def assert_refused(path: Path, error: type[InputError], message: str) -> None:
+def assert_refused(path: Path, error: type[SquenSweepError], message: str) -> None:
     """By every command in one line, and the file stays as it is."""
     before = path.read_bytes()
     for create in (False, True):
@@ -123,7 +123,7 @@ def test_a_database_in_a_folder_that_cannot_be_written_is_refused_with_the_way_o
         path = stored(Path(name))
         Path(name).chmod(0o555)
         with as_an_ordinary_user():
-            assert_refused(path, DiskError, "SQLite keeps its log beside it.*copy it to such a")
+            assert_refused(path, StorageError, "SQLite keeps its log beside it.*copy it to such a")
         assert [p.name for p in Path(name).iterdir()] == ["sweep.db"]
         Path(name).chmod(0o755)
 
@@ -135,7 +135,7 @@ def test_a_file_that_is_no_database_is_refused_and_not_touched(
 ):
     path = tmp_path / "sweep.db"
     path.write_bytes(content)
-    with pytest.raises(InputError, match=r"storage .*sweep\.db must") as caught:
+    with pytest.raises(DataError, match=r"storage .*sweep\.db must") as caught:
         open_storage(str(path), create=create)
     assert "\n" not in str(caught.value)
     assert path.read_bytes() == content
@@ -158,7 +158,7 @@ def test_somebody_elses_database_is_not_read_as_ours(tmp_path: Path):
     with sqlite3.connect(path) as connection:
         connection.execute("CREATE TABLE mine (x)")
     connection.close()
-    with pytest.raises(InputError, match="must hold studies"):
+    with pytest.raises(DataError, match="must hold studies"):
         open_storage(str(path))
 
 
@@ -169,7 +169,7 @@ def test_a_folder_is_no_storage(tmp_path: Path):
 
 def test_a_file_in_the_way_of_the_folder_is_said(tmp_path: Path):
     (tmp_path / "runs").write_text("a file")
-    with pytest.raises(InputError, match="must be in a folder"):
+    with pytest.raises(StorageError, match="must be in a folder"):
         open_storage(str(tmp_path / "runs" / "sweep.db"), create=True)
 
 

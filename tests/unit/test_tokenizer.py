@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt.data import tokenizer
-from gpt.errors import InputError
+from gpt.errors import InputError, NetworkError
 
 # GPT-2's own spelling of its pattern. Source: openai/gpt-2, src/encoder.py
 GPT2_PATTERN = regex.compile(
@@ -148,7 +148,7 @@ def test_gpt2_encodes_as_gpt2_does_without_a_network():
 def test_gpt2_says_at_once_what_to_do_when_it_cannot_be_had(tmp_path, monkeypatch):
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
     start = time.monotonic()
-    with pytest.raises(InputError, match=r'TIKTOKEN_CACHE_DIR .* or choose tokenizer = "bpe"'):
+    with pytest.raises(NetworkError, match=r'TIKTOKEN_CACHE_DIR .* or choose tokenizer = "bpe"'):
         tokenizer.gpt2()
     assert time.monotonic() - start < 5
 
@@ -157,6 +157,6 @@ def test_gpt2_says_at_once_what_to_do_when_it_cannot_be_had(tmp_path, monkeypatc
 def test_gpt2_leaves_a_damaged_file_in_place_when_it_cannot_fetch_another(gpt2_cache: Path):
     damaged = gpt2_cache / "6d1cbeee0f20b3d9449abfede4726ed8212e3aee"
     damaged.write_bytes(damaged.read_bytes()[:-1])
-    with pytest.raises(InputError, match=r"vocab\.bpe is missing or damaged"):
+    with pytest.raises(NetworkError, match=r"vocab\.bpe is missing or damaged"):
         tokenizer.gpt2()
     assert damaged.exists()

@@ -1,10 +1,9 @@
-"""The built-in corpus: a seeded grammar of children's stories that knows the probability of each.
+"""The built-in corpus: a seeded grammar of children's stories with exact probabilities.
 
-A story is a generator (stories.py beside this file) that yields what it says and where it chooses.
-Here it is told, by drawing every choice, and read back, by finding the choices that spell a text.
-The options of a choice are prefix-free, so a text has at most one reading and its probability is
-exact: the mean of `nats` is the entropy of the corpus, the lowest cross-entropy that any model can
-reach.
+A story is a generator (stories.py beside this file) that yields text and choices. It is sampled by
+drawing every choice, and parsed by finding the choices that spell a text. The options of a choice
+are prefix-free, so a text has at most one derivation and its probability is exact: the mean of
+`nats` is the entropy of the corpus, the lowest cross-entropy that any model can reach.
 """
 
 import random
@@ -17,18 +16,18 @@ from gpt.errors import InputError
 
 
 class Story(NamedTuple):
-    """A text, and minus the natural logarithm of the probability with which it is told."""
+    """A text, and minus the natural logarithm of its probability."""
 
     text: str
     nats: float
 
 
-def tell(rng: random.Random) -> Story:
+def sample(rng: random.Random) -> Story:
     """Draw one story; the same one for the same state of `rng`, in every Python."""
-    telling = story()
-    said: list[str] = []
+    script = story()
+    pieces: list[str] = []
     nats = 0.0
-    step = next(telling)
+    step = next(script)
     try:
         while True:
             if isinstance(step, Options):
@@ -36,28 +35,28 @@ def tell(rng: random.Random) -> Story:
                 nats += step.nats(piece)
             else:
                 piece = step
-            said.append(piece)
-            step = telling.send(piece)
+            pieces.append(piece)
+            step = script.send(piece)
     except StopIteration:
-        return Story("".join(said), nats)
+        return Story("".join(pieces), nats)
 
 
 def stories(seed: int, count: int) -> Iterator[Story]:
     """Draw distinct stories: `count` of them, the same ones for the same seed."""
     rng = random.Random(seed)
-    told: set[str] = set()
-    while len(told) < count:
-        story = tell(rng)
-        if story.text not in told:
-            told.add(story.text)
+    drawn: set[str] = set()
+    while len(drawn) < count:
+        story = sample(rng)
+        if story.text not in drawn:
+            drawn.add(story.text)
             yield story
 
 
 def parses(text: str) -> list[float]:
-    """The nats of every derivation that spells the text: one for a story, none for other text."""
-    telling = story()
+    """List the nats of every derivation of a text: one for a story, none for other text."""
+    script = story()
     position, nats = 0, 0.0
-    step = next(telling)
+    step = next(script)
     try:
         while True:
             if isinstance(step, Options):
@@ -70,13 +69,13 @@ def parses(text: str) -> list[float]:
             else:
                 return []
             position += len(piece)
-            step = telling.send(piece)
+            step = script.send(piece)
     except StopIteration:
         return [nats] if position == len(text) else []
 
 
 def nats(text: str) -> float:
-    """Minus the natural logarithm of the probability with which a story is told.
+    """Minus the natural logarithm of a story's probability.
 
     Raises:
         InputError: the text is no story of the grammar.
@@ -85,6 +84,6 @@ def nats(text: str) -> float:
     if not found:
         raise InputError(
             f"the text must be a story of the built-in grammar, but got {text[:40]!r}; "
-            f"gpt.data.grammar.grammar.stories tells some."
+            f"gpt.data.grammar.grammar.stories draws some."
         )
     return found[0]

@@ -1,7 +1,7 @@
-"""The words of the built-in stories, and how likely each is where it may stand.
+"""The words of the built-in stories, with their probabilities.
 
-Knows nothing of plots. An `Options` refuses texts of which one is the beginning of another: that
-alone makes every story of the grammar spell its own telling. Add a word by adding it to a list.
+An `Options` refuses texts of which one is the beginning of another: that alone makes the derivation
+of every story unique. Add a word by adding it to a list.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from itertools import accumulate, pairwise
 
 
 class Options:
-    """Texts of which exactly one is told, each with a positive weight."""
+    """A choice of one text, each with a positive weight."""
 
     def __init__(self, weights: Mapping[str, float]) -> None:
         for first, second in pairwise(sorted(weights)):
@@ -31,20 +31,20 @@ class Options:
         return list(accumulate(self.weights.values()))
 
     def draw(self, rng: random.Random) -> str:
-        """One text at random; uses nothing of `rng` but random(), the same in every Python."""
+        """Draw one text; uses nothing of `rng` but random(), the same in every Python."""
         point = rng.random() * self._cumulative[-1]
         return self._texts[bisect(self._cumulative, point, hi=len(self._texts) - 1)]
 
     def match(self, text: str, start: int) -> str | None:
-        """The option that `text` goes on with at `start`: at most one can."""
+        """Return the option that `text` has at `start`, at most one, or None."""
         return next((option for option in self._texts if text.startswith(option, start)), None)
 
     def nats(self, text: str) -> float:
-        """-log of the probability of one of the texts."""
+        """Minus the natural logarithm of the probability of one of the texts."""
         return -math.log(self.weights[text] / self._cumulative[-1])
 
     def without(self, *texts: str) -> "Options":
-        """The same options and weights, less some that were told before."""
+        """Return the same options and weights without some of them."""
         rest = Options.__new__(Options)  # a part of prefix-free options is prefix-free: no check
         rest.weights = {text: w for text, w in self.weights.items() if text not in texts}
         return rest
@@ -56,18 +56,18 @@ class Options:
 
 
 def a(text: str) -> str:
-    """The text after its indefinite article."""
+    """Prefix a text with its indefinite article."""
     return ("an " if text[0] in "aeiou" or text.startswith("honest") else "a ") + text
 
 
 def words(text: str, slope: float = 0.5) -> Options:
-    """Options from a comma-separated list; the weight of the n-th is n ** -slope (Zipf's law)."""
+    """Make options of a comma-separated list; the weight of the n-th is n ** -slope (Zipf)."""
     return Options({word.strip(): n**-slope for n, word in enumerate(text.split(","), start=1)})
 
 
 @cache
 def taste(head: str, options: Options, slope: float = 1.2) -> Options:
-    """The options in the order in which `head` likes them, the best first: a table to memorise.
+    """Order options by the preference of `head`, the best first: a table to memorise.
 
     The order comes from a hash, so it is the same everywhere and has no pattern to be guessed.
     """
@@ -104,7 +104,7 @@ WARM = words(
 COLD = words("greedy, selfish, grumpy, stingy, proud, bossy, vain, lazy, rude, sulky")
 TRAITS = Options({**WARM.weights, **COLD.weights})
 
-MOODS = words(  # of those who are met on the way
+MOODS = words(  # of strangers
     "sleepy, jolly, plump, elderly, hungry, tall, muddy, clever, quick, merry, curious, silly, "
     "busy, famous, polite, noisy, giggly, nervous, lucky, fluffy, dizzy, puzzled, wise, barefoot, "
     "gloomy, bashful, chubby, dreamy, shaggy, daring"

@@ -1,11 +1,11 @@
 """The plots of the built-in stories: who they are about, what happens, and how it ends.
 
 A plot is a generator: it yields the text that must come next, or the `Options` of which one is
-told, and receives what was told. Whatever it remembers (who hid what, who has how many, who is
-kind) decides text far away, so that a model must look back. Knows nothing of probabilities.
+chosen, and receives that text. Its state (who hid what, who has how many, who is kind) decides text
+far away, so that a model must look back.
 
-Add a plot: write a generator like `sharing` and enter it in PLOTS. A whole story stays within 120
-words and marks, so that it fits a block of 128 tokens also where a rare word is two of them.
+Add a plot: write a generator like `sharing` and enter it in PLOTS. A complete story stays within
+120 words and marks, so that it fits a block of 128 tokens also where a rare word is two of them.
 """
 
 from collections.abc import Callable, Generator
@@ -16,7 +16,7 @@ from gpt.data.grammar import lexicon as lex
 from gpt.data.grammar.lexicon import Options, a, taste
 
 T = TypeVar("T")
-Telling: TypeAlias = Generator[str | Options, str, T]
+Script: TypeAlias = Generator[str | Options, str, T]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Character:
 
     @property
     def warm(self) -> bool:
-        """Whether this character gives, helps and answers; one who is not warm never does."""
+        """True if this character gives, helps and answers; the others never do."""
         return self.trait in lex.WARM.weights
 
     @property
@@ -50,7 +50,7 @@ class Character:
 
 @dataclass
 class Cast:
-    """The two friends, where they live, and the words that the story has used up."""
+    """The two friends, their home, and the words that the story has used up."""
 
     hero: Character
     pal: Character
@@ -59,64 +59,64 @@ class Cast:
     used: set[str] = field(default_factory=set)  # looks, things, moods and kinds appear once each
 
     def other(self, friend: Character) -> Character:
-        """The friend of a friend."""
+        """Return the friend of a friend."""
         return self.pal if friend is self.hero else self.hero
 
-    def friend(self) -> Telling[Character]:
-        """Tell the name of one of the two."""
+    def friend(self) -> Script[Character]:
+        """Choose one of the two and say the name."""
         name = yield Options({self.hero.name: 2, self.pal.name: 1})
         return self.hero if name == self.hero.name else self.pal
 
-    def fresh(self, options: Options) -> Telling[str]:
-        """Tell one of the options that are not used up."""
+    def fresh(self, options: Options) -> Script[str]:
+        """Say one of the options that are not used up."""
         word = yield options.without(*self.used)
         self.used.add(word)
         return word
 
-    def fresh_a(self, options: Options) -> Telling[str]:
-        """Tell "a" or "an" and one of the options that are not used up, which comes back bare."""
+    def fresh_a(self, options: Options) -> Script[str]:
+        """Say "a" or "an" and one of the options that are not used up; return that without it."""
         text = yield options.with_article.without(*map(a, self.used))
         word = text.partition(" ")[2]
         self.used.add(word)
         return word
 
-    def a_thing(self) -> Telling[str]:
-        """Tell "a red kite"; "red kite" comes back."""
+    def a_thing(self) -> Script[str]:
+        """Say "a red kite"; return "red kite"."""
         look = yield from self.fresh_a(lex.LOOKS)
         return (yield from self._noun(look, lex.THINGS))
 
-    def own_thing(self, owner: Character) -> Telling[str]:
-        """Tell "his red kite"; "red kite" comes back."""
+    def own_thing(self, owner: Character) -> Script[str]:
+        """Say "his red kite"; return "red kite"."""
         yield f"{owner.his} "
         look = yield from self.fresh(lex.LOOKS)
         return (yield from self._noun(look, lex.THINGS))
 
-    def stranger(self) -> Telling[str]:
-        """Tell "a sleepy owl"; "the sleepy owl" comes back, as the story calls it from then on."""
+    def stranger(self) -> Script[str]:
+        """Say "a sleepy owl"; return "the sleepy owl", its name from then on."""
         mood = yield from self.fresh_a(lex.MOODS)
         return "the " + (yield from self._noun(mood, lex.ANIMALS))
 
-    def _noun(self, adjective: str, nouns: Options) -> Telling[str]:
+    def _noun(self, adjective: str, nouns: Options) -> Script[str]:
         yield " "
         noun = yield from self.fresh(taste(adjective, nouns))
         return f"{adjective} {noun}"
 
 
 Deed: TypeAlias = Character | None  # who could choose to be kind: the moral is about them
-Plot: TypeAlias = Callable[[Cast], Telling[Deed]]
+Plot: TypeAlias = Callable[[Cast], Script[Deed]]
 
 
 def capital(text: str) -> str:
-    """The text as a sentence begins."""
+    """Capitalise the first letter only."""
     return text[0].upper() + text[1:]
 
 
 def several(count: int, foods: str) -> str:
-    """How many there are: "no pears", "one pear", "two pears"."""
+    """Count foods in words: "no pears", "one pear", "two pears"."""
     return f"{lex.NUMBERS[count]} {lex.SINGULAR[foods] if count == 1 else foods}"
 
 
-def sharing(cast: Cast) -> Telling[Deed]:
+def sharing(cast: Cast) -> Script[Deed]:
     """Both pick fruit and ask for some: character decides who gives, counting who has what.
 
     Who is refused asks no more.
@@ -151,21 +151,21 @@ def sharing(cast: Cast) -> Telling[Deed]:
     return giver
 
 
-def hiding(cast: Cast) -> Telling[Deed]:
+def hiding(cast: Cast) -> Script[Deed]:
     """Three things are hidden and one is asked for; its owner tells where it is, or will not."""
     spots: dict[str, str] = {}
     owners: dict[str, Character] = {}
     owner = cast.hero
-    for link in (", ", ", and ", ". "):
+    for joint in (", ", ", and ", ". "):
         thing = yield from cast.own_thing(owner)
         owners[thing] = owner
         yield " "
         spots[thing] = yield from cast.fresh(lex.SPOTS)
-        yield link
-        if link == ", ":
+        yield joint
+        if joint == ", ":
             owner = cast.pal
             yield f"{owner.name} hid "
-        elif link == ", and ":
+        elif joint == ", and ":
             owner = yield from cast.friend()
             yield " hid "
     questions = {
@@ -182,13 +182,13 @@ def hiding(cast: Cast) -> Telling[Deed]:
     return owner
 
 
-def swapping(cast: Cast) -> Telling[Deed]:
+def swapping(cast: Cast) -> Script[Deed]:
     """A wish comes true through two swaps, named in one order and made in the other."""
     hero, pal = cast.hero, cast.pal
     wish = yield from cast.a_thing()
     wanted = [wish]
-    for link in (", but ", ", and "):
-        yield link
+    for joint in (", but ", ", and "):
+        yield joint
         yield from cast.stranger()
         yield " wanted "
         wanted.append((yield from cast.a_thing()))
@@ -201,11 +201,11 @@ def swapping(cast: Cast) -> Telling[Deed]:
     return pal
 
 
-def walking(cast: Cast) -> Telling[Deed]:
-    """There and back again, in the opposite order, past the place where something was lost."""
+def walking(cast: Cast) -> Script[Deed]:
+    """There and back again, in the opposite order, past the spot where something was lost."""
     way: list[str] = []
-    for link in ("", ", ", ", and "):
-        yield link
+    for joint in ("", ", ", ", and "):
+        yield joint
         way.append((yield lex.STRETCHES.without(*way)))
     yield " to visit "
     yield from cast.stranger()
@@ -221,13 +221,13 @@ def walking(cast: Cast) -> Telling[Deed]:
     return None
 
 
-def party(cast: Cast) -> Telling[Deed]:
-    """Three guests bring gifts, and then: who gave what?"""
+def party(cast: Cast) -> Script[Deed]:
+    """Three guests bring gifts, and the hero is asked who gave which."""
     hero, pal = cast.hero, cast.pal
     gifts: dict[str, str] = {}
-    for link in ("There ", ", ", ", and "):
-        yield link
-        if link == ", and ":
+    for joint in ("There ", ", ", ", and "):
+        yield joint
+        if joint == ", and ":
             yield pal.name
             guest = pal.name
         else:
@@ -244,7 +244,7 @@ def party(cast: Cast) -> Telling[Deed]:
     return None
 
 
-def racing(cast: Cast) -> Telling[Deed]:
+def racing(cast: Cast) -> Script[Deed]:
     """Two comparisons put three runners in order."""
     hero, pal = cast.hero, cast.pal
     stranger = yield from cast.stranger()
@@ -273,8 +273,8 @@ def racing(cast: Cast) -> Telling[Deed]:
     return winner
 
 
-def dressing(cast: Cast) -> Telling[Deed]:
-    """Three friends swap what they wear: who wears what in the end?"""
+def dressing(cast: Cast) -> Script[Deed]:
+    """Three friends swap their clothes twice; the end lists who wears which."""
     wearers = [cast.hero.name, cast.pal.name]
     looks = [(yield from cast.fresh_a(lex.LOOKS))]
     yield " "
@@ -289,11 +289,11 @@ def dressing(cast: Cast) -> Telling[Deed]:
     worn = dict(zip(wearers, looks, strict=True))
     pairs = [(x, y) for x in wearers for y in wearers if x != y]
     last: set[str] = set()
-    for link in ("", "Then "):
+    for joint in ("", "Then "):
         swaps = {}
         for x, y in pairs:
             if {x, y} != last:
-                start = link + x if link else capital(x)
+                start = joint + x if joint else capital(x)
                 swaps[f"{start} swapped {lex.PLURAL_CLOTHES[clothes]} with {y}. "] = (x, y)
         x, y = swaps[(yield Options(dict.fromkeys(swaps, 1.0)))]
         worn[x], worn[y] = worn[y], worn[x]
@@ -304,7 +304,7 @@ def dressing(cast: Cast) -> Telling[Deed]:
     return None
 
 
-def helping(cast: Cast) -> Telling[Deed]:
+def helping(cast: Cast) -> Script[Deed]:
     """A thing is out of reach; if the friend will not help, a stranger does."""
     loser = yield from cast.friend()
     helper = cast.other(loser)
@@ -335,8 +335,8 @@ PLOTS: dict[str, tuple[Plot, float]] = {  # how it opens: the plot, its weight
 SHORT = (helping, racing)
 
 
-def character(cast: Cast | None) -> Telling[Character]:
-    """Tell "a kind goat named Rex"; nothing of it is shared with the hero of the cast."""
+def character(cast: Cast | None) -> Script[Character]:
+    """Say "a kind goat named Rex"; nothing of it is shared with the hero of the cast."""
     used = cast.used if cast else set()
     text = yield lex.TRAITS.with_article.without(*map(a, used))
     trait = text.partition(" ")[2]
@@ -348,8 +348,8 @@ def character(cast: Cast | None) -> Telling[Character]:
     return Character(name, trait, kind)
 
 
-def opening() -> Telling[Cast]:
-    """Tell who the friends are and where they live."""
+def opening() -> Script[Cast]:
+    """Introduce the friends and their home."""
     yield lex.OPENERS
     yield ", "
     hero = yield from character(None)
@@ -363,8 +363,8 @@ def opening() -> Telling[Cast]:
     return cast
 
 
-def story() -> Telling[None]:
-    """Tell one whole story."""
+def story() -> Script[None]:
+    """Generate one complete story."""
     cast = yield from opening()
     scene = yield Options({"One ": 3, "On a ": 1})
     weather = yield lex.WEATHERS
@@ -389,8 +389,8 @@ def story() -> Telling[None]:
     yield from ending(cast, deed)
 
 
-def ending(cast: Cast, deed: Deed) -> Telling[None]:
-    """Tell the way home, and what is to be learned from the deed, if there was one."""
+def ending(cast: Cast, deed: Deed) -> Script[None]:
+    """End with the way home and the moral of the deed, if there was one."""
     yield lex.EVENINGS
     yield f", they were back {cast.home}. "
     if deed is None:
