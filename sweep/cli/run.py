@@ -131,11 +131,11 @@ def _listener(
     """The terminal, the dashboard and the trackers, told the same."""
     from sweep.callbacks.live import make_listener
     from sweep.callbacks.trackers import make_trackers
-    from sweep.dashboard.notes import DashboardFeed
+    from sweep.dashboard.notes import DashboardNotes
     from sweep.tuner.callback import Several
 
     display = make_listener(quiet, as_json)
-    return Several(display, DashboardFeed(display.message), *make_trackers(trackers, study, runs))
+    return Several(display, DashboardNotes(display.message), *make_trackers(trackers, study, runs))
 
 
 def _say_what_is_next(
