@@ -1,20 +1,19 @@
-"""The verdict's part of a report, as plain values; verdict.html.jinja lays it out."""
+"""Verdict in a report, as plain values for templates/verdict.html.jinja."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sweep.analysis.study_reader import DASH
 from sweep.format import duration, perplexity
 from sweep.verdict.original_study import card
 from sweep.verdict.record import Record
 
-DASH = "–"
-
 
 @dataclass(frozen=True)
 class Rows:
-    """A small table."""
+    """Small table."""
 
     caption: str
     columns: list[str]
@@ -22,7 +21,7 @@ class Rows:
 
     @property
     def numeric(self) -> list[bool]:
-        """Of each column whether it holds numbers alone."""
+        """True for each column that holds only numbers."""
         return [all(map(_is_number, cells)) for cells in zip(*self.rows, strict=True)]
 
 
@@ -32,15 +31,15 @@ def _is_number(cell: str) -> bool:
 
 @dataclass(frozen=True)
 class Section:
-    """What the page shows of a verdict."""
+    """Tables of a verdict, and the original study beside it."""
 
     tables: list[Rows]
     card: list[tuple[str, str]]  # facts of the original study
-    placed: list[str]  # where its settings fall here
+    placed: list[str]  # rank of its settings among the trials here
 
 
 def make_section(record: Record) -> Section:
-    """Everything that a report says of a verdict besides its answer and its figures."""
+    """Make everything of a verdict but its answer and its figures."""
     return Section(
         tables=[make(record) for make in (_yardsticks, _confirmed, _ledger, _curse, _shadows)],
         card=card(record.get("text")) if record["original"] else [],
