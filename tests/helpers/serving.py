@@ -1,7 +1,6 @@
 """The dashboard as a process of its own, as `squen-sweep dashboard` starts it, on a free port."""
 
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ START = "import sys; from sweep.dashboard.server import serve; serve(sys.argv[1]
 
 @contextmanager
 def serving(storage: Path, **options: Any) -> Iterator[int]:
-    """Serve a database until the end of the block, which ends the server by Ctrl-C.
+    """Serve a database until the end of the block.
 
     Yields:
         The port.
@@ -26,10 +25,8 @@ def serving(storage: Path, **options: Any) -> Iterator[int]:
             while not (found := re.search(r"http://[\d.]+:(\d+)/", process.stdout.readline())):
                 assert process.poll() is None
             yield int(found[1])
-            process.send_signal(signal.SIGINT)
-            process.wait(timeout=60)
         finally:
-            process.kill()
+            process.terminate()
 
 
 def ask(
