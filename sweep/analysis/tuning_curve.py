@@ -1,4 +1,4 @@
-"""Quantile tuning curve: the median of the best of n trials, with its band.
+"""What a search of n trials can be expected to find, with its band. Reads tables; knows no plots.
 
 Shapes: N finished trials of an arm.
 """
@@ -14,15 +14,15 @@ from scipy import stats
 
 from sweep.analysis.results import UNFINISHED
 
-MISS_RATE = 0.05  # of bands that miss the true curve somewhere
+LEVEL = 0.05  # of bands that miss the true curve somewhere
 DRAWS = 20_000  # of uniform samples, to make a band simultaneous: its level is then good to 0.2 %
 MAX_NUMBERS = 2_000_000  # in those draws: fewer of long samples, or a long study would wait for it
 
-_Floats = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.float64]
 
 
 def tuning_curve_table(trials: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
-    """Return the best perplexity that a search of n trials of an arm finds in half of all searches.
+    """The best perplexity that a search of n trials of an arm finds in half of all searches.
 
     As though trials were drawn at random from all that the arm may try: a sampler that learns
     should do better. A trial that was stopped early has no final perplexity and counts as worse
@@ -53,8 +53,8 @@ def tuning_curve_table(trials: pd.DataFrame, arms: Sequence[str]) -> pd.DataFram
     return pd.DataFrame(rows, columns=["arm", "n", "perplexity", "low", "high"])
 
 
-def _rows(values: _Floats) -> list[tuple[int, float, float, float]]:
-    """Return n, perplexity, low and high, from the ordered values (N,) of an arm."""
+def _rows(values: Floats) -> list[tuple[int, float, float, float]]:
+    """n, perplexity, low and high, from the ordered values (N,) of an arm."""
     share = np.arange(1, len(values) + 1) / len(values)
     below, above = band(len(values))
     rows = []
@@ -66,17 +66,17 @@ def _rows(values: _Floats) -> list[tuple[int, float, float, float]]:
     return rows
 
 
-def _quantile(values: _Floats, distribution: _Floats, share: float) -> float:
-    """Return the first value at which the distribution reaches the share, or infinity."""
-    index = int(np.searchsorted(distribution, share - 1e-12))
-    return float(values[index]) if index < len(values) else math.inf
+def _quantile(values: Floats, distribution: Floats, share: float) -> float:
+    """The first value at which the distribution reaches the share; infinite if it never does."""
+    place = int(np.searchsorted(distribution, share - 1e-12))
+    return float(values[place]) if place < len(values) else math.inf
 
 
 @cache
-def band(n: int, seed: int = 0) -> tuple[_Floats, _Floats]:
-    """Return the ends of a band for the distribution function at each of n ordered values.
+def band(n: int, seed: int = 0) -> tuple[Floats, Floats]:
+    """Ends of a band for the distribution function at each of n ordered values.
 
-    All n intervals hold together in 1 - MISS_RATE of all samples, and each has the same level by
+    All n intervals hold together in 1 - LEVEL of all samples, and each has the same level by
     itself, so the band is as narrow at the ends, where the best trials are, as the data allow.
 
     Returns:
@@ -87,7 +87,7 @@ def band(n: int, seed: int = 0) -> tuple[_Floats, _Floats]:
     uniform = np.sort(np.random.default_rng(seed).random((draws, n)), axis=1)
     cumulative = stats.beta.cdf(uniform, rank, n + 1 - rank)
     smallest = np.minimum(cumulative, 1 - cumulative).min(axis=1)  # one-sided, over the whole band
-    level = np.quantile(smallest, MISS_RATE)
+    level = np.quantile(smallest, LEVEL)
     ends = (stats.beta.ppf(one, rank, n + 1 - rank) for one in (level, 1 - level))
     below, above = (np.asarray(end, dtype=np.float64) for end in ends)
     return below, above

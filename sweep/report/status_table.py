@@ -213,5 +213,5 @@ def _row(
 
 
 WIDE_TERMINAL = 100  # columns
-LETTERS = 5  # of a name at least: they tell arms and outcomes from each other
+LETTERS = 5  # of a name at least: enough to distinguish arms and outcomes
 STYLES = {"complete": "", "running": "cyan", "waiting": "cyan", "pruned": "dim"}

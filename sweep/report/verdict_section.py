@@ -1,19 +1,20 @@
-"""Verdict in a report, as plain values for templates/verdict.html.jinja."""
+"""The verdict's part of a report, as plain values; verdict.html.jinja lays it out."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sweep.analysis.study_reader import DASH
 from sweep.format import duration, perplexity
 from sweep.verdict.original_study import card
 from sweep.verdict.record import Record
 
+DASH = "–"
+
 
 @dataclass(frozen=True)
 class Rows:
-    """Small table."""
+    """A small table."""
 
     caption: str
     columns: list[str]
@@ -21,7 +22,7 @@ class Rows:
 
     @property
     def numeric(self) -> list[bool]:
-        """True for each column that holds only numbers."""
+        """Of each column whether it holds numbers alone."""
         return [all(map(_is_number, cells)) for cells in zip(*self.rows, strict=True)]
 
 
@@ -31,15 +32,15 @@ def _is_number(cell: str) -> bool:
 
 @dataclass(frozen=True)
 class Section:
-    """Tables of a verdict, and the original study beside it."""
+    """What the page shows of a verdict."""
 
     tables: list[Rows]
     card: list[tuple[str, str]]  # facts of the original study
-    placed: list[str]  # rank of its settings among the trials here
+    placed: list[str]  # where its settings fall here
 
 
 def make_section(record: Record) -> Section:
-    """Make everything of a verdict but its answer and its figures."""
+    """Everything that a report says of a verdict besides its answer and its figures."""
     return Section(
         tables=[make(record) for make in (_yardsticks, _confirmed, _ledger, _curse, _shadows)],
         card=card(record.get("text")) if record["original"] else [],

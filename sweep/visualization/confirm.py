@@ -153,7 +153,7 @@ def _mean(row: Mapping[Any, Any], x: float) -> go.Scatter:
 
 
 def forest_data(record: Mapping[str, Any]) -> pd.DataFrame:
-    """Return one row per interval of a verdict's record.
+    """One row per interval of a verdict's record.
 
     Returns:
         arm, against ("a to b"), yardstick, ratio, low, high (of perplexities, arm to reference),

@@ -1,4 +1,4 @@
-"""Common look of all figures: colours, the perplexity axis, layout.
+"""Common style of all figures: colours, the perplexity axis, layout.
 
 The background is transparent and text mid-grey, so that a figure reads on light and dark pages.
 """
@@ -98,7 +98,7 @@ def without_value(trace: go.Scatter) -> go.Scatter:
 
 
 def finish(figure: go.Figure, shown: Frame | None = None, height: int = 400) -> go.Figure:
-    """Give a figure the common look, and the perplexity axis if it has one."""
+    """Give a figure the common style, and the perplexity axis if it has one."""
     figure.update_layout(
         template="none",
         height=height,
