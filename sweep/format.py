@@ -4,9 +4,11 @@ A table in a pipe is as wide as its rows need and has no colour: nothing wraps, 
 """
 
 import math
+import os
 import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -61,6 +63,11 @@ def duration(seconds: float | None) -> str:
     minutes, rest = divmod(round(max(0.0, seconds)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def relative(path: Path) -> str:
+    """Write a path as one types it in the current folder, also after the project has moved."""
+    return os.path.relpath(path)
 
 
 def settings(params: dict[str, Any], arm: str) -> dict[str, str]:

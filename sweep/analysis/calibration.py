@@ -1,22 +1,23 @@
-"""How sure a model was and how often it was right: the bins that a run leaves when it is done."""
+"""Calibration of a model: confidence and accuracy, in the bins that a run leaves at its end."""
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import optuna
+from optuna.trial import FrozenTrial
 
-from sweep.analysis.results import arm_of
+from gpt.errors import InputError
+from sweep.analysis.results import arm_of, run_dir
 
 if TYPE_CHECKING:
     import pandas as pd
 
-FILE = "calibration.json"  # in a run directory, by gpt.train
+CALIBRATION_FILE = "calibration.json"  # in a run directory, by gpt.train
 
 
 def calibration_table(study: optuna.Study, numbers: Sequence[int]) -> "pd.DataFrame":
-    """The calibration bins of these trials, from their run directories.
+    """Read the calibration bins of these trials from their run directories.
 
     Returns:
         number      int64
@@ -24,7 +25,7 @@ def calibration_table(study: optuna.Study, numbers: Sequence[int]) -> "pd.DataFr
         count       int64    targets in the bin; bins hold equally many, within one
         confidence  float64  mean probability of the most likely token, in [0, 1]
         accuracy    float64  share of targets that were that token, in [0, 1]
-        A trial whose file is gone, or was never written, has no rows. By number and confidence.
+        A trial whose file is missing has no rows. By number and confidence.
     """
     import pandas as pd
 
@@ -32,7 +33,7 @@ def calibration_table(study: optuna.Study, numbers: Sequence[int]) -> "pd.DataFr
     rows = [
         {"number": number, "arm": arm_of(trials[number])} | found
         for number in numbers
-        for found in _read(Path(trials[number].user_attrs.get("run_dir", "")) / FILE)
+        for found in _bins(study, trials[number])
     ]
     dtypes = {
         "number": "int64",
@@ -45,8 +46,9 @@ def calibration_table(study: optuna.Study, numbers: Sequence[int]) -> "pd.DataFr
     return table.sort_values(["number", "confidence"]).reset_index(drop=True)
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
+def _bins(study: optuna.Study, trial: FrozenTrial) -> list[dict[str, Any]]:
     try:
+        path = run_dir(study, trial) / CALIBRATION_FILE
         return list(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError):
+    except (InputError, OSError, ValueError):
         return []

@@ -1,4 +1,4 @@
-"""Which parameters mattered, arm by arm: a study in, a table out. Knows no plots."""
+"""Importance of parameters, arm by arm, as answers to two questions."""
 
 import math
 from collections.abc import Sequence
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import optuna
 from optuna.distributions import FloatDistribution, IntDistribution
+from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator
 from optuna.trial import FrozenTrial
 
 from sweep.analysis.results import complete_trials
@@ -13,62 +14,63 @@ from sweep.analysis.results import complete_trials
 if TYPE_CHECKING:
     import pandas as pd
 
-MIN_TRIALS = 8  # of an arm, complete; a random forest on fewer mostly explains noise
+MIN_TRIALS = 8  # of an arm, complete; on fewer, both methods mostly explain noise
+OVER_THE_RANGE, OF_THE_BEST = "over the range", "of the best"  # the two questions
 
 
 def importances_table(study: optuna.Study, arms: Sequence[str]) -> "pd.DataFrame":
-    """How much of the variance of log perplexity each parameter explains, within each arm.
+    """Compute the importance of each parameter within each arm, by Optuna's two methods.
 
-    fANOVA on the arm's complete trials; a parameter that was drawn on a logarithmic scale enters by
-    its logarithm. An arm with fewer than MIN_TRIALS of them, or where nothing varies, has no rows.
+    "over the range": the share of the variance of log perplexity that the parameter explains over
+    all that was searched (fANOVA). "of the best": the share in what sets the best tenth of the
+    trials apart from the others (PED-ANOVA, Optuna's default and the dashboard's). A parameter can
+    ruin a run and yet not separate good ones, so the two may differ.
 
     Returns:
-        arm, parameter, importance (they sum to 1 within an arm); largest first within an arm.
+        arm, question, parameter, importance (they sum to 1 within an arm and question); largest
+        first. An arm with fewer than MIN_TRIALS complete trials, or with equal ones, has no rows.
 
     Source:
         Hutter, Hoos, Leyton-Brown (2014), "An Efficient Approach for Assessing Hyperparameter
-        Importance", ICML.
+        Importance", ICML. Watanabe, Bansal, Hutter (2023), "PED-ANOVA", arXiv:2304.10255.
     """
     import pandas as pd
 
-    rows = [
-        {"arm": arm, "parameter": parameter, "importance": importance}
-        for arm in arms
-        for parameter, importance in _importances(complete_trials(study, arm)).items()
-    ]
-    return pd.DataFrame(rows, columns=["arm", "parameter", "importance"])
-
-
-def _importances(trials: list[FrozenTrial]) -> dict[str, float]:
-    parameters = _varied(trials)
-    nothing_to_explain = len({trial.values[0] for trial in trials}) < 2
-    if len(trials) < MIN_TRIALS or not parameters or nothing_to_explain:
-        return {}
-    study = optuna.create_study(storage=optuna.storages.InMemoryStorage())
-    study.add_trials([_on_linear_scales(trial, parameters) for trial in trials])
-    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
-    return optuna.importance.get_param_importances(study, evaluator=evaluator)
+    rows = []
+    for arm in arms:
+        trials = complete_trials(study, arm)
+        names = _varied(trials)
+        if len(trials) < MIN_TRIALS or not names or len({trial.values[0] for trial in trials}) < 2:
+            continue
+        of_arm = optuna.create_study(storage=optuna.storages.InMemoryStorage())
+        of_arm.add_trials([_on_linear_scales(trial, names) for trial in trials])
+        for question, evaluator in (
+            (OVER_THE_RANGE, FanovaImportanceEvaluator(seed=0)),
+            (OF_THE_BEST, PedAnovaImportanceEvaluator()),
+        ):
+            found = optuna.importance.get_param_importances(of_arm, evaluator=evaluator)
+            rows += [(arm, question, *pair) for pair in found.items()]
+    return pd.DataFrame(rows, columns=["arm", "question", "parameter", "importance"])
 
 
 def _varied(trials: list[FrozenTrial]) -> list[str]:
-    """The parameters that every trial has, with at least two values among them."""
+    """Name the parameters that every trial has, with at least two values among them."""
     shared = set.intersection(*(set(trial.params) for trial in trials)) if trials else set()
     return [name for name in sorted(shared) if len({trial.params[name] for trial in trials}) > 1]
 
 
-def _on_linear_scales(trial: FrozenTrial, parameters: list[str]) -> FrozenTrial:
-    """The trial with the logarithm of all that is logarithmic.
+def _on_linear_scales(trial: FrozenTrial, names: list[str]) -> FrozenTrial:
+    """Take logarithms of the perplexity and of whatever was searched on a logarithmic scale.
 
     Optuna's fANOVA weighs a part of a range by its length: on learning rates from 6e-5 to 1e-2 as
     they are it would hardly see what happens below 1e-3.
     """
-    params = {name: trial.params[name] for name in parameters}
-    distributions = {name: trial.distributions[name] for name in parameters}
-    for name, distribution in distributions.items():
-        if isinstance(distribution, FloatDistribution | IntDistribution) and distribution.log:
+    params = {name: trial.params[name] for name in names}
+    distributions = {name: trial.distributions[name] for name in names}
+    for name, space in distributions.items():
+        if isinstance(space, FloatDistribution | IntDistribution) and space.log:
             params[name] = math.log(params[name])
-            low, high = math.log(distribution.low), math.log(distribution.high)
-            distributions[name] = FloatDistribution(low, high)
+            distributions[name] = FloatDistribution(math.log(space.low), math.log(space.high))
     return optuna.trial.create_trial(
         params=params, distributions=distributions, value=math.log(trial.values[0])
     )

@@ -1,7 +1,6 @@
-"""Stored trials as pandas tables, and the answers read off them. Reads only; no plots, no torch.
+"""Stored trials as pandas tables, one row per trial or per evaluation.
 
-Every table is long: one row per trial, or per evaluation. Add a question by adding a function that
-takes a table and returns a table.
+Add a question by adding a function that takes a table and returns a table.
 """
 
 import math
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 OUTCOMES = ("complete", "pruned", "diverged", "oom", "timeout", "failed", "running", "waiting")
-METRICS = (  # fields of an Evaluation that judge a model whatever loss it was trained with
+METRICS = (  # fields of an Evaluation that judge a model by the same measure, whatever its loss
     "perplexity",
     "link_perplexity",
     "story_perplexity",
@@ -60,12 +59,12 @@ _OUTCOME_OF_STATE = {  # of trials without that attribute: unfinished ones, othe
 
 
 def trials_table(study: optuna.Study) -> "pd.DataFrame":
-    """One row per trial, by number.
+    """Return one row per trial, by number.
 
     Returns:
         number         int64    Optuna's trial number
         state          string   complete, pruned, fail, running or waiting: as Optuna has it
-        outcome        string   one of OUTCOMES: why it ended, which state does not always tell
+        outcome        string   one of OUTCOMES: why it ended, which the state does not always say
         arm            string   the choice of the parameter that the study compares, or "all"
         origin         string   "baseline:<name>", "sobol", "sampler" or "enqueued"; OUTSIDE, as
                                 its arm, of a trial that another program added
@@ -104,7 +103,7 @@ def trials_table(study: optuna.Study) -> "pd.DataFrame":
 
 
 def evaluations_table(storage: RDBStorage, study_name: str) -> "pd.DataFrame":
-    """Every stored evaluation of a study: trial_number and the fields of gpt.events.Evaluation.
+    """Return every evaluation of a study: trial_number and the fields of gpt.events.Evaluation.
 
     int64 and float64, by trial_number and step.
     """
@@ -146,7 +145,7 @@ def _reported(study: optuna.Study, columns: list[str]) -> "pd.DataFrame":
 
 
 def confirm_runs_table(storage: RDBStorage, study: optuna.Study) -> "pd.DataFrame":
-    """One row per finished run of `squen-sweep verdict` after this sweep; without any, no row.
+    """Return one row per finished run of `squen-sweep verdict` after this sweep.
 
     Returns:
         phase          string   "screening" (a few configurations of each arm, on the sweep's own
@@ -157,8 +156,8 @@ def confirm_runs_table(storage: RDBStorage, study: optuna.Study) -> "pd.DataFram
         of_trial       int64    the sweep's trial whose configuration it has
         seed           int64    of initialisation and data order; runs of one seed are a pair
         outcome        string   one of OUTCOMES
-        run_dir        string
-        <yardstick>    float64  the last evaluation: perplexity, cross_entropy in nats per token,
+        run_dir        string   of its training
+        <metric>       float64  the last evaluation: perplexity, cross_entropy in nats per token,
                                 and every other field of gpt.events.Evaluation; NaN where the run
                                 is not complete
         By phase and number.
@@ -170,7 +169,7 @@ def confirm_runs_table(storage: RDBStorage, study: optuna.Study) -> "pd.DataFram
 
 
 def phase_name(study: str, phase: str) -> str:
-    """The name of the study that holds a phase's runs."""
+    """Name the study that holds the runs of a phase."""
     return f"{study}.{phase}"
 
 
@@ -179,11 +178,11 @@ def _runs_of_phase(storage: RDBStorage, study: optuna.Study, phase: str) -> "pd.
 
     name = phase_name(study.study_name, phase)
     there = name in optuna.get_all_study_names(storage)
-    told = (TrialState.COMPLETE, TrialState.PRUNED)
+    ended = (TrialState.COMPLETE, TrialState.PRUNED)
     rows: list[dict[str, Any]] = []
     if there:
         confirm = optuna.load_study(study_name=name, storage=storage)
-        rows = [_confirm_row(confirm, run, phase) for run in confirm.get_trials(False, told)]
+        rows = [_confirm_row(confirm, run, phase) for run in confirm.get_trials(False, ended)]
     table = pd.DataFrame(rows, columns=list(_CONFIRM_DTYPES)).astype(_CONFIRM_DTYPES)
     last = last_evaluations(evaluations_table(storage, name)).astype("float64")
     table = table.join(last, on="number")
@@ -210,13 +209,13 @@ _CONFIRM_DTYPES = {
 
 
 def last_evaluations(evaluations: "pd.DataFrame") -> "pd.DataFrame":
-    """The last evaluation of each trial, indexed by trial_number."""
+    """Select the last evaluation of each trial, indexed by trial_number."""
     ordered = evaluations.sort_values(["trial_number", "step"])
     return ordered.drop_duplicates("trial_number", keep="last").set_index("trial_number")
 
 
 def arms(study: optuna.Study) -> list[str]:
-    """The arms of the study, in the order of its study file; ["all"] when it compares nothing."""
+    """List the arms of the study, in the order of its file; ["all"] if it compares nothing."""
     spec = study_attrs(study).spec or {}
     compared = spec.get("compare")
     if compared is None:
@@ -225,25 +224,25 @@ def arms(study: optuna.Study) -> list[str]:
 
 
 def compared_parameter(study: optuna.Study) -> str | None:
-    """The name of the parameter whose choices are the arms, or None."""
+    """Return the name of the parameter whose choices are the arms, or None."""
     compared: str | None = (study_attrs(study).spec or {}).get("compare")
     return compared
 
 
 def arm_of(trial: FrozenTrial) -> str:
-    """The arm that a trial belongs to; "all" in a study that compares nothing."""
+    """Return the arm of a trial; "all" in a study that compares nothing."""
     return trial_attrs(trial).arm or "all"
 
 
 def outcome_of(trial: FrozenTrial) -> str:
-    """One of OUTCOMES: why a trial ended, or that it has not."""
+    """Return one of OUTCOMES: the reason why a trial ended, or its state before."""
     if not trial.state.is_finished():  # the attribute is written a moment before the state
         return _OUTCOME_OF_STATE[trial.state]
     return trial_attrs(trial).outcome or _OUTCOME_OF_STATE[trial.state]
 
 
 def search_space(study: optuna.Study) -> dict[str, BaseDistribution]:
-    """Every parameter that some trial has, in the order of the study file, and its distribution."""
+    """Return each parameter that some trial has, in the file's order, with its distribution."""
     space: dict[str, BaseDistribution] = {}
     for trial in study.get_trials(deepcopy=False):
         space = trial.distributions | space
@@ -252,7 +251,7 @@ def search_space(study: optuna.Study) -> dict[str, BaseDistribution]:
 
 
 def best_trial(study: optuna.Study, arm: str | None = None) -> FrozenTrial:
-    """The complete trial of the lowest perplexity, within one arm if given; of equals the first.
+    """Return the complete trial of the lowest perplexity, of one arm if given; the first of equals.
 
     Raises:
         InputError: no trial (of the arm) is complete, or the study has no such arm.
@@ -273,10 +272,10 @@ def best_trial(study: optuna.Study, arm: str | None = None) -> FrozenTrial:
 
 
 def run_dir(study: optuna.Study, trial: FrozenTrial) -> Path:
-    """Return where a trial trained, whether or not that folder is still there.
+    """Return the run directory of a trial, whether or not it is still there.
 
     Raises:
-        InputError: nowhere: another program made it.
+        InputError: it has none: another program made it.
     """
     attrs = trial_attrs(trial)
     if attrs.arm is None and attrs.run_dir is None:
@@ -288,7 +287,7 @@ def run_dir(study: optuna.Study, trial: FrozenTrial) -> Path:
 
 
 def best_by_arm(study: optuna.Study) -> dict[str, tuple[int, float]]:
-    """Number and perplexity of the best trial of each arm that has a complete one, in arm order."""
+    """Return number and perplexity of the best trial of each arm that has a complete one."""
     best = {}
     complete = complete_trials(study)  # read once for all arms
     for arm in arms(study):
@@ -299,7 +298,7 @@ def best_by_arm(study: optuna.Study) -> dict[str, tuple[int, float]]:
 
 
 def complete_trials(study: optuna.Study, arm: str | None = None) -> list[FrozenTrial]:
-    """Our trials, of one arm if given, that are complete and have a finite perplexity."""
+    """List our trials, of one arm if given, that are complete with a finite perplexity."""
     ours = study_attrs(study).spec is not None
     return [
         trial
@@ -311,7 +310,7 @@ def complete_trials(study: optuna.Study, arm: str | None = None) -> list[FrozenT
 
 
 def best_so_far(trials: "pd.DataFrame") -> "pd.DataFrame":
-    """The lowest complete perplexity after each finished trial of an arm.
+    """Return the lowest complete perplexity after each finished trial of an arm.
 
     Returns:
         number (of the trial), arm, nth (1, 2, ... within the arm, by number; pruned and diverged
@@ -327,7 +326,7 @@ def best_so_far(trials: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def outcome_counts(trials: "pd.DataFrame", arms: list[str]) -> "pd.DataFrame":
-    """How many trials had each outcome: one row per arm, one column per outcome that occurred."""
+    """Count outcomes: one row per arm, one column per outcome that occurred."""
     import pandas as pd
 
     counts = pd.crosstab(trials["arm"], trials["outcome"])
@@ -360,7 +359,7 @@ def _value_then_number(trial: FrozenTrial) -> tuple[float, int]:
 
 
 def _measured(trial: FrozenTrial, outcome: str) -> float:
-    """A perplexity that was really measured; NaN where there is none."""
+    """Return the perplexity that was measured last, or NaN."""
     if outcome == "complete":
         return float(trial.values[0])
     if outcome in ("pruned", "running") and trial.last_step is not None:

@@ -1,4 +1,4 @@
-"""Everything of a study that a report or a figure needs, read once; and the answer it gives."""
+"""A study as a report or a figure needs it, read once, and the answer that it gives."""
 
 import shlex
 from collections.abc import Iterator
@@ -13,18 +13,18 @@ from optuna.distributions import BaseDistribution
 from optuna.storages import RDBStorage
 
 from sweep.analysis import results
-from sweep.format import number, perplexity
-from sweep.storage.rdb import DEFAULT_STORAGE
+from sweep.format import number, perplexity, relative
+from sweep.storage.rdb import DEFAULT_STORAGE, sqlite_path
 
-DASH = "–"  # where there is no value
+DASH = "–"  # in place of a missing value
 
 
 @dataclass(frozen=True)
-class Stored:
-    """Everything of a study that the report reads, read once."""
+class StudyReader:
+    """Snapshot of a study: its tables, arms and searched parameters."""
 
     study: optuna.Study
-    url: str  # of its storage, without a password
+    storage: str  # as --storage takes it from the current folder, without a password
     trials: pd.DataFrame  # results.trials_table, with columns of the last evaluation
     evaluations: pd.DataFrame
     confirm_runs: pd.DataFrame  # results.confirm_runs_table
@@ -38,37 +38,37 @@ class Stored:
 
     @property
     def data(self) -> dict[str, Any]:
-        """Facts of the prepared text."""
+        """Facts of the prepared text: source, tokens, fingerprint."""
         return dict(self.study.user_attrs["data"])
 
     @property
     def verdict(self) -> dict[str, Any] | None:
-        """What `squen-sweep verdict` found, as sweep.verdict.record keeps it."""
+        """Record of `squen-sweep verdict`, see sweep.verdict.record; None before it."""
         return self.study.user_attrs.get("verdict")
 
     @property
     def progress(self) -> tuple[int, int]:
-        """Finished trials, and how many there are to be."""
+        """Numbers of finished and of requested trials."""
         finished = int((~self.trials["outcome"].isin(results.UNFINISHED)).sum())
         return finished, self.study.user_attrs.get("n_trials", len(self.trials))
 
     @property
     def complete(self) -> pd.DataFrame:
-        """The rows of complete trials, the lowest perplexity first."""
+        """Rows of complete trials, the lowest perplexity first."""
         complete = self.trials[self.trials["outcome"] == "complete"]
         return complete.sort_values(["perplexity", "number"])
 
 
-def read(storage: RDBStorage, study: optuna.Study) -> Stored:
-    """Read all that a report shows of a study."""
+def read_study(storage: RDBStorage, study: optuna.Study) -> StudyReader:
+    """Read what a report shows of a study."""
     evaluations = results.evaluations_table(storage, study.study_name)
     measured = [name for name in results.METRICS[1:] if name in evaluations.columns]
     last = results.last_evaluations(evaluations)[["tokens", "elapsed_seconds", *measured]]
     space = results.search_space(study)
     space.pop(results.compared_parameter(study) or "", None)
-    return Stored(
+    return StudyReader(
         study=study,
-        url=sa.make_url(storage.url).render_as_string(hide_password=True),
+        storage=_storage_option(str(storage.url)),
         trials=results.trials_table(study).join(last, on="number"),
         evaluations=evaluations,
         confirm_runs=results.confirm_runs_table(storage, study),
@@ -77,35 +77,40 @@ def read(storage: RDBStorage, study: optuna.Study) -> Stored:
     )
 
 
+def _storage_option(url: str) -> str:
+    path = sqlite_path(url)
+    return relative(path) if path else sa.make_url(url).render_as_string(hide_password=True)
+
+
 # The answer
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What a report says first."""
+class ReportAnswer:
+    """The first words of a report."""
 
     text: str
-    more: str = ""  # what else belongs to it
+    more: str = ""  # sentences that belong to it
     caveat: str = ""  # why that is not sure yet
-    confirm: str | None = None  # the command that makes it so; None where none does
+    confirm: str | None = None  # the command that makes it sure, if there is one
 
 
-def answer(stored: Stored) -> Answer:
-    """The verdict if there is one, else what the search alone says."""
-    if stored.verdict:
-        return _judged(stored.verdict, stored.data["notice"])
-    if len(stored.arms) < 2:  # nothing is compared, so nothing can be confirmed
-        return Answer(_found(stored))
-    return Answer(_found(stored), caveat=CAVEAT, confirm=confirm_command(stored))
+def answer(reader: StudyReader) -> ReportAnswer:
+    """Return the verdict if there is one, else the result of the search alone."""
+    if reader.verdict:
+        return _judged(reader.verdict, reader.data["notice"])
+    if len(reader.arms) < 2:  # nothing is compared, so nothing can be confirmed
+        return ReportAnswer(_found(reader))
+    return ReportAnswer(_found(reader), caveat=CAVEAT, confirm=confirm_command(reader))
 
 
-def _judged(verdict: dict[str, Any], notice: str | None) -> Answer:
-    """The sentences that answer, then the others; the notice stands by itself wherever they do."""
+def _judged(verdict: dict[str, Any], notice: str | None) -> ReportAnswer:
+    """Return the headline, then the other sentences without the notice, which is shown apart."""
     first = verdict.get("headline") or [verdict["answer"]]
     more = verdict["answer"]
     for known in [*first, f"Note: {(notice or '').rstrip('.')}."]:
         more = more.replace(known, "")
-    return Answer(" ".join(first), more=" ".join(more.split()))
+    return ReportAnswer(" ".join(first), more=" ".join(more.split()))
 
 
 CAVEAT = (
@@ -115,46 +120,46 @@ CAVEAT = (
 )
 
 
-def _found(stored: Stored) -> str:
-    """The best of each arm, and what is still missing, in sentences."""
-    best = best_of_arms(stored)
-    without = [arm for arm in stored.arms if arm not in {entry.arm for entry in best}]
-    sentences = [*_ranking(stored, best, bool(without))]
-    sentences += [f"Of {named(stored, arm)} no trial is complete yet." for arm in without]
-    finished, total = stored.progress
+def _found(reader: StudyReader) -> str:
+    """Name the best of each arm, and what is still missing, in sentences."""
+    best = best_of_arms(reader)
+    without = [arm for arm in reader.arms if arm not in {entry.arm for entry in best}]
+    sentences = [*_ranking(reader, best, bool(without))]
+    sentences += [f"Of {named(reader, arm)} no trial is complete yet." for arm in without]
+    finished, total = reader.progress
     if finished < total:
         sentences.append(f"The search is not finished: {finished} of {total} trials.")
     return " ".join(sentences)
 
 
-def _ranking(stored: Stored, best: list["Best"], alone: bool) -> Iterator[str]:
+def _ranking(reader: StudyReader, best: list["Best"], alone: bool) -> Iterator[str]:
     if not best:
         return
     first, *others = best
     if not others:
-        name = named(stored, first.arm) if alone else "The best trial"
+        name = named(reader, first.arm) if alone else "The best trial"
         yield f"{name} reached a validation perplexity of {perplexity(first.perplexity)}."
         return
     lowest = perplexity(first.perplexity)
-    yield f"{named(stored, first.arm)} reached the lowest validation perplexity, {lowest}."
+    yield f"{named(reader, first.arm)} reached the lowest validation perplexity, {lowest}."
     for other in others:
         yield (
-            f"{named(stored, other.arm)} reached {perplexity(other.perplexity)}, "
+            f"{named(reader, other.arm)} reached {perplexity(other.perplexity)}, "
             f"{other.ratio:.3f} times as much."
         )
 
 
-def named(stored: Stored, arm: str) -> str:
-    """An arm in a sentence: its own name if it is a loss, else "n_layer 4"."""
-    compared = stored.spec.get("compare")
+def named(reader: StudyReader, arm: str) -> str:
+    """Name an arm in a sentence: its own name if it is a loss, else "n_layer 4"."""
+    compared = reader.spec.get("compare")
     if not compared:
         return "this study"
     return arm if compared == "loss" else f"{compared} {arm}"
 
 
 @dataclass(frozen=True)
-class Confirmed:
-    """What stands for an arm in a verdict: the mean of fresh seeds on held-back stories."""
+class Confirmation:
+    """An arm's result in a verdict: the mean of fresh seeds on held-back stories."""
 
     number: int  # the trial whose settings they are
     perplexity: float
@@ -164,7 +169,7 @@ class Confirmed:
 
 @dataclass(frozen=True)
 class Best:
-    """The best trial of one arm."""
+    """Best trial of one arm."""
 
     arm: str
     number: int
@@ -174,12 +179,12 @@ class Best:
     n_complete: int  # of how many it is the best
     settings: list[tuple[str, str]]
     baselines: list[tuple[str, int, float]]  # name, trial, perplexity
-    confirmed: Confirmed | None  # where there is a verdict on this arm
+    confirmed: Confirmation | None  # if there is a verdict on this arm
 
 
-def best_of_arms(stored: Stored) -> list[Best]:
-    """The best trial of each arm that has a complete one; the lowest perplexity first."""
-    complete = stored.complete
+def best_of_arms(reader: StudyReader) -> list[Best]:
+    """List the best trial of each arm that has a complete one, the lowest perplexity first."""
+    complete = reader.complete
     winners = complete.drop_duplicates("arm")
     return [
         Best(
@@ -190,20 +195,20 @@ def best_of_arms(stored: Stored) -> list[Best]:
             bits_per_byte=row["bits_per_byte"],
             n_complete=int((complete["arm"] == row["arm"]).sum()),
             settings=[
-                (name, shown(row[name])) for name in stored.parameters if not pd.isna(row[name])
+                (name, shown(row[name])) for name in reader.parameters if not pd.isna(row[name])
             ],
             baselines=_baselines(complete[complete["arm"] == row["arm"]]),
-            confirmed=_confirmed(stored, row["arm"]),
+            confirmed=_confirmed(reader, row["arm"]),
         )
         for row in rows_of(winners)
     ]
 
 
-def _confirmed(stored: Stored, arm: str) -> Confirmed | None:
-    for one in (stored.verdict or {}).get("confirmed", []):
+def _confirmed(reader: StudyReader, arm: str) -> Confirmation | None:
+    for one in (reader.verdict or {}).get("confirmed", []):
         if one["arm"] == arm:
             settings = [(name, shown(value)) for name, value in one["params"].items()]
-            return Confirmed(one["trial"], one["perplexity"], len(one["perplexities"]), settings)
+            return Confirmation(one["trial"], one["perplexity"], len(one["perplexities"]), settings)
     return None
 
 
@@ -215,28 +220,28 @@ def _baselines(complete: pd.DataFrame) -> list[tuple[str, int, float]]:
     ]
 
 
-def confirm_command(stored: Stored) -> str:
-    """What to run for an answer that holds with other seeds."""
-    return f"squen-sweep verdict {study_options(stored)}"
+def confirm_command(reader: StudyReader) -> str:
+    """Return the command for an answer that holds with other seeds."""
+    return f"squen-sweep verdict {study_options(reader)}"
 
 
-def study_options(stored: Stored) -> str:
-    """The options that name a study to any command."""
-    default = stored.url == DEFAULT_STORAGE
-    storage = "" if default else f" --storage {shlex.quote(stored.url)}"
-    return f"--study {stored.study.study_name}{storage}"
+def study_options(reader: StudyReader) -> str:
+    """Return the options that name a study to any command in the current folder."""
+    default = reader.storage == _storage_option(DEFAULT_STORAGE)
+    storage = "" if default else f" --storage {shlex.quote(reader.storage)}"
+    return f"--study {reader.study.study_name}{storage}"
 
 
-def run_dir_of(stored: Stored, trial_number: int) -> Path:
-    """Where a trial trained."""
-    return results.run_dir(stored.study, stored.study.get_trials(deepcopy=False)[trial_number])
+def run_dir_of(reader: StudyReader, trial_number: int) -> Path:
+    """Return the run directory of a trial."""
+    return results.run_dir(reader.study, reader.study.get_trials(deepcopy=False)[trial_number])
 
 
 def shown(value: Any) -> str:
-    """A value in few characters; a dash where there is none."""
+    """Format a value in few characters, or a dash if it is missing."""
     return DASH if pd.isna(value) else number(value)
 
 
 def rows_of(table: pd.DataFrame) -> list[dict[Any, Any]]:
-    """Rows of a table, with Python values."""
+    """Return the rows of a table, with Python values."""
     return table.to_dict("records")

@@ -21,7 +21,7 @@ MAX_NUMBERS = 2_000_000  # in those draws: fewer of long samples, or a long stud
 Floats = npt.NDArray[np.float64]
 
 
-def expected_best_table(trials: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
+def tuning_curve_table(trials: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
     """The best perplexity that a search of n trials of an arm finds in half of all searches.
 
     As though trials were drawn at random from all that the arm may try: a sampler that learns

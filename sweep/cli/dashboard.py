@@ -14,13 +14,16 @@ app = typer.Typer()
 def dashboard(
     *,
     storage: Storage = DEFAULT_STORAGE,
-    port: Annotated[int, typer.Option(help="The dashboard has no password.")] = 8080,
+    port: Annotated[int, typer.Option(help="Port to listen at, from 1 to 65535.")] = 8080,
     host: Annotated[
-        str, typer.Option(help="Address to listen at; another one needs --no-password as well.")
+        str, typer.Option(help="Address to listen at; another one needs --allow-remote as well.")
     ] = "127.0.0.1",
-    no_password: Annotated[
+    allow_remote: Annotated[
         bool,
-        typer.Option("--no-password", help="Let everyone who reaches --host see and delete all."),
+        typer.Option(
+            "--allow-remote",
+            help="Let everyone who reaches --host see and delete all: there is no password.",
+        ),
     ] = False,
 ) -> None:
     """Serve Optuna Dashboard on the database until Ctrl-C, for this machine alone."""
@@ -28,4 +31,4 @@ def dashboard(
 
     if not 1 <= port <= 65535:
         raise InputError(f"--port must be from 1 to 65535, but got {port}.")
-    serve(storage, host=host, port=port, anyone=no_password)
+    serve(storage, host=host, port=port, allow_remote=allow_remote)

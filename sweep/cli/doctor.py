@@ -1,4 +1,4 @@
-"""The command that checks and mends: doctor."""
+"""The command doctor."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,19 +11,16 @@ from sweep.cli.options import DEFAULT_STORAGE, Storage
 app = typer.Typer()
 
 
-@app.command(epilog="Example: squen-sweep doctor --fix")
+@app.command(epilog="Example: squen-sweep doctor --storage runs/sweep.db")
 def doctor(
     *,
     storage: Storage = DEFAULT_STORAGE,
-    runs: Annotated[Path, typer.Option(help="Where run directories are.")] = Path("runs"),
-    fix: Annotated[
-        bool, typer.Option("--fix", help="Mend what can be, after a backup of the database.")
-    ] = False,
+    runs: Annotated[Path, typer.Option(help="Folder of the run directories.")] = Path("runs"),
 ) -> None:
-    """Check a storage and its run directories; exit code 65 while something is wrong."""
+    """Check a storage and its run directories; exit code 65 if something is wrong."""
     from sweep.tuner.doctor import examine
 
-    if remaining := examine(storage, runs, typer.echo, fix=fix):
-        typer.echo(f"{remaining} findings remain")
+    if found := examine(storage, runs, typer.echo):
+        typer.echo(f"{found} {'finding' if found == 1 else 'findings'}")
         raise typer.Exit(DataError.exit_code)
-    typer.echo("all is well")
+    typer.echo("nothing is wrong")

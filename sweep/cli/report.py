@@ -1,4 +1,4 @@
-"""Commands that show a stored study: report, plot, dashboard."""
+"""The commands report and plot."""
 
 import sys
 import webbrowser
@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from gpt.errors import InputError
 from sweep.cli.options import DEFAULT_STORAGE, Storage, StoredStudy, check_output, stored_study
 
 app = typer.Typer()
@@ -22,33 +23,19 @@ def report(
     ] = None,
     storage: Storage = DEFAULT_STORAGE,
     open_it: Annotated[bool, typer.Option("--open", help="Show it in the browser.")] = False,
-    png: Annotated[
-        Path | None, typer.Option(help="Write every figure as a PNG into this folder too.")
-    ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print what the report says as JSON; write no file.")
-    ] = False,
 ) -> None:
     """Write one HTML file with a study's figures, which works offline."""
-    from sweep.analysis.study_reader import read
     from sweep.cli.console import working
     from sweep.report import report as reports
 
     if output is not None:
         check_output(output)
     opened, stored = stored_study(study, storage)
-    if as_json:
-        typer.echo(reports.as_json(read(opened, stored)))
-        return
     if output is None:
         output = Path("runs") / stored.study_name / "report.html"  # its folder is made
     with working("writing the report") as show:
         reports.write_report(opened, stored, output, show=show)
-        if png is not None:
-            reports.write_pictures(read(opened, stored), png, show)
     typer.echo(f"report: {output}")
-    if png is not None:
-        typer.echo(f"pictures: {png}")
     if open_it and not webbrowser.open(output.resolve().as_uri()):
         print("no browser was found; open the report yourself", file=sys.stderr)
 
@@ -56,7 +43,7 @@ def report(
 @app.command(epilog="Example: squen-sweep plot curves --study tinystories -o curves.png")
 def plot(
     *,
-    name: Annotated[str, typer.Argument(help="A figure of the report; `list` names them.")],
+    name: Annotated[str | None, typer.Argument(help="A figure of the report, see --list.")] = None,
     study: StoredStudy,
     output: Annotated[
         Path | None,
@@ -64,23 +51,28 @@ def plot(
             "--output", "-o", help="A .html, .png, .svg or .json; by default NAME.html here."
         ),
     ] = None,
+    list_them: Annotated[
+        bool, typer.Option("--list", help="Print the names of the figures; write no file.")
+    ] = False,
     storage: Storage = DEFAULT_STORAGE,
 ) -> None:
     """Write one figure of a study; PNG and SVG need squen-sweep[images] and a Chromium."""
-    from sweep.analysis.study_reader import read
+    from sweep.analysis.study_reader import read_study
     from sweep.cli.console import working
     from sweep.visualization import figures
 
+    if list_them:
+        reader = read_study(*stored_study(study, storage))
+        typer.echo("\n".join(f"{each.name}: {each.title}" for each in figures.figures(reader)))
+        return
+    if name is None:
+        raise InputError("plot must have the name of a figure, but got none; --list prints them.")
     output = output or Path(f"{name}.html")
     figures.check_format(output)
     check_output(output)
-    opened, stored = stored_study(study, storage)
-    reading = read(opened, stored)
-    if name == "list":
-        typer.echo("\n".join(f"{each.name}: {each.title}" for each in figures.figures(reading)))
-        return
+    reader = read_study(*stored_study(study, storage))
     with working("drawing") as show:
-        chosen = figures.figure(reading, name)
+        chosen = figures.figure(reader, name)
         show(chosen.title.lower())
-        figures.save({output: chosen.draw()})
+        figures.save_figures({output: chosen.draw()})
     typer.echo(f"written: {output}")

@@ -129,11 +129,11 @@ def _callback(
     """Return the terminal, the dashboard and the trackers as one callback."""
     from sweep.callbacks.live import make_display
     from sweep.callbacks.trackers import make_trackers
-    from sweep.dashboard.notes import DashboardFeed
+    from sweep.dashboard.notes import DashboardNotes
     from sweep.tuner.callback import CallbackList, Message
 
     display = make_display(quiet, as_json)
-    dashboard = DashboardFeed(lambda text: display.on(Message(text)))
+    dashboard = DashboardNotes(lambda text: display.on(Message(text)))
     return CallbackList(display, dashboard, *make_trackers(trackers, study, runs))
 
 

@@ -39,11 +39,10 @@ def status(
 ) -> None:
     """Show a study's trials, also while it runs."""
     from sweep.cli import console
-    from sweep.report.status_table import status as parts_of
-    from sweep.report.status_table import status_json
+    from sweep.report.status_table import status_json, study_status
 
     _, stored = stored_study(study, storage)
     if as_json:
         typer.echo(status_json(stored))
         return
-    console.show(*parts_of(stored, console.console().width))
+    console.show(*study_status(stored, console.console().width))

@@ -1,4 +1,4 @@
-"""Who may use a server without a password: people on this machine, and pages that it served itself.
+"""Access to a server without a password: people on this machine, and pages that it served itself.
 
 A page of another site can make a browser send requests here. Its Host betrays it when its own name
 was made to resolve to this machine (DNS rebinding), its Origin when it only sends.
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 THIS_MACHINE = ("127.0.0.1", "localhost")
-READING = ("GET", "HEAD", "OPTIONS")  # methods that change nothing
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")  # of HTTP: they change nothing
 
 
 def guarded(app: "WSGIApplication", host: str) -> "WSGIApplication":
-    """The application for requests to `host` by people, and 403 for all others.
+    """Wrap an application so that it answers 403 to requests that no user of it can have meant.
 
     Args:
         app: Any WSGI application.
@@ -35,10 +35,11 @@ def guarded(app: "WSGIApplication", host: str) -> "WSGIApplication":
 
 
 def _refusal(environ: "WSGIEnvironment", host: str) -> str | None:
+    """Reason to refuse a request, or None."""
     asked = environ.get("HTTP_HOST", "")
     if not _is_ours(_name(asked), host):
         return f"The dashboard answers to {' and '.join(THIS_MACHINE)} only."
-    if environ.get("REQUEST_METHOD") in READING:
+    if environ.get("REQUEST_METHOD") in SAFE_METHODS:
         return None
     origin = environ.get("HTTP_ORIGIN")  # browsers send it with all that may change something
     foreign_site = environ.get("HTTP_SEC_FETCH_SITE") == "cross-site"
@@ -48,14 +49,14 @@ def _refusal(environ: "WSGIEnvironment", host: str) -> str | None:
 
 
 def _is_ours(name: str, host: str) -> bool:
-    """Whether a Host is one of ours. To rebind, an attacker needs a name: addresses are safe."""
+    """Accept a Host of ours. To rebind, an attacker needs a name: addresses are safe."""
     if name in THIS_MACHINE:
         return True
     return host not in THIS_MACHINE and (name in (host, socket.gethostname()) or _is_address(name))
 
 
 def _name(host: str) -> str:
-    """A Host header without its port: "[::1]:8080" -> "::1"."""
+    """Return a Host header without its port: "[::1]:8080" -> "::1"."""
     if host.startswith("["):
         return host[1:].partition("]")[0]
     return host.partition(":")[0]

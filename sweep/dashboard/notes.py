@@ -1,7 +1,7 @@
-"""What Optuna Dashboard shows of a study: notes, figures, artifacts. Written by the driver alone.
+"""Notes and figures of a study for Optuna Dashboard, written by the tuner alone.
 
-A listener that the driver tells what happens. It writes what the dashboard reads from the study's
-system attributes, so that the dashboard's process only ever reads. Add a figure to `figures`.
+They are kept in the study's system attributes, so that the dashboard's own process only ever reads.
+Add a figure to `dashboard_figures`.
 """
 
 import time
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from optuna.storages import RDBStorage
 
     from gpt.events import Evaluation
-    from sweep.analysis.study_reader import Stored
+    from sweep.analysis.study_reader import StudyReader
 
 MIN_PAUSE = 10.0  # seconds between two updates of the figures
-MAX_SHARE = 0.02  # of the driver's time that updates may take: a long study is updated less often
-MAX_TRIALS = 150  # in the dashboard's figures, which travel with every look it takes: the newest
+MAX_SHARE = 0.02  # of the tuner's time that updates may take: a long study is updated less often
+MAX_TRIALS = 150  # in the dashboard's figures, which travel with every poll of it: the newest
 MAX_POINTS = 12  # of a trial's curve there
 MAX_RUNS = 200  # confirm runs there: the first seeds, which every arm has
 SLOW_IMPORTS = ("optuna_dashboard", "gpt.sample", "sweep.report.facts", "sweep.visualization")
@@ -36,8 +36,8 @@ PROMPT = "Once upon a time"
 STORY_TOKENS = 80  # of the story in a trial's note
 
 
-class DashboardFeed(Callback):
-    """Keeps the study's note and figures up to date, and adds a note and files to each trial."""
+class DashboardNotes(Callback):
+    """Callback that keeps the study's note and figures up to date and adds a note to each trial."""
 
     def __init__(
         self,
@@ -62,39 +62,37 @@ class DashboardFeed(Callback):
     def on(self, event: SweepEvent) -> None:
         """Note what changed; write notes and figures at counts, which may take their time."""
         match event:
-            case Opened(study, storage):  # the first figures when trials train already
+            case Opened(study, storage):  # the first update waits until trials train
                 self._study, self._storage = study, storage
                 self._next = self._clock() + MIN_PAUSE
             case Evaluated(trial, evaluation):
                 self._latest[trial] = evaluation
-                if self._imports.ident is None:  # what ends of trials need, while they train
+                if self._imports.ident is None:  # import what notes need, while trials train
                     self._imports.start()
             case TrialEnding():
-                self._note_ending(event)
+                self._prepare_note(event)
             case Counts(finished, total):
                 self._write_notes()
                 self._stale = True
                 if finished >= total or self._clock() >= self._next:
                     self._update()
 
-    def _note_ending(self, event: TrialEnding) -> None:
-        """Add the trial's files, while Optuna still takes them; its note can wait for counts."""
+    def _prepare_note(self, event: TrialEnding) -> None:
         self._await_imports()
-        from sweep.dashboard.artifacts import attach
-
-        if self._storage is None:
+        if self._study is None or self._storage is None:
             return
         self._stale = True
         trial, run_dir = event.trial, event.run_dir
         latest = self._latest.pop(trial.number, None)
         with self._never_in_the_way(f"trial {trial.number}"):
             story = _story(run_dir) if event.outcome == "complete" else None
-            note = partial(trial_note, trial, event.outcome, event.perplexity, latest, story)
+            note = partial(
+                trial_note, trial, run_dir, event.outcome, event.perplexity, latest, story
+            )
             self._notes.append((trial, note))
-            attach(self._storage, trial, run_dir, [PROMPT], [story] if story else [])
 
     def _write_notes(self) -> None:
-        """The dashboard keeps them with the study, so a trial that was told can get one."""
+        """Write the notes that wait. They belong to the study, so a finished trial can get one."""
         while self._notes:
             from optuna_dashboard import save_note
 
@@ -114,16 +112,16 @@ class DashboardFeed(Callback):
         self._stale = False
 
     def _await_imports(self) -> None:
-        """Two threads that import the same may see half of it."""
+        """Wait for the imports: a second thread that imports the same may see half of it."""
         if self._imports.ident is not None:
             self._imports.join()
 
     @contextmanager
     def _never_in_the_way(self, what: str) -> Iterator[None]:
-        """A full disk or a damaged checkpoint may cost the dashboard a note, never the sweep."""
+        """Report an error and go on: a damaged checkpoint may cost a note, never the sweep."""
         try:
             yield
-        except Exception as error:  # whatever it is: a broken database stops the driver itself
+        except Exception as error:  # whatever it is: a broken database stops the tuner itself
             self._say(f"the dashboard lacks news of {what}: {type(error).__name__}: {error}")
 
 
@@ -136,34 +134,34 @@ def publish(study: "optuna.Study", storage: "RDBStorage") -> None:
     """Write the study's note and figures as they are now."""
     from optuna_dashboard import save_note, save_plotly_graph_object
 
-    from sweep.analysis.study_reader import read
+    from sweep.analysis.study_reader import read_study
 
-    stored = read(storage, study)
-    save_note(study, study_note(stored))
-    for name, figure in figures(stored).items():
+    reader = read_study(storage, study)
+    save_note(study, study_note(reader))
+    for name, figure in dashboard_figures(reader).items():
         save_plotly_graph_object(study, figure, graph_object_id=name)
 
 
-def figures(stored: "Stored") -> "dict[str, go.Figure]":
-    """The dashboard's figures by their fixed ids: basic traces, together under 200 kB."""
+def dashboard_figures(reader: "StudyReader") -> "dict[str, go.Figure]":
+    """Draw the dashboard's figures by their fixed ids: basic traces, together under 200 kB."""
     from sweep import visualization as plots
-    from sweep.analysis.tuning_curve import expected_best_table
+    from sweep.analysis.tuning_curve import tuning_curve_table
 
-    arms, floor = stored.arms, stored.data.get("floor_perplexity")
-    trials = _few(stored.trials)
-    curves = _thinned(stored.evaluations, trials)
+    arms, floor = reader.arms, reader.data.get("floor_perplexity")
+    trials = _few(reader.trials)
+    curves = _thinned(reader.evaluations, trials)
     found = {
         "curves-by-arm": plots.plot_curves(curves, trials, arms, floor),
-        "best-so-far-by-arm": plots.plot_best_so_far(stored.trials, arms, floor),
-        "expected-best-by-arm": plots.plot_expected_best(
-            expected_best_table(stored.trials, arms), arms, floor
+        "best-so-far-by-arm": plots.plot_best_so_far(reader.trials, arms, floor),
+        "tuning-curve-by-arm": plots.plot_tuning_curve(
+            tuning_curve_table(reader.trials, arms), arms, floor
         ),
     }
-    if "learning_rate" in stored.parameters:
-        space = stored.parameters["learning_rate"]
+    if "learning_rate" in reader.parameters:
+        space = reader.parameters["learning_rate"]
         found["learning-rate-by-arm"] = plots.plot_slice(trials, "learning_rate", arms, space)
-    if len(stored.confirm_runs):
-        found["confirm-runs"] = plots.plot_confirm_runs(_few_seeds(stored), arms)
+    if len(reader.confirm_runs):
+        found["confirm-runs"] = plots.plot_confirm_runs(_few_seeds(reader), arms)
     for name, figure in found.items():
         title = name.replace("-", " ")
         heading = {"text": title, "x": 0.01, "y": 0.98, "yanchor": "top"}  # above the legend
@@ -172,22 +170,22 @@ def figures(stored: "Stored") -> "dict[str, go.Figure]":
 
 
 def _few(trials: "pd.DataFrame") -> "pd.DataFrame":
-    """The newest trials, and the best of each arm however old."""
+    """Select the newest trials, and the best of each arm however old."""
     complete = trials[trials["outcome"] == "complete"].sort_values("perplexity")
     best = complete.drop_duplicates("arm")["number"]
     newest = trials["number"] >= len(trials) - MAX_TRIALS
     return trials[newest | trials["number"].isin(best)].reset_index(drop=True)
 
 
-def _few_seeds(stored: "Stored") -> "pd.DataFrame":
-    """The confirm runs of as many seeds as there is room for, of every arm the same."""
-    runs = stored.confirm_runs
-    first = sorted(runs["seed"].unique())[: MAX_RUNS // len(stored.arms)]
+def _few_seeds(reader: "StudyReader") -> "pd.DataFrame":
+    """Select the confirm runs of as many seeds as there is room for, the same of every arm."""
+    runs = reader.confirm_runs
+    first = sorted(runs["seed"].unique())[: MAX_RUNS // len(reader.arms)]
     return runs[runs["seed"].isin(first)]
 
 
 def _thinned(evaluations: "pd.DataFrame", trials: "pd.DataFrame") -> "pd.DataFrame":
-    """At most about MAX_POINTS evaluations of each of these trials, the last always among them."""
+    """Select about MAX_POINTS evaluations of each of these trials, always with the last."""
     kept = evaluations[evaluations["trial_number"].isin(trials["number"])]
     groups = kept.groupby("trial_number")["step"]
     from_last = groups.cumcount(ascending=False)
@@ -195,13 +193,13 @@ def _thinned(evaluations: "pd.DataFrame", trials: "pd.DataFrame") -> "pd.DataFra
     return kept[from_last % every == 0]
 
 
-def study_note(stored: "Stored") -> str:
-    """Question, answer, counts and the best configuration per arm, in Markdown."""
+def study_note(reader: "StudyReader") -> str:
+    """Write the study's note in Markdown: question, answer, counts, the best of each arm."""
     from sweep.analysis.study_reader import answer, best_of_arms
 
-    found, spec, data = answer(stored), stored.spec, stored.data
+    found, spec, data = answer(reader), reader.spec, reader.data
     lines = [
-        f"## {_escaped(spec['question'] or stored.study.study_name)}",
+        f"## {_escaped(spec['question'] or reader.study.study_name)}",
         "",
         f"**{_escaped(found.text)}**",
         "",
@@ -212,39 +210,38 @@ def study_note(stored: "Stored") -> str:
         lines += [f"**Not confirmed yet.** {found.caveat}", "", f"    {found.confirm}", ""]
     if data.get("notice"):
         lines += [f"> {data['notice']}", ""]
-    counts = stored.trials["outcome"].value_counts().items()
-    finished, total = stored.progress
+    counts = reader.trials["outcome"].value_counts().items()
+    finished, total = reader.progress
     counted = ", ".join(f"{count} {outcome}" for outcome, count in counts)
     lines += [f"{finished} of {total} trials finished: {counted or 'none yet'}.", ""]
     lines += ["| arm | perplexity | trial | configuration |", "|---|---|---|---|"]
-    for best in best_of_arms(stored):
+    for best in best_of_arms(reader):
         chosen = ", ".join(f"{name} {value}" for name, value in best.settings)
         value = perplexity(best.perplexity)
         lines.append(f"| {_escaped(best.arm)} | {value} | {best.number} | {_escaped(chosen)} |")
-    return "\n".join([*lines, *_compare_link(stored)]) + "\n"
+    return "\n".join([*lines, "", HOW_TO_READ]) + "\n"
 
 
-def _compare_link(stored: "Stored") -> list[str]:
-    """To the page that lays the arms side by side, where `squen-sweep dashboard` serves it."""
-    from sweep.dashboard.arm_views import view_id
-
-    if len(stored.arms) < 2:
-        return []
-    places = range(1, len(stored.arms) + 1)
-    ids = ",".join(str(view_id(stored.study._study_id, place)) for place in places)
-    return ["", f"[The arms side by side](/dashboard/compare-studies?ids={ids})"]
+HOW_TO_READ = (
+    "**Reading the dashboard's own plots.** They draw perplexity as it is, so a few bad trials, "
+    "such as a baseline of 300 beside a best of 40, press all others together: tick *Log y scale* "
+    "or drag over the lower part to enlarge it. Their hyperparameter importance answers what sets "
+    "the best tenth of all trials apart (PED-ANOVA), over all arms at once. The report shows it "
+    "within each arm, beside what matters over the searched range (fANOVA); the two may differ."
+)
 
 
 def trial_note(
     trial: "optuna.Trial",
+    run_dir: Path,
     outcome: str,
     measured: float | None,
     latest: "Evaluation | None",
     story: str | None,
 ) -> str:
-    """A trial's configuration, how it ended, its yardsticks and a story, in Markdown."""
+    """Write a trial's note in Markdown: configuration, how it ended, metrics, a story."""
     from sweep.analysis.results import METRICS
-    from sweep.format import number
+    from sweep.format import number, relative
 
     attributes = trial.user_attrs
     lines = [f"**{_escaped(attributes['arm'])}**, {outcome}: perplexity {perplexity(measured)}", ""]
@@ -254,7 +251,7 @@ def trial_note(
     lines += [f"| {name} | {_escaped(number(value))} |" for name, value in trial.params.items()]
     lines += [f"| origin | {attributes.get('origin', '-')} |"]
     lines += [f"| weights | {attributes.get('n_params', 0):,} |"]
-    lines += [f"| run directory | `{attributes.get('run_dir', '-')}` |", ""]
+    lines += [f"| run directory | `{relative(run_dir)}` |", ""]
     values = asdict(latest) if latest else {}
     known = {name: values[name] for name in METRICS if values.get(name) is not None}
     if known:
@@ -267,12 +264,12 @@ def trial_note(
 
 
 def _escaped(text: str) -> str:
-    """Text in which Markdown finds no markup and no column of a table."""
+    """Escape what Markdown would take for markup or for a column of a table."""
     return "".join(f"\\{c}" if c in "\\`*_[]<>|#" else c for c in text)
 
 
 def _story(run_dir: Path) -> str | None:
-    """A short story of the trial's model; None where its checkpoint tells none."""
+    """Sample a short story from the trial's model; None if its checkpoint cannot be used."""
     import torch
 
     from gpt.errors import SquenSweepError

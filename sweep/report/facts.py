@@ -1,6 +1,6 @@
-"""What a report says, as plain values: the answer, how it was obtained, how to repeat it.
+"""Facts of a report as plain values: method, commands to repeat it, provenance.
 
-Knows neither HTML nor plots. Add a fact by adding a pair to one of the `_..._facts`.
+Add a fact by adding a pair to one of the `_..._facts`.
 """
 
 import os
@@ -13,39 +13,37 @@ import tomli_w
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 from gpt.config import TrainConfig
-from sweep.analysis.study_reader import Best, Stored, run_dir_of, study_options
-from sweep.format import duration, number
-
-# How it was obtained
+from sweep.analysis.study_reader import Best, StudyReader, run_dir_of, study_options
+from sweep.format import duration, number, relative
 
 
-def facts(stored: Stored) -> list[tuple[str, str]]:
-    """What a reader needs to judge the result and to get it again: pairs of a name and words."""
-    return [*_study_facts(stored), *_data_facts(stored.data), *_machine_facts(stored)]
+def facts(reader: StudyReader) -> list[tuple[str, str]]:
+    """List facts to judge the result and to get it again: pairs of a name and words."""
+    return [*_study_facts(reader), *_data_facts(reader.data), *_machine_facts(reader)]
 
 
-def _study_facts(stored: Stored) -> list[tuple[str, str]]:
-    attributes, complete = stored.study.user_attrs, stored.complete
-    finished, asked = stored.progress
-    seed = _trained_with(stored, "seed")
-    ranges = (f"{name} {_range(space)}" for name, space in stored.parameters.items())
+def _study_facts(reader: StudyReader) -> list[tuple[str, str]]:
+    attributes, complete = reader.study.user_attrs, reader.complete
+    finished, asked = reader.progress
+    seed = _trained_with(reader, "seed")
+    ranges = (f"{name} {_range(space)}" for name, space in reader.parameters.items())
     length = "no trial is complete yet"
     if len(complete):
         steps, tokens = complete["last_step"].max(), complete["tokens"].max()
         length = f"{steps:,.0f} steps or {tokens:,.0f} training tokens for a complete trial"
     return [
-        ("Study", f"{stored.study.study_name}, specification {attributes['spec_digest'][:12]}"),
+        ("Study", f"{reader.study.study_name}, specification {attributes['spec_digest'][:12]}"),
         ("Trials", f"{finished} of {asked} finished, all with seed {seed}"),
         ("Length", length),
         ("Searched", "; ".join(ranges)),
-        ("Sampler", _sampler(stored.spec["sampler"])),
-        ("Pruner", _pruner(stored.spec["pruner"])),
+        ("Sampler", _sampler(reader.spec["sampler"])),
+        ("Pruner", _pruner(reader.spec["pruner"])),
     ]
 
 
-def _trained_with(stored: Stored, field: str) -> Any:
-    """A field of TrainConfig that all trials share."""
-    return stored.spec["train"].get(field, TrainConfig.model_fields[field].default)
+def _trained_with(reader: StudyReader, field: str) -> Any:
+    """Return a field of TrainConfig that all trials share."""
+    return reader.spec["train"].get(field, TrainConfig.model_fields[field].default)
 
 
 def _range(space: BaseDistribution) -> str:
@@ -83,49 +81,51 @@ def _amount(data: dict[str, Any], split: str) -> str:
     return f"{data[f'{split}_stories']:,} stories, {data[f'{split}_tokens']:,} tokens"
 
 
-def _machine_facts(stored: Stored) -> list[tuple[str, str]]:
-    attributes = stored.study.user_attrs
-    trained = f"{duration(float(stored.trials['elapsed_seconds'].sum()))} of training in all trials"
+def _machine_facts(reader: StudyReader) -> list[tuple[str, str]]:
+    attributes = reader.study.user_attrs
+    trained = f"{duration(float(reader.trials['elapsed_seconds'].sum()))} of training in all trials"
     wall = attributes.get("wall_seconds")  # not known while the first call still runs
     libraries = ("squen-sweep", "torch", "optuna", "plotly")
     versions = ", ".join(f"{library} {version(library)}" for library in libraries)
     return [
-        ("Device", f"{attributes['device']}, {_trained_with(stored, 'dtype')}"),
+        ("Device", f"{attributes['device']}, {_trained_with(reader, 'dtype')}"),
         ("Time", f"{duration(wall)} by the clock, {trained}" if wall else trained),
         ("Written with", f"Python {platform.python_version()}, {versions}"),
     ]
 
 
-def commands(stored: Stored, best: list[Best], prompt: str, seed: int) -> list[tuple[str, str]]:
-    """What to type to get this again and to go on: pairs of a comment and a command."""
-    data = stored.data
+def commands(
+    reader: StudyReader, best: list[Best], prompt: str, seed: int
+) -> list[tuple[str, str]]:
+    """List commands to get this again and to go on: pairs of a comment and a command."""
+    data = reader.data
     source = data["name"] if data["kind"] == "files" else data["kind"]
-    study = study_options(stored)
-    total = stored.progress[1]
+    study = study_options(reader)
+    total = reader.progress[1]
     search = [
         ("the search", f"squen-sweep run {study} --trials {total} --data {shlex.quote(source)}"),
         ("this report", f"squen-sweep report {study}"),
     ]
     if not best:
         return search
-    run_dir = run_dir_of(stored, best[0].number)
+    run_dir = run_dir_of(reader, best[0].number)
     opening = f"--prompt {shlex.quote(prompt)} --seed {seed}"
     return [
         *search,
         ("the best configuration", f"squen-sweep export {study} -o best.toml"),
         ("its training", "squen-sweep train best.toml"),
-        ("its story above", f"squen-sweep sample {shlex.quote(str(run_dir))} {opening}"),
+        ("its story above", f"squen-sweep sample {shlex.quote(relative(run_dir))} {opening}"),
     ]
 
 
-def provenance(stored: Stored) -> dict[str, str]:
-    """Whole hashes, versions and the study file as it was read: what to compare two results by."""
-    data, attributes = stored.data, stored.study.user_attrs
+def provenance(reader: StudyReader) -> dict[str, str]:
+    """Return hashes, versions and the machine, by which two results are compared."""
+    data, attributes = reader.data, reader.study.user_attrs
     libraries = ("squen-sweep", "torch", "numpy", "optuna", "tiktoken", "plotly")
     return {
-        "study file, SHA-256 of what it says": attributes["spec_digest"],
+        "study file, SHA-256 of its settings": attributes["spec_digest"],
         "text and tokenizer, fingerprint": data["fingerprint"],
-        "storage": stored.url,
+        "storage": reader.storage,
         "written on": f"{platform.platform()}, {platform.machine()}, {os.cpu_count()} CPU cores",
         "versions": ", ".join(
             [f"Python {platform.python_version()}"]
@@ -134,13 +134,13 @@ def provenance(stored: Stored) -> dict[str, str]:
     }
 
 
-def study_file(stored: Stored) -> str:
-    """The study as TOML, as it was read for its device."""
-    return tomli_w.dumps(_without_none(stored.spec))
+def study_file(reader: StudyReader) -> str:
+    """Write the study as TOML, as it was read for its device."""
+    return tomli_w.dumps(_without_none(reader.spec))
 
 
 def _without_none(value: Any) -> Any:
-    """TOML has no null: a key without a value is left out."""
+    """Leave out keys without a value: TOML has no null."""
     if isinstance(value, dict):
         return {key: _without_none(each) for key, each in value.items() if each is not None}
     if isinstance(value, list):

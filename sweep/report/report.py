@@ -1,12 +1,10 @@
-"""One HTML file that answers a study's question: words, figures, tables, stories. Works offline.
+"""Report of a study as one HTML file that works offline: answer, figures, tables, stories.
 
-Gathers plain values and figures, and hands them to report.html.jinja, which alone knows the page.
-Reads only. A figure is added in sweep/visualization/figures.py, a fact in sweep/report/facts.py.
+Gathers plain values and figures for templates/report.html.jinja. Add a figure in
+sweep/visualization/figures.py, a fact in sweep/report/facts.py.
 """
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,13 +17,13 @@ from plotly.offline import get_plotlyjs
 from gpt.errors import StorageError
 from gpt.system.files import atomic_write_text
 from sweep.analysis import results
-from sweep.analysis.study_reader import Stored, answer, best_of_arms, read
-from sweep.format import Show, perplexity, unseen
+from sweep.analysis.study_reader import StudyReader, answer, best_of_arms, read_study
+from sweep.format import SHORT_NAMES, Show, perplexity, unseen
 from sweep.report.facts import commands, facts, provenance, study_file
-from sweep.report.samples import PROMPTS, SEED, tell
-from sweep.report.tables import all_table, best_table, yardsticks_table
+from sweep.report.samples import PROMPTS, SEED, sample_stories
+from sweep.report.tables import all_table, best_table, metrics_table
 from sweep.report.verdict_section import make_section
-from sweep.visualization.figures import Figure, figures, save
+from sweep.visualization.figures import Figure, figures
 from sweep.visualization.style import arm_colours, arm_rounds
 
 TEMPLATE = "report.html.jinja"
@@ -40,14 +38,14 @@ def write_report(
     prompts: Sequence[str] = PROMPTS,
     show: Show = unseen,
 ) -> Path:
-    """Write the report of a study to `out`, whole or not at all.
+    """Write the report of a study to `out`, completely or not at all.
 
     Args:
         storage: Holds the study and its evaluations.
         study: In any state: also before its first complete trial.
         out: Replaced if it exists; its folder is made.
         prompts: How the stories of every arm begin.
-        show: Told what is under way.
+        show: Called with each step.
 
     Returns:
         `out`.
@@ -58,7 +56,7 @@ def write_report(
     show("reading the study")
     if results.complete_trials(study):
         results.run_dir(study, results.best_trial(study))  # or it says whose they are
-    page = render(read(storage, study), prompts, show)
+    page = render(read_study(storage, study), prompts, show)
     try:
         _write_atomically(out, page)
     except OSError as error:
@@ -70,11 +68,11 @@ def write_report(
 
 
 def render(
-    stored: Stored,
+    reader: StudyReader,
     prompts: Sequence[str] = PROMPTS,
     show: Show = unseen,
 ) -> str:
-    """The page."""
+    """Render the page."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,  # a study's description is anybody's text
@@ -83,80 +81,47 @@ def render(
         lstrip_blocks=True,
     )
     environment.filters["perplexity"] = perplexity
-    best = best_of_arms(stored)
-    confirmed = len(stored.confirm_runs) > 0
-    chosen = [one for one in figures(stored) if confirmed or not one.of_verdict]
+    best = best_of_arms(reader)
+    confirmed = len(reader.confirm_runs) > 0
+    chosen = [one for one in figures(reader) if confirmed or not one.of_verdict]
     drawn = _all_drawn(chosen, show)
     return environment.get_template(TEMPLATE).render(
-        spec=stored.spec,
-        data=stored.data,
+        spec=reader.spec,
+        data=reader.data,
         written=datetime.now(UTC),
         best=best,
-        answer=answer(stored),
-        colours=arm_colours(stored.arms),
-        rounds=arm_rounds(stored.arms),
-        verdict=make_section(stored.verdict) if stored.verdict else None,
-        facts=facts(stored),
+        answer=answer(reader),
+        colours=arm_colours(reader.arms),
+        rounds=arm_rounds(reader.arms),
+        verdict=make_section(reader.verdict) if reader.verdict else None,
+        facts=facts(reader),
         figures=[one for one in drawn if not one["of_verdict"]],
         verdict_figures=[one for one in drawn if one["of_verdict"]],
-        best_table=best_table(stored),
-        all_table=all_table(stored),
-        yardsticks=yardsticks_table(stored),
-        progress=stored.progress,
+        best_table=best_table(reader),
+        all_table=all_table(reader),
+        metrics=metrics_table(reader),
+        progress=reader.progress,
         prompts=prompts,
         seed=SEED,
-        told=tell(stored, prompts, show, FIGURES_SHARE),
-        provenance=provenance(stored),
-        study_file=study_file(stored),
-        commands=commands(stored, best, prompts[0], SEED),
+        stories=sample_stories(reader, prompts, show, FIGURES_SHARE),
+        provenance=provenance(reader),
+        study_file=study_file(reader),
+        commands=commands(reader, best, prompts[0], SEED),
+        short_names={short: name for name, short in SHORT_NAMES.items()},
         plotly_js=get_plotlyjs(),
     )
 
 
-def as_json(stored: Stored) -> str:
-    """What the report says, for programs: JSON with the answer, the facts and every trial."""
-    best = best_of_arms(stored)
-    found = {
-        "study": stored.study.study_name,
-        "question": stored.spec["question"],
-        "notice": stored.data["notice"],
-        "answer": asdict(answer(stored)),
-        "trials_finished": stored.progress[0],
-        "trials_total": stored.progress[1],
-        "best": [asdict(entry) for entry in best],
-        "facts": dict(facts(stored)),
-        "provenance": provenance(stored),
-        "commands": dict(commands(stored, best, PROMPTS[0], SEED)),
-        "trials": json.loads(stored.trials.to_json(orient="records")),  # NaN becomes null
-    }
-    return json.dumps(found, indent=1, ensure_ascii=False)
-
-
-def write_pictures(stored: Stored, folder: Path, show: Show = unseen) -> None:
-    """Write every figure of the report into `folder`, as NAME.png.
-
-    Raises:
-        InputError: see sweep.visualization.figures.save; or the folder cannot be made.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"{folder} must be a folder, but: {error.strerror}.") from None
-    drawn = {folder / f"{figure.name}.png": figure.draw() for figure in figures(stored)}
-    show(f"drawing {len(drawn)} pictures")
-    save(drawn)
-
-
 def _all_drawn(chosen: Sequence[Figure], show: Show) -> list[dict[str, Any]]:
     drawn = []
-    for place, figure in enumerate(chosen):
-        show(f"drawing {figure.title.lower()}", FIGURES_SHARE * place / len(chosen))
+    for done, figure in enumerate(chosen):
+        show(f"drawing {figure.title.lower()}", FIGURES_SHARE * done / len(chosen))
         drawn.append(_drawn(figure))
     return drawn
 
 
 def _drawn(figure: Figure) -> dict[str, Any]:
-    """What the page needs of a figure; only a "<" could end the script element of its JSON."""
+    """Prepare a figure for the page; only a "<" could end the script element of its JSON."""
     drawn = figure.draw()
     return {
         "id": figure.name,
@@ -170,6 +135,6 @@ def _drawn(figure: Figure) -> dict[str, Any]:
 
 
 def _write_atomically(out: Path, text: str) -> None:
-    """A reader of `out` sees the old file or the new one, never a part of it."""
+    """Replace `out` at once: others see the old file or the new one, never a part."""
     out.parent.mkdir(parents=True, exist_ok=True)
     atomic_write_text(out, text)

@@ -1,7 +1,7 @@
-"""Stories side by side: the same prompts and seed for the best and the median trial of each arm.
+"""Sampled stories side by side, from the best and the median trial of each arm.
 
-One story proves nothing, and the best trial's may be luck: hence the median trial, and figures of
-how varied and how repetitive the texts are.
+Prompts and seed are the same for all. One story proves nothing, and the best trial's may be luck:
+hence the median trial, and measures of variety and repetition.
 """
 
 from collections.abc import Sequence
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpt.errors import SquenSweepError
-from sweep.analysis.study_reader import Stored, rows_of, run_dir_of
-from sweep.format import Show, unseen
+from sweep.analysis.study_reader import StudyReader, rows_of, run_dir_of
+from sweep.format import Show, relative, unseen
 
 PROMPTS = ("Once upon a time", "One day, a little girl", "The dog was sad because")
 SEED = 0  # of the draws; the same for every trial, as `squen-sweep sample` has it
@@ -19,68 +19,68 @@ REPEATED = 4  # words; a sequence that long rarely comes twice in a good short t
 
 
 @dataclass(frozen=True)
-class Told:
-    """What one trial tells, or why it tells nothing."""
+class SampledStories:
+    """Stories of one trial's model, or the reason why there are none."""
 
     arm: str
     number: int
     role: str  # "best" or "median" complete trial of its arm
     perplexity: float
-    texts: list[str]  # one per prompt; empty where `missing` says why
+    texts: list[str]  # one per prompt; empty if `missing` gives a reason
     missing: str | None = None
 
     def distinct(self, n: int) -> float:
-        """See `distinct`; of all texts together."""
+        """Return distinct-n of all texts together, in [0, 1]."""
         return distinct([text.split() for text in self.texts], n)
 
     @property
     def repetition(self) -> float:
-        """Share of the sequences of REPEATED words that came before in the same text."""
+        """Share of the sequences of REPEATED words that came before in their text."""
         return repetition([text.split() for text in self.texts], REPEATED)
 
 
-def chosen(stored: Stored) -> list[tuple[str, str, int, float]]:
-    """Arm, role, number and perplexity of the trials that tell: per arm the best and the median.
+def sampled_trials(reader: StudyReader) -> list[tuple[str, str, int, float]]:
+    """List arm, role, number and perplexity of the best and the median trial of each arm.
 
     The median is the complete trial in the middle by perplexity, the better of two; an arm with
     one complete trial has only a best.
     """
     trials = []
-    for arm in stored.arms:
-        complete = rows_of(stored.complete[stored.complete["arm"] == arm])
+    for arm in reader.arms:
+        complete = rows_of(reader.complete[reader.complete["arm"] == arm])
         middle = (len(complete) - 1) // 2
         roles = {"best": 0, "median": middle} if middle > 0 else {"best": 0}
-        for role, place in roles.items() if complete else ():
-            row = complete[place]
+        for role, rank in roles.items() if complete else ():
+            row = complete[rank]
             trials.append((arm, role, row["number"], row["perplexity"]))
     return trials
 
 
-def tell(
-    stored: Stored, prompts: Sequence[str] = PROMPTS, show: Show = unseen, done: float = 0.0
-) -> list[Told]:
-    """The stories of every chosen trial, from its checkpoint.
+def sample_stories(
+    reader: StudyReader, prompts: Sequence[str] = PROMPTS, show: Show = unseen, done: float = 0.0
+) -> list[SampledStories]:
+    """Sample the stories of the best and the median trials from their checkpoints.
 
     Args:
-        stored: The study.
-        prompts: How the stories begin.
-        show: Told what is under way, from `done` of a greater whole to the end of it.
-        done: In [0, 1].
+        reader: The study.
+        prompts: The beginnings of the stories.
+        show: Called with each step and the share of the report that is done before it.
+        done: That share at the start, in [0, 1].
     """
-    told = []
-    tellers = chosen(stored)
-    for place, (arm, role, number, perplexity) in enumerate(tellers):
-        share = done + (1 - done) * place / len(tellers)
-        show(f"telling stories: trial {number}, the {role} of {arm}", share)
-        texts, missing = stories_of(run_dir_of(stored, number), prompts)
-        told.append(Told(arm, number, role, perplexity, texts, missing))
-    return told
+    found = []
+    trials = sampled_trials(reader)
+    for i, (arm, role, number, perplexity) in enumerate(trials):
+        share = done + (1 - done) * i / len(trials)
+        show(f"sampling stories: trial {number}, the {role} of {arm}", share)
+        texts, missing = stories_of(run_dir_of(reader, number), prompts)
+        found.append(SampledStories(arm, number, role, perplexity, texts, missing))
+    return found
 
 
 def stories_of(run_dir: Path, prompts: Sequence[str]) -> tuple[list[str], str | None]:
-    """What a run tells to each prompt, or an empty list and why not."""
+    """Sample a story for each prompt, or return an empty list and the reason."""
     if not (run_dir / "checkpoints").is_dir():
-        return [], f"There is no checkpoint in {run_dir}."
+        return [], f"There is no checkpoint in {relative(run_dir)}."
     from gpt.sample import sample  # imports torch
 
     try:
@@ -91,7 +91,7 @@ def stories_of(run_dir: Path, prompts: Sequence[str]) -> tuple[list[str], str | 
 
 
 def distinct(texts: Sequence[Sequence[str]], n: int) -> float:
-    """Distinct sequences of n words over all sequences of n words, in [0, 1]; 0 without any.
+    """Divide the distinct sequences of n words by all of them, in [0, 1]; 0 without any.
 
     Source:
         Li, Galley, Brockett, Gao, Dolan (2016), "A Diversity-Promoting Objective Function for
@@ -102,7 +102,7 @@ def distinct(texts: Sequence[Sequence[str]], n: int) -> float:
 
 
 def repetition(texts: Sequence[Sequence[str]], n: int) -> float:
-    """1 - distinct / all sequences of n words within a text, averaged over texts that have any.
+    """Average 1 - distinct / all sequences of n words within a text over texts that have any.
 
     Source:
         Welleck et al. (2020), "Neural Text Generation with Unlikelihood Training",

@@ -1,11 +1,11 @@
-"""A study in the terminal: its trials, counts, best per arm and notice. Reads only."""
+"""Status of a study for the terminal: trials, counts, best per arm, notice."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweep import format as terminal
-from sweep.storage.schema import trial_attrs
 
 if TYPE_CHECKING:
     import optuna
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from sweep.tuner.summary import Summary
 
 
-def status(study: "optuna.Study", width: int) -> "list[RenderableType]":
-    """What `squen-sweep status` shows of a study, running or not, in `width` columns."""
+def study_status(study: "optuna.Study", width: int) -> "list[RenderableType]":
+    """Render the status of a study, running or not, in `width` columns."""
     from rich.text import Text
 
     from sweep.analysis.results import UNFINISHED, best_by_arm, trials_table
@@ -39,7 +39,7 @@ def status(study: "optuna.Study", width: int) -> "list[RenderableType]":
 
 
 def status_json(study: "optuna.Study") -> str:
-    """The same for programs: facts, counts, the best per arm and every trial."""
+    """Return the status as JSON: facts, counts, the best per arm and every trial."""
     from sweep.analysis.results import UNFINISHED, best_by_arm, trials_table
 
     trials = trials_table(study)
@@ -62,13 +62,13 @@ def status_json(study: "optuna.Study") -> str:
 def closing_lines(
     summary: "Summary", folder: Path, storage: str, suffix: str, steps: int, report: Path
 ) -> list[str]:
-    """How a sweep ended, where everything is, and the next commands.
+    """Summarise a finished sweep: counts, paths, and the next commands.
 
     Args:
         summary: Of a sweep that was not interrupted.
         folder: Its run directories.
         storage: As the user gave it.
-        suffix: What the commands need to find that storage.
+        suffix: The options by which the commands find that storage.
         steps: Of the final training that is suggested.
         report: The report that was written.
     """
@@ -92,7 +92,7 @@ def closing_lines(
 
 
 def _facts(study: "optuna.Study") -> list[str]:
-    """Study, data and, where it is known, the perplexity of what wrote the data, one line each."""
+    """List study, data and, if known, the lowest possible perplexity, one line each."""
     data = study.user_attrs.get("data", {})
     facts = [f"study {study.study_name} on {study.user_attrs.get('device', 'no device yet')}"]
     if data:
@@ -106,12 +106,12 @@ def _facts(study: "optuna.Study") -> list[str]:
 
 
 def _table(study: "optuna.Study", trials: "pd.DataFrame", width: int) -> "Table":
-    """One row per trial; without its origin and reason where there is no room for them."""
+    """Make one row per trial, without origin and reason if there is no room for them."""
     from rich.table import Table
 
     from sweep.analysis.results import compared_parameter, search_space
 
-    wide = width >= WIDE
+    wide = width >= WIDE_TERMINAL
     names = [name for name in search_space(study) if name != compared_parameter(study)]
     curves = _curves(study) if wide else {}
     rows = [_row(trial, names, wide, curves) for _, trial in trials.iterrows()]
@@ -137,21 +137,21 @@ def _table(study: "optuna.Study", trials: "pd.DataFrame", width: int) -> "Table"
 def _widths(
     columns: list[str], words: list[str], rows: list[list[str]], width: int
 ) -> dict[str, int]:
-    """Of columns with a space after each: words may be cut, then headers folded, numbers never."""
+    """Fit column widths to `width`: shorten text first, then fold headers, never numbers."""
     cells = {column: max(len(row[n]) for row in rows) for n, column in enumerate(columns)}
-    whole = {column: max(len(column), cells[column]) for column in columns}
-    wanted = sum(whole[word] for word in words)
+    full = {column: max(len(column), cells[column]) for column in columns}
+    wanted = sum(full[word] for word in words)
     folded = {column: max(min(len(column), LETTERS), cells[column]) for column in columns}
-    for widths in (whole, folded):
+    for widths in (full, folded):
         room = width - len(columns) - sum(widths[c] for c in columns if c not in words)
         if room >= LETTERS * len(words):
             break
-    shared = {word: max(LETTERS, min(whole[word], room * whole[word] // wanted)) for word in words}
+    shared = {word: max(LETTERS, min(full[word], room * full[word] // wanted)) for word in words}
     return widths | shared
 
 
 def _curves(study: "optuna.Study") -> dict[int, str]:
-    """The curve of each running trial, drawn as `run` does."""
+    """Draw the curve of each running trial, as `run` does."""
     from sweep.format import sparkline
 
     max_steps = study.user_attrs.get("spec", {}).get("train", {}).get("max_steps")
@@ -169,16 +169,26 @@ def _running(study: "optuna.Study") -> "list[optuna.trial.FrozenTrial]":
     return [trial for trial in study.get_trials(deepcopy=False) if trial.state.name == "RUNNING"]
 
 
-def _seconds_left(study: "optuna.Study") -> float | None:
-    """At the pace of the trials that have ended, in as many slots as train now on this machine.
-
-    None where no process trains, or none has ended: what would be said is a guess.
-    """
+def _run_dirs(study: "optuna.Study") -> "list[Path]":
+    """List the run directories of the running trials; one that was just asked has none yet."""
+    from gpt.errors import InputError
     from sweep.analysis.results import run_dir
+
+    found = []
+    for trial in _running(study):
+        with suppress(InputError):
+            found.append(run_dir(study, trial))
+    return found
+
+
+def _seconds_left(study: "optuna.Study") -> float | None:
+    """Estimate the seconds left, from the trials that have ended and the processes that train here.
+
+    None if no process trains, or no trial has ended: it would be a guess.
+    """
     from sweep.backends.local import LocalProcess
 
-    running = [run_dir(study, trial) for trial in _running(study) if trial_attrs(trial).arm]
-    slots = len(LocalProcess.find(dict.fromkeys(running, "gpt.train")))
+    slots = len(LocalProcess.find(dict.fromkeys(_run_dirs(study), "gpt.train")))
     trials = study.get_trials(deepcopy=False)
     took = [trial.duration.total_seconds() for trial in trials if trial.duration is not None]
     if not slots or not took:
@@ -202,6 +212,6 @@ def _row(
     return [*words, terminal.perplexity(known["perplexity"]), *params, *reason]
 
 
-WIDE = 100  # columns
-LETTERS = 5  # of a name at least: they tell arms and outcomes from each other
+WIDE_TERMINAL = 100  # columns
+LETTERS = 5  # of a name at least: enough to distinguish arms and outcomes
 STYLES = {"complete": "", "running": "cyan", "waiting": "cyan", "pruned": "dim"}

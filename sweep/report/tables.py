@@ -1,4 +1,4 @@
-"""The report's tables of trials as text and sort keys. Knows no HTML."""
+"""Tables of trials in a report, as text and sort keys."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from sweep.analysis.results import METRICS
-from sweep.analysis.study_reader import DASH, Stored, rows_of, shown
+from sweep.analysis.study_reader import DASH, StudyReader, rows_of, shown
 from sweep.format import duration, perplexity
 
 BEST_PER_ARM = 5  # rows of the table of best configurations
@@ -14,21 +14,21 @@ BEST_PER_ARM = 5  # rows of the table of best configurations
 
 @dataclass(frozen=True)
 class Cell:
-    """What a table shows, and the number by which it sorts (None: by its text)."""
+    """Text of a cell, and the number by which it sorts (None: by its text)."""
 
     text: str
     key: float | None = None
 
 
 @dataclass(frozen=True)
-class Table:
-    """Columns, of which some hold numbers, and rows of cells."""
+class TrialTable:
+    """Columns and rows of cells, one row per trial."""
 
     columns: list[str]
     numeric: list[bool]
     rows: list[list[Cell]]
     arms: list[str]  # of each row
-    best: list[bool]  # whether the row is the best of its arm
+    best: list[bool]  # True for the best trial of its arm
 
 
 _COLUMNS = {  # column of `trials` -> heading
@@ -51,30 +51,30 @@ _FORMATS = {
 }
 
 
-def best_table(stored: Stored) -> Table:
-    """The best few complete trials of each arm."""
-    rows = stored.complete.groupby("arm").head(BEST_PER_ARM)
+def best_table(reader: StudyReader) -> TrialTable:
+    """List the best few complete trials of each arm."""
+    rows = reader.complete.groupby("arm").head(BEST_PER_ARM)
     before = ["number", "arm", "perplexity", "bits_per_byte"]
-    return _table(stored, rows, [*before, *stored.parameters, "n_params", "origin"])
+    return _table(reader, rows, [*before, *reader.parameters, "n_params", "origin"])
 
 
-def yardsticks_table(stored: Stored) -> Table:
-    """The best complete trial of each arm by every yardstick that was measured."""
-    best = stored.complete.drop_duplicates("arm")
+def metrics_table(reader: StudyReader) -> TrialTable:
+    """List the best complete trial of each arm by every metric that was measured."""
+    best = reader.complete.drop_duplicates("arm")
     measured = [name for name in METRICS if name in best and best[name].notna().any()]
-    return _table(stored, best, ["number", "arm", *measured])
+    return _table(reader, best, ["number", "arm", *measured])
 
 
-def all_table(stored: Stored) -> Table:
-    """Every trial, by number."""
+def all_table(reader: StudyReader) -> TrialTable:
+    """List every trial, by number."""
     before = ["number", "arm", "perplexity", "outcome"]
     after = ["last_step", "elapsed_seconds", "origin", "reason"]
-    return _table(stored, stored.trials, [*before, *stored.parameters, *after])
+    return _table(reader, reader.trials, [*before, *reader.parameters, *after])
 
 
-def _table(stored: Stored, rows: pd.DataFrame, names: list[str]) -> Table:
-    best = set(stored.complete.drop_duplicates("arm")["number"])
-    return Table(
+def _table(reader: StudyReader, rows: pd.DataFrame, names: list[str]) -> TrialTable:
+    best = set(reader.complete.drop_duplicates("arm")["number"])
+    return TrialTable(
         columns=[_COLUMNS.get(name, name) for name in names],
         numeric=[pd.api.types.is_numeric_dtype(rows[name]) for name in names],
         rows=[[_cell(name, row[name]) for name in names] for row in rows_of(rows)],

@@ -1,8 +1,8 @@
-"""Tables in, plotly figures out; saving and showing are the caller's. Knows no storage, no files.
+"""Plots: tables in, plotly figures out; saving and showing are the caller's.
 
 Each plot is drawn from a table that is tested by value: a `..._data` function beside it, or a table
-of sweep.analysis. Add a plot by adding such a pair; sweep/visualization/figures.py gives it a name,
-and so a place in the report.
+of sweep.analysis. Add a plot by adding such a pair; sweep/visualization/figures.py gives it a name
+and a position in the report.
 """
 
 from sweep.visualization.calibration import plot_calibration
@@ -13,18 +13,17 @@ from sweep.visualization.confirm import (
     plot_confirm_runs,
     plot_forest,
 )
-from sweep.visualization.cost import cost_data, plot_cost, plot_timeline
-from sweep.visualization.landscape import frontier_data, grid_data, plot_frontier, plot_grid
+from sweep.visualization.cost import cost_data, plot_cost
+from sweep.visualization.grid import grid_data, plot_grid
 from sweep.visualization.trials import (
     curves_data,
     plot_best_so_far,
     plot_curves,
     plot_importances,
-    plot_outcomes,
     plot_slice,
     slice_data,
 )
-from sweep.visualization.tuning_curve import plot_expected_best
+from sweep.visualization.tuning_curve import plot_tuning_curve
 
 __all__ = [
     "confirm_data",
@@ -32,20 +31,16 @@ __all__ = [
     "cost_data",
     "curves_data",
     "forest_data",
-    "frontier_data",
     "grid_data",
     "plot_best_so_far",
     "plot_calibration",
     "plot_confirm_runs",
     "plot_cost",
     "plot_curves",
-    "plot_expected_best",
     "plot_forest",
-    "plot_frontier",
     "plot_grid",
     "plot_importances",
-    "plot_outcomes",
     "plot_slice",
-    "plot_timeline",
+    "plot_tuning_curve",
     "slice_data",
 ]

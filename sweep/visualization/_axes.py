@@ -1,4 +1,4 @@
-"""What several plots share: axes of parameters, hover texts, shifts that keep arms apart."""
+"""Parts of several plots: axes of parameters, hover texts, shifts that keep arms apart."""
 
 import html
 import math
@@ -10,7 +10,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, IntD
 
 
 def parameter_axis(parameter: str, distribution: BaseDistribution) -> dict[str, Any]:
-    """An axis over all that was searched, whether trials came there or not."""
+    """Make an axis over the range that was searched, also where no trial was."""
     axis: dict[str, Any] = {"title_text": parameter}
     if isinstance(distribution, CategoricalDistribution):
         return axis | {"type": "category"}
@@ -23,28 +23,28 @@ def parameter_axis(parameter: str, distribution: BaseDistribution) -> dict[str, 
     else:
         low, high = ends.low, ends.high
     if isinstance(distribution, IntDistribution) and not ends.log:
-        return axis | {"range": [low - 0.5, high + 0.5]} | whole(high - low)
+        return axis | {"range": [low - 0.5, high + 0.5]} | integer_ticks(high - low)
     margin = 0.04 * (high - low)
     return axis | {"range": [low - margin, high + margin]}
 
 
-def whole(extent: float) -> dict[str, Any]:
-    """Ticks at whole numbers: plotly would label halves as well, rounded."""
+def integer_ticks(extent: float) -> dict[str, Any]:
+    """Make ticks at integers: plotly would label halves as well, rounded."""
     return {"tickformat": "d", "dtick": 1 if extent <= 12 else None}
 
 
 def offsets(arms: Sequence[str]) -> dict[str, float]:
-    """A small shift to the side per arm, so that equal integers do not hide each other."""
+    """Return a small shift per arm, so that equal integers do not hide each other."""
     return {arm: 0.16 * (i - (len(arms) - 1) / 2) for i, arm in enumerate(arms)}
 
 
 def labelled(arm: str, hover: str = "%{text}") -> dict[str, Any]:
-    """Name, legend group and hover text of a trace; plotly would take a "<" for markup."""
+    """Return name, legend group and hover text of a trace, with "<" escaped for plotly."""
     name = html.escape(arm, quote=False)
     text = f"<b>{name}</b><br>{hover}<extra></extra>"
     return {"name": name, "legendgroup": name, "hovertemplate": text}
 
 
 def rows(data: pd.DataFrame) -> list[dict[Any, Any]]:
-    """Rows of a table, with Python values."""
+    """Return the rows of a table, with Python values."""
     return data.to_dict("records")

@@ -1,4 +1,4 @@
-"""The calibration diagram: how often a model was right against how sure it was."""
+"""Calibration diagram: accuracy of a model against its confidence."""
 
 from collections.abc import Sequence
 
@@ -18,9 +18,9 @@ from sweep.visualization.style import (
 
 
 def plot_calibration(bins: pd.DataFrame, arms: Sequence[str]) -> go.Figure:
-    """One line per trial of `bins`, which is calibration_bins.calibration_table.
+    """Draw one line per trial; `bins` is calibration.calibration_table.
 
-    On the diagonal a model is as often right as it says. Below it is too sure of itself.
+    On the diagonal a model is as often right as it is sure. Below it is overconfident.
     """
     if bins.empty:
         return empty_figure("No trial has left its calibration bins yet.")
@@ -54,6 +54,6 @@ def _diagonal() -> go.Scatter:
         y=[0, 1],
         mode="lines",
         line={"color": GREY, "width": 1.5, "dash": "dash"},
-        name="as often right as it says",
+        name="as often right as it is sure",
         hoverinfo="skip",
     )

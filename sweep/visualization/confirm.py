@@ -1,4 +1,4 @@
-"""Confirm runs, seed by seed, and the verdict's intervals: a table or a record in, a figure out."""
+"""Plots of a verdict: confirm runs seed by seed, and the forest of paired ratios."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,21 +13,21 @@ from sweep.analysis.results import CONFIRM
 from sweep.visualization._axes import labelled, rows
 from sweep.visualization.style import (
     GREY,
-    View,
     arm_colours,
     arm_symbols,
     empty_figure,
     finish,
+    frame,
     plain,
-    view,
+    without_value,
 )
 
-LEVEL = 0.95  # of intervals
-ASIDE = 0.16  # of an arm's place on the axis, from its seeds to their mean
+CONFIDENCE = 0.95  # of intervals
+ASIDE = 0.16  # on the axis, from an arm's seeds to their mean
 
 
 def confirm_data(runs: pd.DataFrame) -> pd.DataFrame:
-    """The confirm runs of the configuration that stands for each arm: that of its newest run.
+    """Select the confirm runs of each arm's chosen configuration: that of its newest run.
 
     Args:
         runs: results.confirm_runs_table.
@@ -43,7 +43,7 @@ def confirm_data(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def confirm_means(data: pd.DataFrame) -> pd.DataFrame:
-    """What the seeds of each arm say together; `data` is confirm_data.
+    """Average the seeds of each arm; `data` is confirm_data.
 
     Returns:
         arm, seeds, perplexity (geometric mean: exp of the mean cross-entropy), low, high (ends of
@@ -58,40 +58,42 @@ def confirm_means(data: pd.DataFrame) -> pd.DataFrame:
         mean, n, half = float(nats.mean()), len(nats), math.nan
         if n > 1:
             error = float(nats.std(ddof=1)) / math.sqrt(n)
-            half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * error
+            half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * error
         found.append((arm, n, math.exp(mean), math.exp(mean - half), math.exp(mean + half)))
     return pd.DataFrame(found, columns=["arm", "seeds", "perplexity", "low", "high"])
 
 
 def plot_confirm_runs(runs: pd.DataFrame, arms: Sequence[str]) -> go.Figure:
-    """Perplexity of every confirm run; a line joins the runs of one seed, which are a pair.
+    """Draw the perplexity of every confirm run; a line joins the runs of one seed: a pair.
 
-    Beside them the mean of each arm with its interval. Cross: the run is not complete.
+    Beside them the mean of each arm with its interval. Cross at the upper edge: not complete.
     """
     data = confirm_data(runs)
     if data.empty:
         return empty_figure("No confirm run yet: `squen-sweep verdict` trains them.")
     means = confirm_means(data)
     ends = [*means["low"], *means["high"]]
-    shown = view([*data["perplexity"], *(end for end in ends if end > 0)])
-    places = {arm: float(i) for i, arm in enumerate(arm for arm in arms if arm in set(data["arm"]))}
-    figure = go.Figure(_pairs(data, places, shown))
-    for arm, place in places.items():
+    shown = frame([*data["perplexity"], *(end for end in ends if end > 0)])
+    positions = {
+        arm: float(i) for i, arm in enumerate(arm for arm in arms if arm in set(data["arm"]))
+    }
+    figure = go.Figure(_pairs(data, positions))
+    for arm, x in positions.items():
         style = {"color": arm_colours(arms)[arm], "symbol": arm_symbols(arms)[arm]}
-        figure.add_trace(_seeds(data[data["arm"] == arm], place, style, shown))
-        figure.add_traces([_mean(row, place + ASIDE) for row in rows(means[means["arm"] == arm])])
-    names = [labelled(arm)["name"] for arm in places]
-    axis = {"tickvals": list(places.values()), "ticktext": names, "showgrid": False}
-    figure.update_xaxes(axis | {"range": [-0.5, len(places) - 0.5], "title_text": "arm"})
+        figure.add_traces(_seeds(data[data["arm"] == arm], x, style))
+        figure.add_traces([_mean(row, x + ASIDE) for row in rows(means[means["arm"] == arm])])
+    names = [labelled(arm)["name"] for arm in positions]
+    axis = {"tickvals": list(positions.values()), "ticktext": names, "showgrid": False}
+    figure.update_xaxes(axis | {"range": [-0.5, len(positions) - 0.5], "title_text": "arm"})
     return finish(figure, shown)
 
 
-def _pairs(data: pd.DataFrame, places: Mapping[str, float], shown: View) -> go.Scatter:
-    """One line per seed over the arms, as one trace with gaps."""
+def _pairs(data: pd.DataFrame, positions: Mapping[str, float]) -> go.Scatter:
+    """Draw one line per seed over the arms, as one trace with gaps."""
     points: list[tuple[float | None, float | None]] = []
-    for _, pair in data.groupby("seed"):
-        level = dict(zip(pair["arm"], shown.clip(pair["perplexity"]), strict=True))
-        points += [(places[arm], float(level[arm])) for arm in places if arm in level]
+    for _, pair in data.dropna(subset="perplexity").groupby("seed"):
+        level = dict(zip(pair["arm"], pair["perplexity"], strict=True))
+        points += [(x, float(level[arm])) for arm, x in positions.items() if arm in level]
         points.append((None, None))
     return go.Scatter(
         x=[x for x, _ in points],
@@ -103,8 +105,15 @@ def _pairs(data: pd.DataFrame, places: Mapping[str, float], shown: View) -> go.S
     )
 
 
-def _seeds(of_arm: pd.DataFrame, place: float, style: dict[str, str], shown: View) -> go.Scatter:
-    ended = of_arm["perplexity"].notna()
+def _seeds(of_arm: pd.DataFrame, x: float, style: dict[str, str]) -> list[go.Scatter]:
+    """Draw the seeds of an arm, and along the upper edge those without a perplexity."""
+    arm, measured = str(of_arm["arm"].iloc[0]), of_arm["perplexity"].notna()
+    found = _marks(of_arm[measured], arm, x, style)
+    lost = without_value(_marks(of_arm[~measured], arm, x, style | {"symbol": "x"}))
+    return [found, lost.update(showlegend=not measured.any())]
+
+
+def _marks(runs: pd.DataFrame, arm: str, x: float, style: dict[str, str]) -> go.Scatter:
     texts = [
         f"seed {row['seed']}, settings of trial {row['of_trial']}<br>"
         + (
@@ -112,16 +121,15 @@ def _seeds(of_arm: pd.DataFrame, place: float, style: dict[str, str], shown: Vie
             if row["outcome"] == "complete"
             else row["outcome"]
         )
-        for row in rows(of_arm)
+        for row in rows(runs)
     ]
-    symbols = [style["symbol"] if one else "x" for one in ended]
     return go.Scatter(
-        x=[place] * len(of_arm),
-        y=plain(shown.clip(of_arm["perplexity"])),
+        x=[x] * len(runs),
+        y=plain(runs["perplexity"]),
         text=texts,
         mode="markers",
-        marker={"color": style["color"], "symbol": symbols, "size": 10, "opacity": 0.85},
-        **labelled(str(of_arm["arm"].iloc[0])),
+        marker={**style, "size": 10, "opacity": 0.85},
+        **labelled(arm),
     )
 
 
@@ -175,7 +183,7 @@ def _interval(difference: Mapping[str, Any]) -> tuple[float, float, float, list[
 
 
 def plot_forest(record: Mapping[str, Any] | None, arms: Sequence[str]) -> go.Figure:
-    """Ratios of perplexity to the reference: a ring per seed, a diamond and a line for the mean.
+    """Draw ratios of perplexity to the reference: a ring per seed, a diamond for the mean.
 
     The band around 1 is the margin within which a difference does not matter.
     """

@@ -1,6 +1,6 @@
-"""Every figure of a study by name, with the words around it: for the report and for files.
+"""Figures of a study by name, with the words around them: for the report and for files.
 
-A figure is drawn when it is asked for. Add one by adding it to `figures`; knows no HTML of a page.
+A figure is drawn when it is asked for. Add one by adding it to `figures`.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,114 +14,127 @@ import plotly.graph_objects as go
 from gpt.errors import InputError, StorageError
 from gpt.system.files import atomic_write_text
 from sweep import visualization as plots
-from sweep.analysis import results
 from sweep.analysis.calibration import calibration_table
-from sweep.analysis.importance import MIN_TRIALS, importances_table
-from sweep.analysis.sessions import sessions_table
-from sweep.analysis.study_reader import Stored
-from sweep.analysis.tuning_curve import expected_best_table
+from sweep.analysis.importance import MIN_TRIALS, OF_THE_BEST, OVER_THE_RANGE, importances_table
+from sweep.analysis.study_reader import StudyReader
+from sweep.analysis.tuning_curve import tuning_curve_table
 
-FORMATS = ("html", "png", "svg", "json")
-PAPER = "#ffffff"  # of a picture: text is mid-grey, which a transparent one may be laid on
+FIGURE_FORMATS = ("html", "png", "svg", "json")
+BACKGROUND = "#ffffff"  # of a file: text is mid-grey, and a transparent one may be laid on that
 SIZE = {"width": 1000, "scale": 2}  # pixels of a picture, and how many of them are really drawn
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure and the words around it."""
+    """Figure and the words around it."""
 
     name: str
     title: str
     caption: str
     draw: Callable[[], go.Figure]
-    wide: bool = False  # over the whole page
+    wide: bool = False  # over the full width of the page
     of_verdict: bool = False  # shown beside the verdict, once there is one
 
 
-def figures(stored: Stored) -> Iterator[Figure]:
-    """Every figure, in the order of the page."""
-    yield from _progress(stored)
-    if len(stored.arms) > 1:
-        yield from _confirmed(stored)
-    yield from _slices(stored)
-    yield from _landscapes(stored)
-    yield from _costs(stored)
+def figures(reader: StudyReader) -> Iterator[Figure]:
+    """Yield every figure, in the order of the page."""
+    yield from _progress(reader)
+    if len(reader.arms) > 1:
+        yield from _of_verdict(reader)
+    yield from _slices(reader)
+    yield from _importances(reader)
+    yield from _rest(reader)
 
 
-def _confirmed(stored: Stored) -> Iterator[Figure]:
+def _of_verdict(reader: StudyReader) -> Iterator[Figure]:
     yield Figure(
         "confirm-runs",
         "Fresh seeds",
         "The chosen settings of each arm, trained again with seeds that the search never used. A "
         "grey line joins the runs of one seed, which saw the same batches. Bar: mean over the "
-        "seeds, and its 95% interval by itself. Cross: the run did not end well.",
-        partial(plots.plot_confirm_runs, stored.confirm_runs, stored.arms),
+        "seeds, and its 95% interval by itself. Cross at the upper edge: the run did not end well.",
+        partial(plots.plot_confirm_runs, reader.confirm_runs, reader.arms),
         of_verdict=True,
     )
     yield Figure(
         "confirm-ratios",
         "Compared seed by seed",
-        f"Ratio of perplexities, {_pairs(stored)}, on stories that the search never saw. "
+        f"Ratio of perplexities, {_pairs(reader)}, on stories that the search never saw. "
         "Rings: one seed each. Diamond and line: mean and 95% interval of a paired t test over "
-        "seeds. Grey band: differences too small to matter. Thin: other yardsticks, and a "
+        "seeds. Grey band: differences too small to matter. Thin: other metrics, and a "
         "bootstrap over seeds and stories.",
-        partial(plots.plot_forest, stored.verdict, stored.arms),
+        partial(plots.plot_forest, reader.verdict, reader.arms),
         of_verdict=True,
     )
 
 
-def _pairs(stored: Stored) -> str:
-    """Which arms a verdict compares: "squentropy to cross_entropy"."""
-    arms = stored.verdict["arms"] if stored.verdict else stored.arms
+def _pairs(reader: StudyReader) -> str:
+    """Name the arms that a verdict compares: "squentropy to cross_entropy"."""
+    arms = reader.verdict["arms"] if reader.verdict else reader.arms
     return f"{' and '.join(arms[1:])} to {arms[0]}"
 
 
-def _progress(stored: Stored) -> Iterator[Figure]:
-    trials, arms, floor = stored.trials, stored.arms, stored.data.get("floor_perplexity")
+def _progress(reader: StudyReader) -> Iterator[Figure]:
+    trials, arms, floor = reader.trials, reader.arms, reader.data.get("floor_perplexity")
     yield Figure(
         "curves",
         "Learning curves",
         "Validation perplexity while training. Thick: the best trial of an arm. Faint: trials that "
-        "ended early or still run. A cross: diverged.",
-        partial(plots.plot_curves, stored.evaluations, trials, arms, floor),
+        "ended early or still run. A cross at the upper edge: diverged, at its last evaluation.",
+        partial(plots.plot_curves, reader.evaluations, trials, arms, floor),
         wide=True,
     )
     yield Figure(
-        "expected-best",
-        "Expected best after n trials",
+        "tuning-curve",
+        "Quantile tuning curve: median of the best of n trials",
         "The lowest perplexity that half of all searches of n trials reach, if trials are drawn at "
-        "random from those of the arm, with a 95% band for the whole curve. A pruned trial counts "
-        "as worse than every complete one; a sampler that learns should do better.",
-        lambda: plots.plot_expected_best(expected_best_table(trials, arms), arms, floor),
-    )
-    yield Figure(
-        "outcomes",
-        "How trials ended",
-        "Pruned: stopped early after a comparison with trials of the same arm.",
-        partial(plots.plot_outcomes, results.outcome_counts(trials, arms), arms),
+        "random from those of the arm, with a 95% band for the complete curve. A pruned trial "
+        "counts as worse than every complete one; a sampler that learns should do better.",
+        lambda: plots.plot_tuning_curve(tuning_curve_table(trials, arms), arms, floor),
     )
 
 
-def _slices(stored: Stored) -> Iterator[Figure]:
-    for name, distribution in stored.parameters.items():
+def _slices(reader: StudyReader) -> Iterator[Figure]:
+    for name, distribution in reader.parameters.items():
         yield Figure(
             f"slice-{name}",
             f"Perplexity by {name}",
-            "Small and faint: ended early, after fewer steps. Triangle: above the frame. Cross: no "
-            "perplexity. Ring: baseline. Dotted: the original study's value.",
-            partial(plots.plot_slice, stored.trials, name, stored.arms, distribution),
+            "Small and faint: ended early, after fewer steps. Cross at the upper edge: no "
+            "perplexity. Ring: baseline. Dotted: the original study's value. At an integer, the "
+            "arms stand side by side.",
+            partial(plots.plot_slice, reader.trials, name, reader.arms, distribution),
         )
-    yield Figure(
-        "importances",
-        "What mattered",
-        "Share of the variance of log perplexity that a parameter explains among the complete "
-        f"trials of an arm (fANOVA, from {MIN_TRIALS} trials on). A rough guide: trials are few.",
-        lambda: plots.plot_importances(importances_table(stored.study, stored.arms), stored.arms),
-    )
 
 
-def _landscapes(stored: Stored) -> Iterator[Figure]:
-    trials, arms, space = stored.trials, stored.arms, stored.parameters
+def _importances(reader: StudyReader) -> Iterator[Figure]:
+    for question, name, title, caption in (
+        (
+            OVER_THE_RANGE,
+            "importances",
+            "What matters over the range that was searched",
+            "Share of the variance of log perplexity that a parameter explains among the complete "
+            f"trials of an arm (fANOVA, from {MIN_TRIALS} trials on). Bad trials count most here: "
+            "a parameter whose extremes ruin a run comes first.",
+        ),
+        (
+            OF_THE_BEST,
+            "importances-best",
+            "What sets the best trials apart",
+            "Share of a parameter in what distinguishes the best tenth of an arm's complete trials "
+            "from the others (PED-ANOVA, as on Optuna's dashboard, where it is over all arms). Of "
+            "20 trials these are two: a rough guide.",
+        ),
+    ):
+
+        def draw(question: str = question) -> go.Figure:
+            table = importances_table(reader.study, reader.arms)
+            return plots.plot_importances(table[table["question"] == question], reader.arms)
+
+        yield Figure(name, title, caption, draw)
+
+
+def _rest(reader: StudyReader) -> Iterator[Figure]:
+    trials, arms, space = reader.trials, reader.arms, reader.parameters
     if {"dropout", "n_layer"} <= set(space):
         yield Figure(
             "grid",
@@ -131,79 +144,52 @@ def _landscapes(stored: Stored) -> Iterator[Figure]:
             partial(plots.plot_grid, trials, "dropout", "n_layer", arms, space),
             wide=True,
         )
-    if {"learning_rate", "n_layer"} <= set(space):
-        yield Figure(
-            "frontier",
-            "Where training blows up",
-            "Every finished trial. Cross: diverged or out of memory. The larger a mark, the larger "
-            "the largest gradient norm that was measured, before clipping.",
-            partial(
-                plots.plot_frontier,
-                trials,
-                stored.evaluations,
-                "learning_rate",
-                "n_layer",
-                arms,
-                space,
-            ),
-        )
-
-
-def _costs(stored: Stored) -> Iterator[Figure]:
-    trials, arms, floor = stored.trials, stored.arms, stored.data.get("floor_perplexity")
-    for cost, name, words in (
-        ("seconds", "cost-time", "training time"),
-        ("n_params", "cost-weights", "size of the model"),
-    ):
-        yield Figure(
-            name,
-            f"Perplexity by {words}",
-            "The line joins the complete trials that no other beats at their cost or below (the "
-            "Pareto front). Faint: ended early.",
-            partial(plots.plot_cost, trials, stored.evaluations, arms, cost, floor),
-        )
-    best = list(stored.complete.drop_duplicates("arm")["number"])
+    yield Figure(
+        "cost-time",
+        "Perplexity by training time",
+        "The line joins the complete trials that no other beats in their time or less (the Pareto "
+        "front). Faint: ended early.",
+        partial(
+            plots.plot_cost, trials, reader.evaluations, arms, reader.data.get("floor_perplexity")
+        ),
+    )
+    best = list(reader.complete.drop_duplicates("arm")["number"])
     yield Figure(
         "calibration",
-        "How sure, and how often right",
-        "The best trial of each arm, its validation tokens in groups of equal size by how sure it "
-        "was. Below the diagonal it is too sure of itself.",
-        lambda: plots.plot_calibration(calibration_table(stored.study, best), arms),
-    )
-    yield Figure(
-        "timeline",
-        "When each slot trained what",
-        "A bar per process; a trial that was interrupted and continued has several. Faint: pruned.",
-        lambda: plots.plot_timeline(sessions_table(stored.study), arms),
-        wide=True,
+        "Calibration",
+        "The best trial of each arm: its validation tokens in groups of equal size by the "
+        "probability of the most likely token. Below the diagonal the model is overconfident.",
+        lambda: plots.plot_calibration(calibration_table(reader.study, best), arms),
     )
 
 
-def figure(stored: Stored, name: str) -> Figure:
-    """The figure of this name.
+def figure(reader: StudyReader, name: str) -> Figure:
+    """Return the figure of this name.
 
     Raises:
         InputError: there is none; the message lists those there are.
     """
-    known = {figure.name: figure for figure in figures(stored)}
+    known = {figure.name: figure for figure in figures(reader)}
     if name not in known:
         raise InputError(f"the plot must be one of {', '.join(known)}, but got {name!r}.")
     return known[name]
 
 
 def check_format(path: Path) -> str:
-    """The format that a file's suffix names, one of FORMATS.
+    """Return the format that a file's suffix names, one of FIGURE_FORMATS.
 
     Raises:
         InputError: it names none.
     """
     form = path.suffix.removeprefix(".").lower()
-    if form not in FORMATS:
-        raise InputError(f"{path} must end in .{', .'.join(FORMATS)}; its suffix is the format.")
+    if form not in FIGURE_FORMATS:
+        raise InputError(
+            f"{path} must end in .{', .'.join(FIGURE_FORMATS)}; its suffix is the format."
+        )
     return form
 
 
-def save(drawn: dict[Path, go.Figure]) -> None:
+def save_figures(drawn: dict[Path, go.Figure]) -> None:
     """Write each figure to its path, in the format of its suffix.
 
     Raises:
@@ -223,11 +209,13 @@ def save(drawn: dict[Path, go.Figure]) -> None:
 def _text(figure: go.Figure, form: str) -> str:
     if form == "json":
         return str(figure.to_json())
-    return str(go.Figure(figure).update_layout(paper_bgcolor=PAPER).to_html(include_plotlyjs=True))
+    return str(
+        go.Figure(figure).update_layout(paper_bgcolor=BACKGROUND).to_html(include_plotlyjs=True)
+    )
 
 
 def _draw_pictures(figures: dict[Path, go.Figure]) -> None:
-    """With kaleido, in one start of its browser."""
+    """Draw pictures with kaleido, in one start of its browser."""
     import plotly.io
 
     way_out = "write .html or .json instead"
@@ -236,10 +224,12 @@ def _draw_pictures(figures: dict[Path, go.Figure]) -> None:
             f"pictures need kaleido, but it is not installed; {way_out}, or: "
             f"pip install 'squen-sweep[images]'"
         )
-    on_paper = [go.Figure(figure).update_layout(paper_bgcolor=PAPER) for figure in figures.values()]
-    heights = [figure.layout.height for figure in on_paper]
+    opaque = [
+        go.Figure(figure).update_layout(paper_bgcolor=BACKGROUND) for figure in figures.values()
+    ]
+    heights = [figure.layout.height for figure in opaque]
     try:
-        plotly.io.write_images(on_paper, list(figures), height=heights, **SIZE)
+        plotly.io.write_images(opaque, list(figures), height=heights, **SIZE)
     except OSError as error:
         raise StorageError(f"pictures must be writable, but: {error}.") from None
     except Exception as error:  # kaleido's own, which cannot be imported without it

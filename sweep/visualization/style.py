@@ -1,6 +1,6 @@
-"""What all figures share: colours, the perplexity axis, the look. Knows no tables of ours.
+"""Common style of all figures: colours, the perplexity axis, layout.
 
-Paper is transparent and text mid-grey, so that a figure reads on a light page and on a dark one.
+The background is transparent and text mid-grey, so that a figure reads on light and dark pages.
 """
 
 import math
@@ -29,82 +29,76 @@ SYMBOLS = (  # twice as many as colours; none that means something else: cross, 
 DASHES = ("solid", "dash", "dot", "dashdot")  # of the first seven arms, the next seven, and so on
 PATTERNS = ("", "/", ".", "x")  # of their bars
 GREY = "#808080"  # a contrast of about 4 on white and 5 on black
-FADED = 0.45  # opacity of what was stopped early
+FADED = 0.45  # opacity of trials that ended early
 
 
 def arm_colours(arms: Sequence[str]) -> dict[str, str]:
-    """The colour of each arm, fixed by its position in the study file."""
+    """Return the colour of each arm, fixed by its position in the study file."""
     return {arm: PALETTE[i % len(PALETTE)] for i, arm in enumerate(arms)}
 
 
 def arm_symbols(arms: Sequence[str]) -> dict[str, str]:
-    """The marker of each arm, so that colour is not the only difference."""
+    """Return the marker of each arm, so that colour is not the only difference."""
     return {arm: SYMBOLS[i % len(SYMBOLS)] for i, arm in enumerate(arms)}
 
 
 def arm_rounds(arms: Sequence[str]) -> dict[str, int]:
-    """How often the palette was used up before each arm: 0 for the first seven."""
+    """Count the times that the palette was used up before each arm: 0 for the first seven."""
     return {arm: i // len(PALETTE) for i, arm in enumerate(arms)}
 
 
 def arm_dashes(arms: Sequence[str]) -> dict[str, str]:
-    """The dash of each arm's lines: arms of one colour differ in it."""
+    """Return the dash of each arm's lines: arms of one colour differ in it."""
     return {arm: DASHES[number % len(DASHES)] for arm, number in arm_rounds(arms).items()}
 
 
 def arm_patterns(arms: Sequence[str]) -> dict[str, str]:
-    """The pattern of each arm's bars: arms of one colour differ in it."""
+    """Return the pattern of each arm's bars: arms of one colour differ in it."""
     return {arm: PATTERNS[number % len(PATTERNS)] for arm, number in arm_rounds(arms).items()}
 
 
 @dataclass(frozen=True)
-class View:
-    """The part of a perplexity axis that is worth looking at."""
+class Frame:
+    """Visible part of a perplexity axis; zooming out shows the rest."""
 
     low: float
     high: float
-    log: bool  # whether it spans a decade or more
-
-    @property
-    def edge(self) -> float:
-        """Where to draw what lies above: just inside the upper end."""
-        if self.log:
-            return math.exp(0.96 * math.log(self.high) + 0.04 * math.log(self.low))
-        return 0.96 * self.high + 0.04 * self.low
-
-    def clip(self, values: "pd.Series[float]") -> "pd.Series[float]":
-        """The values, with those above the view and the missing ones at its edge."""
-        return values.where(values <= self.high, self.edge)
+    log: bool  # it spans a decade or more
 
 
-def view(values: Iterable[float], floor: float | None = None) -> View:
-    """A view that one diverged trial cannot flatten.
-
-    Shows everything up to Tukey's fence, taken on logarithms since perplexity is an exponential,
-    and at least a decade above the third quartile: a logarithmic axis has room for that.
+def frame(values: Iterable[float], floor: float | None = None, *, fenced: bool = False) -> Frame:
+    """Choose the frame that holds all values, with a logarithmic axis from a decade on.
 
     Args:
         values: Perplexities; infinite and missing ones are passed over.
-        floor: Stays in view if it is within a decade of the lowest value.
+        floor: Stays in the frame if it is within a decade of the lowest value.
+        fenced: For curves, of which one that diverges would flatten all others: end at Tukey's
+            fence on logarithms, and no lower than two decades above the third quartile.
     """
     series = pd.Series(list(values), dtype="float64")
     logs = series[(series > 0) & (series < math.inf)].map(math.log)
     if logs.empty:
-        return View(1.0, 10.0, log=False)
-    lower, upper = float(logs.quantile(0.25)), float(logs.quantile(0.75))
-    fence = upper + max(1.5 * (upper - lower), math.log(10))
-    low, high = math.exp(float(logs.min())), math.exp(min(float(logs.max()), fence))
+        return Frame(1.0, 10.0, log=False)
+    low, high = math.exp(float(logs.min())), math.exp(float(logs.max()))
+    if fenced:
+        lower, upper = float(logs.quantile(0.25)), float(logs.quantile(0.75))
+        high = min(high, math.exp(upper + max(1.5 * (upper - lower), math.log(100))))
     if floor is not None and low / 10 <= floor:
         low = min(low, floor)
     if high / low >= 10:
         pad = (high / low) ** 0.06
-        return View(low / pad, high * pad, log=True)
+        return Frame(low / pad, high * pad, log=True)
     padding = 0.06 * (high - low) or 0.05 * high
-    return View(low - padding, high + padding, log=False)
+    return Frame(low - padding, high + padding, log=False)
 
 
-def finish(figure: go.Figure, shown: View | None = None, height: int = 400) -> go.Figure:
-    """Give a figure the common look, and the perplexity axis if it has one."""
+def without_value(trace: go.Scatter) -> go.Scatter:
+    """Put marks that have no perplexity along the upper edge, on an axis of their own."""
+    return trace.update(y=[0.97] * len(trace.x), yaxis="y2")
+
+
+def finish(figure: go.Figure, shown: Frame | None = None, height: int = 400) -> go.Figure:
+    """Give a figure the common style, and the perplexity axis if it has one."""
     figure.update_layout(
         template="none",
         height=height,
@@ -140,11 +134,13 @@ def finish(figure: go.Figure, shown: View | None = None, height: int = 400) -> g
             dtick="D2" if shown.log else None,  # labels at 1, 2 and 5 of each decade
             tickformat=",~g",
         )
+        figure.update_layout(yaxis2={"overlaying": "y", "range": [0, 1], "visible": False})
+        figure.update_layout(yaxis2_fixedrange=True)
     return figure
 
 
 def empty_figure(text: str) -> go.Figure:
-    """A figure that says why there is nothing to see."""
+    """Draw a figure that says why there is nothing to see."""
     figure = go.Figure()
     figure.add_annotation(text=text, showarrow=False, x=0.5, y=0.5, xref="paper", yref="paper")
     figure.update_xaxes(visible=False)
@@ -152,7 +148,7 @@ def empty_figure(text: str) -> go.Figure:
     return finish(figure, height=140)
 
 
-def add_floor(figure: go.Figure, floor: float | None, ends: Sequence[float], shown: View) -> None:
+def add_floor(figure: go.Figure, floor: float | None, ends: Sequence[float], shown: Frame) -> None:
     """Draw the lowest perplexity that any model can reach, where it is known.
 
     A trace from ends[0] to ends[1]: labels of plotly's add_hline miss their line on log axes.
@@ -173,7 +169,7 @@ def add_floor(figure: go.Figure, floor: float | None, ends: Sequence[float], sho
 
 
 def plain(column: Iterable[Any]) -> list[Any]:
-    """Python values, None where one is missing; numpy arrays would travel as base64."""
+    """Convert a column to Python values, None if missing; numpy would travel as base64."""
     return [_plain(value) for value in column]
 
 

@@ -1,4 +1,4 @@
-"""Plots of trials: their curves, their progress, one parameter, what mattered, how they ended."""
+"""Plots of trials: learning curves, best so far, slices by one parameter, importances."""
 
 import math
 from collections.abc import Sequence
@@ -10,11 +10,11 @@ from optuna.distributions import BaseDistribution, IntDistribution
 
 from sweep.analysis.importance import MIN_TRIALS
 from sweep.analysis.results import UNFINISHED, best_so_far
-from sweep.visualization._axes import labelled, offsets, parameter_axis, rows, whole
+from sweep.visualization._axes import integer_ticks, labelled, offsets, parameter_axis, rows
 from sweep.visualization.style import (
     FADED,
     GREY,
-    View,
+    Frame,
     add_floor,
     arm_colours,
     arm_dashes,
@@ -22,13 +22,14 @@ from sweep.visualization.style import (
     arm_symbols,
     empty_figure,
     finish,
+    frame,
     plain,
-    view,
+    without_value,
 )
 
 
 def curves_data(evaluations: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
-    """Every evaluation that has a finite perplexity, with its trial's arm and outcome.
+    """Return every evaluation with a finite perplexity, with its trial's arm and outcome.
 
     Returns:
         number, arm, outcome, best (of its arm's complete trials), step, tokens, perplexity; ordered
@@ -49,14 +50,15 @@ def plot_curves(
     arms: Sequence[str],
     floor: float | None = None,
 ) -> go.Figure:
-    """Validation perplexity over training tokens.
+    """Draw validation perplexity over training tokens.
 
-    Thick: the best of an arm. Faint: ended early. Cross: diverged, at its last evaluation.
+    Thick: the best of an arm. Faint: ended early. Cross at the upper edge: diverged, at its last
+    evaluation.
     """
     data = curves_data(evaluations, trials)
     if data.empty:
         return empty_figure("No evaluation yet.")
-    shown = view(data["perplexity"], floor)
+    shown = frame(data["perplexity"], floor, fenced=True)
     figure = go.Figure()
     for arm, colour in arm_colours(arms).items():
         of_arm, line = data[data["arm"] == arm], {"color": colour, "dash": arm_dashes(arms)[arm]}
@@ -64,7 +66,7 @@ def plot_curves(
         early, others = of_arm[~complete], of_arm[complete & ~of_arm["best"]]
         figure.add_trace(_lines(early, arm, width=1, **line).update(opacity=FADED))
         figure.add_trace(_lines(others, arm, width=1.2, **line))
-        figure.add_trace(_crosses(of_arm, arm, colour, shown))
+        figure.add_trace(_crosses(of_arm, arm, colour))
     for arm, colour in arm_colours(arms).items():  # on top of all others
         best, dash = data[(data["arm"] == arm) & data["best"]], arm_dashes(arms)[arm]
         figure.add_trace(_lines(best, arm, width=3.5, color=colour, dash=dash))
@@ -75,7 +77,7 @@ def plot_curves(
 
 
 def _lines(data: pd.DataFrame, arm: str, **line: Any) -> go.Scatter:
-    """All lines of one kind as one trace, with a gap after each trial: 40 traces would be slow."""
+    """Draw all lines of one kind as one trace, with gaps: a trace per trial would be slow."""
     points: list[tuple[Any, Any, Any]] = []
     for _, trial in data.groupby("number"):
         points += [(row["tokens"], _short(row["perplexity"]), row["number"]) for row in rows(trial)]
@@ -92,32 +94,32 @@ def _lines(data: pd.DataFrame, arm: str, **line: Any) -> go.Scatter:
 
 
 def _short(perplexity: float) -> float:
-    """Six digits: a study of 1,000 trials has 100,000 of these in its report."""
+    """Round to six digits: a study of 1,000 trials has 100,000 of these in its report."""
     return float(f"{perplexity:.6g}")
 
 
-def _crosses(of_arm: pd.DataFrame, arm: str, colour: str, shown: View) -> go.Scatter:
-    """Where the diverged trials were last seen."""
+def _crosses(of_arm: pd.DataFrame, arm: str, colour: str) -> go.Scatter:
+    """Mark the diverged trials at their last evaluation, along the upper edge of the frame."""
     diverged = of_arm[of_arm["outcome"] == "diverged"].drop_duplicates("number", keep="last")
-    return go.Scatter(
+    trace = go.Scatter(
         x=plain(diverged["tokens"]),
-        y=plain(shown.clip(diverged["perplexity"])),
         text=[f"{_at_step(row)}<br>then diverged" for row in rows(diverged)],
         mode="markers",
         marker={"symbol": "x", "color": colour, "size": 10},
         showlegend=False,
         **labelled(arm),
     )
+    return without_value(trace)
 
 
 def plot_best_so_far(
     trials: pd.DataFrame, arms: Sequence[str], floor: float | None = None
 ) -> go.Figure:
-    """The lowest perplexity of each arm against its trials so far, that is, against its budget."""
+    """Draw the lowest perplexity of each arm against its trials so far, that is, its budget."""
     data = best_so_far(trials).dropna(subset="perplexity")
     if data.empty:
         return empty_figure("No complete trial yet.")
-    shown = view(data["perplexity"], floor)
+    shown = frame(data["perplexity"], floor)
     figure = go.Figure()
     for arm, colour in arm_colours(arms).items():
         of_arm = data[data["arm"] == arm]
@@ -125,12 +127,14 @@ def plot_best_so_far(
         figure.add_trace(line.update(line_dash=arm_dashes(arms)[arm]))
     add_floor(figure, floor, [1, data["nth"].max()], shown)
     most = int(data["nth"].max())
-    figure.update_xaxes(title_text="trials of the arm", range=[0.5, most + 0.5], **whole(most))
+    figure.update_xaxes(
+        title_text="trials of the arm", range=[0.5, most + 0.5], **integer_ticks(most)
+    )
     return finish(figure, shown)
 
 
 def _steps(of_arm: pd.DataFrame, arm: str, colour: str, symbol: str) -> go.Scatter:
-    """A line that steps down, with a marker at every improvement."""
+    """Draw a line that steps down, with a marker at every improvement."""
     improved = of_arm["perplexity"].diff().fillna(-1) < 0
     ends = improved | (of_arm["nth"] == of_arm["nth"].max())  # in between, the line is level
     of_arm, improved = of_arm[ends], improved[ends]
@@ -147,7 +151,7 @@ def _steps(of_arm: pd.DataFrame, arm: str, colour: str, symbol: str) -> go.Scatt
 
 
 def slice_data(trials: pd.DataFrame, parameter: str) -> pd.DataFrame:
-    """Every finished trial that has the parameter.
+    """Return every finished trial that has the parameter.
 
     Returns:
         number, arm, outcome, value (of the parameter), perplexity (NaN where none was measured),
@@ -166,44 +170,41 @@ def plot_slice(
     arms: Sequence[str],
     distribution: BaseDistribution,
 ) -> go.Figure:
-    """Perplexity against one parameter; `distribution` says whether its axis is logarithmic.
+    """Draw perplexity against one parameter, whose distribution gives the range of the axis.
 
-    Small and faint: ended early, so measured after fewer steps. Cross: no perplexity. Triangle:
-    above the frame. Ring: baseline. Dotted: the value that the original study recommends.
+    Small and faint: ended early, so measured after fewer steps. Cross at the upper edge: no
+    perplexity. Ring: baseline. Dotted: the value that the original study recommends.
     """
     data = slice_data(trials, parameter)
     if data.empty:
         return empty_figure(f"No finished trial has {parameter} yet.")
-    shown = view(data["perplexity"])
+    shown = frame(data["perplexity"])
     data["x"] = data["value"]
     if isinstance(distribution, IntDistribution) and not distribution.log:
         data["x"] = data["value"].astype("float64") + data["arm"].map(offsets(arms))
-    data["y"] = shown.clip(data["perplexity"])
+    data["y"] = data["perplexity"]
     data["text"] = [_label(row, row["outcome"], parameter) for row in rows(data)]
     figure = go.Figure()
     for arm, colour in arm_colours(arms).items():
         of_arm, symbol = data[data["arm"] == arm], arm_symbols(arms)[arm]
-        figure.add_traces(_points(of_arm, arm, colour, symbol, shown))
-    figure.add_trace(_rings(data[data["baseline"].notna()]))
+        figure.add_traces(_points(of_arm, arm, colour, symbol))
+    figure.add_trace(_rings(data[data["baseline"].notna() & data["perplexity"].notna()]))
     figure.add_trace(_original(data, shown))
     figure.update_xaxes(parameter_axis(parameter, distribution))
     return finish(figure, shown)
 
 
-def _points(
-    data: pd.DataFrame, arm: str, colour: str, symbol: str, shown: View
-) -> list[go.Scatter]:
-    """The trials of one arm: complete, ended early, above the frame, without a perplexity."""
-    missing, above = data["perplexity"].isna(), data["perplexity"] > shown.high
-    early = (data["outcome"] == "pruned") & ~above
+def _points(data: pd.DataFrame, arm: str, colour: str, symbol: str) -> list[go.Scatter]:
+    """Draw the trials of one arm: complete, ended early, without a perplexity."""
+    missing, early = data["perplexity"].isna(), data["outcome"] == "pruned"
     strong, faint = {"size": 9, "opacity": 0.9}, {"size": 6, "opacity": FADED}
     kinds = [
-        (data[~missing & ~above & ~early], {"symbol": symbol, **strong}),
-        (data[early], {"symbol": symbol, **faint}),
-        (data[above], {"symbol": "triangle-up", **strong}),
+        (data[~missing & ~early], {"symbol": symbol, **strong}),
+        (data[~missing & early], {"symbol": symbol, **faint}),
         (data[missing], {"symbol": "x", **strong}),
     ]
     traces = [_scatter(part, {"color": colour, **marker}) for part, marker in kinds]
+    without_value(traces[-1])
     return [
         trace.update(**labelled(arm), showlegend=position == 0)
         for position, trace in enumerate(traces)
@@ -215,8 +216,8 @@ def _rings(baselines: pd.DataFrame) -> go.Scatter:
     return _scatter(baselines, marker).update(name="baseline", hoverinfo="skip")
 
 
-def _original(data: pd.DataFrame, shown: View) -> go.Scatter:
-    """An upright line at the parameter's value in the baseline that is named "original"."""
+def _original(data: pd.DataFrame, shown: Frame) -> go.Scatter:
+    """Draw an upright line at the parameter's value in the baseline named "original"."""
     values = data.loc[data["baseline"] == "original", "value"].drop_duplicates().head(1)
     return go.Scatter(
         x=[end for value in plain(values) for end in (value, value)],
@@ -235,27 +236,22 @@ def _scatter(data: pd.DataFrame, marker: dict[str, Any]) -> go.Scatter:
 
 
 def plot_importances(importances: pd.DataFrame, arms: Sequence[str]) -> go.Figure:
-    """One bar per parameter and arm; `importances` is importances.importances_table."""
+    """Draw one bar per parameter and arm.
+
+    Args:
+        importances: The rows of one question of importance.importances_table.
+        arms: All arms of the study.
+    """
     if importances.empty:
         return empty_figure(f"Importances need {MIN_TRIALS} complete trials in an arm.")
     bars = importances.pivot_table(index="parameter", columns="arm", values="importance")
     bars = bars.loc[bars.mean(axis="columns").sort_values(ascending=False).index]
     figure = _bars(bars, arms, "%{x:.0%}")
-    return figure.update_xaxes(title_text="share of variance", tickformat=".0%", range=[0, 1.15])
-
-
-def plot_outcomes(counts: pd.DataFrame, arms: Sequence[str]) -> go.Figure:
-    """How the trials of each arm ended; `counts` is results.outcome_counts."""
-    if counts.empty:
-        return empty_figure("No trial yet.")
-    figure = _bars(counts.T, arms, "%{x}")
-    most = int(counts.to_numpy().max())
-    ends = [0, 1.15 * most]  # leaves room for the label of the longest
-    return figure.update_xaxes(title_text="trials", range=ends, **whole(most))
+    return figure.update_xaxes(title_text="importance", tickformat=".0%", range=[0, 1.15])
 
 
 def _bars(table: pd.DataFrame, arms: Sequence[str], text: str) -> go.Figure:
-    """One group of horizontal bars per row, the first at the top; one bar per arm with a column."""
+    """Draw a group of horizontal bars per row, with a bar per arm that has a column."""
     figure = go.Figure()
     for arm in (arm for arm in arms if arm in table):
         bar = go.Bar(y=list(table.index), x=plain(table[arm]), orientation="h")

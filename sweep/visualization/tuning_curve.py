@@ -1,4 +1,4 @@
-"""What a search of n trials can be expected to find, arm by arm, with a band."""
+"""Quantile tuning curve of each arm: the median of the best of n trials, with a band."""
 
 import math
 from collections.abc import Sequence
@@ -6,35 +6,40 @@ from collections.abc import Sequence
 import pandas as pd
 import plotly.graph_objects as go
 
-from sweep.visualization._axes import labelled, rows, whole
+from sweep.visualization._axes import integer_ticks, labelled, rows
 from sweep.visualization.style import (
-    View,
+    Frame,
     add_floor,
     arm_colours,
     arm_dashes,
     arm_symbols,
     empty_figure,
     finish,
+    frame,
     plain,
-    view,
 )
 
 MAX_MARKS = 40  # along the curve; a search of 500 trials needs no point for each of them
 BAND = 0.16  # opacity
 
 
-def plot_expected_best(
+def plot_tuning_curve(
     table: pd.DataFrame, arms: Sequence[str], floor: float | None = None
 ) -> go.Figure:
-    """Perplexity against the number of trials; `table` is expected_best.expected_best_table.
+    """Draw the median perplexity of the best of n trials against n.
 
-    The band is drawn to the frame's edge where the trials do not bound it.
+    The band is drawn to the edge of the frame if the trials do not bound it.
+
+    Args:
+        table: tuning_curve.tuning_curve_table.
+        arms: All arms of the study.
+        floor: The lowest perplexity that any model can reach, if it is known.
     """
     found = table[table["perplexity"] < math.inf]
     if found.empty:
         return empty_figure("No complete trial yet.")
     ends = table["high"][(table["high"] < math.inf) & (table["n"] > 1)]
-    shown = view([*found["perplexity"], *ends], floor)
+    shown = frame([*found["perplexity"], *ends], floor)
     figure = go.Figure()
     for arm, colour in arm_colours(arms).items():
         figure.add_trace(_band(_thinned(table[table["arm"] == arm]), arm, colour, shown))
@@ -45,24 +50,26 @@ def plot_expected_best(
         figure.data[-1].update(marker=marker)
     most = int(table["n"].max())
     add_floor(figure, floor, [1, most], shown)
-    figure.update_xaxes(title_text="trials of the arm, n", range=[0.5, most + 0.5], **whole(most))
+    figure.update_xaxes(
+        title_text="trials of the arm, n", range=[0.5, most + 0.5], **integer_ticks(most)
+    )
     return finish(figure, shown)
 
 
 def _thinned(of_arm: pd.DataFrame) -> pd.DataFrame:
-    """All of the first rows, then ever fewer: the curve bends at its beginning."""
+    """Select all of the first rows, then ever fewer: the curve bends at its beginning."""
     last = len(of_arm)
     if last <= MAX_MARKS:
         return of_arm
-    places = {round(last ** (i / (MAX_MARKS - 1))) - 1 for i in range(MAX_MARKS)}
-    return of_arm.iloc[sorted(places)]
+    kept = {round(last ** (i / (MAX_MARKS - 1))) - 1 for i in range(MAX_MARKS)}
+    return of_arm.iloc[sorted(kept)]
 
 
-def _band(of_arm: pd.DataFrame, arm: str, colour: str, shown: View) -> go.Scatter:
-    """One outline: along the upper ends, and back along the lower ones."""
+def _band(of_arm: pd.DataFrame, arm: str, colour: str, shown: Frame) -> go.Scatter:
+    """Draw one outline: along the upper ends, and back along the lower ones."""
     steps = plain(of_arm["n"])
-    high = plain(of_arm["high"].clip(shown.low, shown.high))
-    low = plain(of_arm["low"].clip(shown.low, shown.high))
+    high = plain(of_arm["high"].where(of_arm["high"] < math.inf, shown.high))
+    low = plain(of_arm["low"].where(of_arm["low"] > 0, shown.low))
     area = go.Scatter(x=steps + steps[::-1], y=high + low[::-1], fill="toself", mode="none")
     area.update(fillcolor=colour, opacity=BAND, **labelled(arm))
     return area.update(showlegend=False, hoverinfo="skip", hovertemplate=None)
@@ -84,7 +91,7 @@ def _curve(of_arm: pd.DataFrame, arm: str) -> go.Scatter:
 
 
 def _ends(low: float, high: float) -> str:
-    """Both ends in words, where the trials bound them."""
+    """Write both ends in words, as far as the trials bound them."""
     if high == math.inf:
         return f"from {low:,.2f} on" if low > 0 else "not bounded by so few trials"
     return f"{low:,.2f} to {high:,.2f}" if low > 0 else f"up to {high:,.2f}"

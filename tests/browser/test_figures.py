@@ -6,9 +6,8 @@ from browsers import chromium
 from stored_studies import StoredStudy
 
 from gpt.errors import InputError
-from sweep.analysis.study_reader import read
-from sweep.report.report import write_pictures
-from sweep.visualization.figures import check_format, figure, figures, save
+from sweep.analysis.study_reader import read_study
+from sweep.visualization.figures import check_format, figure, figures, save_figures
 
 PNG = b"\x89PNG\r\n"
 
@@ -21,19 +20,19 @@ def stored(tmp_path: Path) -> StoredStudy:
 
 
 def test_a_figure_is_drawn_when_it_is_asked_for(stored):
-    found = figure(read(stored.storage, stored.study), "curves")
+    found = figure(read_study(stored.storage, stored.study), "curves")
     assert found.title == "Learning curves"
     assert len(found.draw().data) > 0
 
 
 def test_names_of_figures_are_different(stored):
-    names = [each.name for each in figures(read(stored.storage, stored.study))]
+    names = [each.name for each in figures(read_study(stored.storage, stored.study))]
     assert len(set(names)) == len(names)
 
 
 def test_html_and_json_are_written_without_a_browser(stored, tmp_path):
-    drawn = figure(read(stored.storage, stored.study), "curves").draw()
-    save({tmp_path / "a.html": drawn, tmp_path / "a.JSON": drawn})
+    drawn = figure(read_study(stored.storage, stored.study), "curves").draw()
+    save_figures({tmp_path / "a.html": drawn, tmp_path / "a.JSON": drawn})
     assert "plotly.js v" in (tmp_path / "a.html").read_text()  # works offline
     assert json.loads((tmp_path / "a.JSON").read_text())["data"][0]["type"] == "scatter"
 
@@ -45,9 +44,9 @@ def test_a_suffix_that_is_no_format_is_refused():
 
 def test_pictures_without_kaleido_say_what_to_do(stored, tmp_path, monkeypatch):
     monkeypatch.setattr("sweep.visualization.figures.find_spec", lambda name: None)
-    drawn = figure(read(stored.storage, stored.study), "curves").draw()
+    drawn = figure(read_study(stored.storage, stored.study), "curves").draw()
     with pytest.raises(InputError, match=r"need kaleido.*write .html or .json instead.*images"):
-        save({tmp_path / "a.png": drawn})
+        save_figures({tmp_path / "a.png": drawn})
     assert not (tmp_path / "a.png").exists()
 
 
@@ -55,16 +54,15 @@ def test_pictures_without_kaleido_say_what_to_do(stored, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_every_figure_of_a_report_becomes_a_picture(stored, tmp_path, monkeypatch):
     monkeypatch.setenv("BROWSER_PATH", str(chromium()))
-    reading = read(stored.storage, stored.study)
-    write_pictures(reading, tmp_path / "pictures")
-    pictures = {path.stem: path.read_bytes() for path in (tmp_path / "pictures").iterdir()}
-    assert set(pictures) == {each.name for each in figures(reading)}
-    assert all(picture.startswith(PNG) for picture in pictures.values())
+    reader = read_study(stored.storage, stored.study)
+    drawn = {tmp_path / f"{each.name}.png": each.draw() for each in figures(reader)}
+    save_figures(drawn)
+    assert all(path.read_bytes().startswith(PNG) for path in drawn)
 
 
 @pytest.mark.usefixtures("browser")
 def test_a_picture_without_a_browser_is_refused_in_one_line(stored, tmp_path, monkeypatch):
     monkeypatch.setenv("BROWSER_PATH", str(tmp_path / "none"))
-    drawn = figure(read(stored.storage, stored.study), "curves").draw()
+    drawn = figure(read_study(stored.storage, stored.study), "curves").draw()
     with pytest.raises(InputError, match=r"^pictures need Chromium, but: [^\n]*instead\.$"):
-        save({tmp_path / "a.svg": drawn})
+        save_figures({tmp_path / "a.svg": drawn})

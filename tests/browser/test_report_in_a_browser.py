@@ -14,7 +14,7 @@ from stored_studies import BUILT_IN, STUDY, StoredStudy
 from stored_verdicts import Judged, ends
 
 from sweep.analysis.results import CONFIRM, SCREENING
-from sweep.analysis.study_reader import read
+from sweep.analysis.study_reader import read_study
 from sweep.report.report import write_report
 from sweep.verdict.record import keep, make_record
 from sweep.visualization.figures import figures
@@ -69,10 +69,10 @@ def opened(page: Page, report: Path) -> list[str]:
     return complaints
 
 
-def column(page: Page, table: str, place: int) -> list[str]:
+def column(page: Page, table: str, nth: int) -> list[str]:
     """The visible cells of a column."""
     return page.eval_on_selector_all(
-        f"{table} tbody tr:not([hidden]) td:nth-child({place})",
+        f"{table} tbody tr:not([hidden]) td:nth-child({nth})",
         "cells => cells.map((cell) => cell.textContent.trim())",
     )
 
@@ -83,7 +83,7 @@ def test_every_figure_is_drawn_with_its_traces_and_no_complaint(page, report, st
     drawn = page.eval_on_selector_all("figure", count)
     expected = [
         [f"figure-{figure.name}", len(figure.draw().data)]
-        for figure in figures(read(stored.storage, stored.study))
+        for figure in figures(read_study(stored.storage, stored.study))
         if not figure.of_verdict  # there is none yet
     ]
     assert drawn == expected
@@ -128,6 +128,10 @@ def test_the_filter_keeps_rows_with_all_words_and_comparisons(page, report):
     assert column(page, "#all-trials", 2) == ["squentropy"] * 3
     assert column(page, "#all-trials", 1) == ["7", "9", "11"]
     assert page.locator("#found").text_content() == "3 of 22"
+    page.locator("#filter").fill("lr<0.0015")  # its short name
+    assert column(page, "#all-trials", 1) == ["0", "1"]
+    page.locator("#filter").fill("depth>3")
+    assert page.locator("#found").text_content() == "0 of 22; there is no column depth"
     page.locator("#filter").fill("")
     assert len(column(page, "#all-trials", 1)) == 22
 

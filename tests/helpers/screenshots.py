@@ -1,34 +1,31 @@
-"""Pictures of the report, the dashboard and the terminal, to be looked at; made by hand:
+"""Pictures of the report, the dashboard and the terminal, made by hand:
 
     python tests/helpers/screenshots.py runs/sweep.db tinystories /tmp/pictures
 
-needs a Chromium. Writes PNGs and the printed report as PDF, and names what a console complained of.
+needs a Chromium. Writes PNGs and the printed report as PDF, and prints complaints of the console.
 """
 
 import io
 import sys
 from pathlib import Path
-from threading import Thread
 
 import optuna
 from browsers import complaints_of, open_browser, wait_for_figures
 from optuna.storages import RDBStorage
 from playwright.sync_api import Browser
 from rich.console import Console
+from serving import serving
 
 from gpt.events import Evaluation
 from sweep.analysis.results import arm_of, best_by_arm, evaluations_table
 from sweep.callbacks.live import LiveProgress
-from sweep.dashboard.arm_views import view_id
-from sweep.dashboard.server import make_server
 from sweep.report.report import write_report
-from sweep.report.status_table import status
+from sweep.report.status_table import study_status
 from sweep.storage.rdb import load_study, open_storage
 from sweep.tuner.callback import Counts, Evaluated, Notice, TrialStarted
 
 WIDTHS = {"desktop": 1200, "phone": 390}
 PAGES = {"study": "", "analytics": "/analytics", "trials": "/trials?numbers=0", "note": "/note"}
-COMPARED = [1, 2]  # arms of the study, by their places in its file
 
 
 def picture_report(browser: Browser, report: Path, out: Path) -> list[str]:
@@ -54,24 +51,15 @@ def picture_report(browser: Browser, report: Path, out: Path) -> list[str]:
 
 def picture_dashboard(browser: Browser, storage: str, number: int, out: Path) -> list[str]:
     """The pages of a study, as Optuna Dashboard shows them."""
-    with make_server(open_storage(storage), port=0) as server:
-        thread = Thread(target=server.serve_forever)
-        thread.start()
+    with serving(Path(storage)) as port:
         page = browser.new_page(viewport={"width": 1400, "height": 2600})
         faults: list[str] = []
         page.on("pageerror", lambda error: faults.append(str(error)))
-        for name, place in PAGES.items():
-            address = f"http://127.0.0.1:{server.server_port}/dashboard/studies/{number}{place}"
-            page.goto(address)
+        for name, path in PAGES.items():
+            page.goto(f"http://127.0.0.1:{port}/dashboard/studies/{number}{path}")
             page.wait_for_timeout(4000)  # it asks for data after it is loaded
             page.screenshot(path=out / f"dashboard-{name}.png")
-        ids = ",".join(str(view_id(number, place)) for place in COMPARED)
-        page.goto(f"http://127.0.0.1:{server.server_port}/dashboard/compare-studies?ids={ids}")
-        page.wait_for_timeout(4000)
-        page.screenshot(path=out / "dashboard-compare.png")
         page.close()
-        server.shutdown()
-        thread.join()
     return faults
 
 
@@ -79,7 +67,7 @@ def picture_terminal(browser: Browser, storage: str, study: str, out: Path) -> N
     """What `status` shows, and `run` while it trains, in a terminal of 120 columns."""
     opened = open_storage(storage)
     stored = load_study(opened, study)
-    shown = {"status": status(stored, 120), "run": [live(opened, stored).draw()]}
+    shown = {"status": study_status(stored, 120), "run": [live(opened, stored).draw()]}
     for name, parts in shown.items():
         console = Console(record=True, width=120, file=io.StringIO(), force_terminal=True)
         console.print(*parts, sep="\n")

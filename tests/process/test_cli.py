@@ -251,12 +251,12 @@ def test_status_shows_a_whole_row_per_trial_in_a_pipe(swept):
 def test_status_fits_a_narrow_terminal(swept):
     from rich.console import Console
 
-    from sweep.report.status_table import status
+    from sweep.report.status_table import study_status
     from sweep.storage.rdb import load_study, open_storage
 
     study = load_study(open_storage("runs/sweep.db"), "tiny")
     console = Console(file=io.StringIO(), width=80)
-    console.print(*status(study, console.width), sep="\n")
+    console.print(*study_status(study, console.width), sep="\n")
     shown = console.file.getvalue()
     assert "…" not in shown
     assert len(shown.splitlines()) == 7  # no row wraps
@@ -365,16 +365,15 @@ def test_plot_writes_the_figure_of_the_report_as_html_or_json(swept, tmp_path):
 
 
 def test_plot_list_names_every_figure(swept):
-    names = [
-        line.partition(":")[0] for line in swept("plot", "list", "--study", "tiny").out.split("\n")
-    ]
+    listed = swept("plot", "--list", "--study", "tiny").out
+    names = [line.partition(":")[0] for line in listed.splitlines()]
     assert {
         "curves",
-        "expected-best",
+        "tuning-curve",
         "confirm-runs",
         "slice-learning_rate",
-        "frontier",
-        "timeline",
+        "importances-best",
+        "calibration",
     } <= set(names)
 
 
@@ -387,11 +386,10 @@ def test_run_as_json_prints_nothing_but_objects(swept):
     assert events[-1]["report"] == "runs/tiny/report.html"
 
 
-def test_status_and_report_as_json_agree(swept):
+def test_status_as_json_has_the_best_of_each_arm_and_every_trial(swept):
     status = json.loads(swept("status", "--study", "tiny", "--json").out)
-    report = json.loads(swept("report", "--study", "tiny", "--json").out)
-    assert status["finished"] == report["trials_finished"] == 2
-    assert status["best"][report["best"][0]["arm"]]["trial"] == report["best"][0]["number"]
+    assert status["finished"] == 2
+    assert set(status["best"]) == {"cross_entropy", "squentropy"}
     assert [trial["number"] for trial in status["trials"]] == [0, 1]
 
 
@@ -574,7 +572,7 @@ BAD_AFTER_A_RUN = {
     "export to a folder": (("export", *TINY, "-o", "runs"), "runs must be a file"),
     "unknown plot": (
         ("plot", "curve", *TINY),
-        "must be one of curves, .*timeline, but got 'curve'",
+        "must be one of curves, .*calibration, but got 'curve'",
     ),
     "plot as a text": (("plot", "curves", *TINY, "-o", "x.txt"), "x.txt must end in .html, .png"),
     "plot to nowhere": (("plot", "curves", *TINY, "-o", "no/x.json"), "no must be a directory"),

@@ -1,12 +1,11 @@
-"""squen-sweep doctor: what it finds, that it mends only when asked, and that a copy comes first."""
+"""squen-sweep doctor: findings in a damaged sweep, and that it changes nothing."""
 
 import shutil
-import sqlite3
 from pathlib import Path
 
 import optuna
 import pytest
-from invariants import assert_sound, stored_trials
+from invariants import assert_sound
 from optuna.trial import TrialState
 from tiny_runs import write_stories
 from tiny_studies import run_tiny, tiny_study
@@ -34,11 +33,11 @@ def sweep(finished: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def doctor(folder: Path, fix: bool = False) -> tuple[int, str]:
-    """How many findings remain, and what was shown."""
+def doctor(folder: Path) -> tuple[int, str]:
+    """The number of findings, and everything that was shown."""
     lines: list[str] = []
-    remaining = examine(str(folder / "sweep.db"), folder / "runs", lines.append, fix=fix)
-    return remaining, "\n".join(lines)
+    found = examine(str(folder / "sweep.db"), folder / "runs", lines.append)
+    return found, "\n".join(lines)
 
 
 def content(folder: Path) -> dict[Path, bytes]:
@@ -47,8 +46,8 @@ def content(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in files if path.name != ".driver.lock"}
 
 
-def make_ill(folder: Path) -> None:
-    """One of everything that can be mended."""
+def damage(folder: Path) -> None:
+    """One of everything that can be wrong but a lost run."""
     storage = open_storage(str(folder / "sweep.db"), create=True)
     study = optuna.load_study(study_name="tiny", storage=storage)
     study.add_trial(optuna.trial.create_trial(state=TrialState.RUNNING, user_attrs={"arm": "x"}))
@@ -62,9 +61,9 @@ def make_ill(folder: Path) -> None:
     (runs / "1" / ".config.json.4711").write_text("{")
 
 
-def test_doctor_finds_a_sound_study_well(sweep: Path):
-    remaining, shown = doctor(sweep)
-    assert remaining == 0
+def test_doctor_finds_nothing_in_a_sound_study(sweep: Path):
+    found, shown = doctor(sweep)
+    assert found == 0
     assert "study tiny: 2 trials, 0 findings" in shown
     assert f"storage: {sweep / 'sweep.db'}" in shown
     assert "optuna 5." in shown
@@ -72,48 +71,30 @@ def test_doctor_finds_a_sound_study_well(sweep: Path):
 
 
 def test_doctor_lists_what_is_wrong_and_changes_nothing(sweep: Path):
-    make_ill(sweep)
+    damage(sweep)
     before = content(sweep)
-    remaining, shown = doctor(sweep)
-    assert remaining == 5
-    assert "trial 2 is RUNNING, but nobody trains it (--fix mends it)" in shown
+    found, shown = doctor(sweep)
+    assert found == 5
+    assert "trial 2 is RUNNING, but no process trains it; run the study again" in shown
     assert "tiny/7 belongs to no trial" in shown
     assert "is damaged: model.safetensors is damaged (its SHA-256 differs)" in shown
     assert shown.count("was left half-written") == 2
     assert content(sweep) == before
 
 
-def test_doctor_mends_after_a_backup_and_keeps_what_it_moves(sweep: Path):
-    make_ill(sweep)
-    remaining, shown = doctor(sweep, fix=True)
-    assert remaining == 0
-    (backup,) = sweep.glob("sweep.backup-*.db")
-    assert f"backup: {backup}" in shown
-    with sqlite3.connect(backup) as connection:
-        states = "SELECT state FROM trials WHERE number = 2"
-        assert connection.execute(states).fetchone() == ("RUNNING",)  # as it was before
-    connection.close()
-    assert stored_trials(sweep)[2].state == TrialState.WAITING
-    assert len(list((sweep / "runs" / "tiny").glob("unknown-7-*"))) == 1
-    assert len(list((sweep / "runs" / "tiny" / "0").glob("checkpoints/damaged-step-*"))) == 1
-    assert doctor(sweep)[0] == 0
-
-
 def test_doctor_names_a_trial_whose_run_directory_is_gone(sweep: Path):
     shutil.rmtree(sweep / "runs" / "tiny" / "1")
-    remaining, shown = doctor(sweep, fix=True)
-    assert remaining == 1
+    found, shown = doctor(sweep)
+    assert found == 1
     assert "trial 1 has no run directory" in shown
-    assert not list(sweep.glob("sweep.backup-*"))  # nothing was mended
 
 
-def test_doctor_leaves_a_study_alone_that_runs(sweep: Path):
-    make_ill(sweep)
+def test_doctor_skips_a_study_that_is_running(sweep: Path):
+    damage(sweep)
     with only_tuner(sweep / "runs" / "tiny", "tiny"):
-        remaining, shown = doctor(sweep, fix=True)
-    assert remaining == 0
-    assert "it runs just now, so it is left alone" in shown
-    assert stored_trials(sweep)[2].state == TrialState.RUNNING
+        found, shown = doctor(sweep)
+    assert found == 0
+    assert "study tiny: 3 trials; skipped" in shown
 
 
 def test_doctor_says_how_to_rescue_a_truncated_database(sweep: Path):
@@ -121,7 +102,7 @@ def test_doctor_says_how_to_rescue_a_truncated_database(sweep: Path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     before = path.read_bytes()
     with pytest.raises(DataError, match=r"sqlite3 .*\.recover.* rescued.db"):
-        doctor(sweep, fix=True)
+        doctor(sweep)
     assert path.read_bytes() == before
 
 
@@ -140,7 +121,7 @@ def test_a_database_put_back_from_a_copy_takes_over_no_other_trials_run(
     spec = tiny_study(sweep, finished / "text")
     with pytest.raises(DataError, match=r"tiny/2 must be the run of trial 2, but .*loss"):
         run_tiny(spec, sweep, trials=3)
-    assert doctor(sweep, fix=True)[0] == 0
+    assert doctor(sweep)[0] == 0
     shutil.rmtree(runs / "2")
     run_tiny(spec, sweep, trials=3)
     assert_sound(sweep, trials=3)

@@ -1,5 +1,11 @@
 import ast
 import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -8,7 +14,9 @@ from tiny_studies import run_tiny, tiny_study
 
 from sweep.study.spec import load_study
 
-NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
+ROOT = Path(__file__).parents[2]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+FIGURES = 9  # of a notebook
 DROPOUT = "[search.dropout]\nlow = 0.0\nhigh = 0.3\n\n[search.n_layer]"
 
 
@@ -47,8 +55,26 @@ def test_a_notebook_runs_from_its_folder_on_a_study_that_was_trained(notebook, s
         shown.append(eval(compile(ast.Expression(last.value), notebook.name, "eval"), names))
     assert len(names["trials"]) == 4
     figures = [each for each in shown if type(each).__name__ == "Figure"]
-    assert len(figures) >= 8
+    assert len(figures) == FIGURES
     assert all(figure.data or figure.layout.annotations for figure in figures)
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_page_made_of_a_notebook_keeps_its_figures_and_works_offline(notebook, swept):
+    if find_spec("nbconvert") is None:
+        say = pytest.fail if "CI" in os.environ else pytest.skip
+        say("nbconvert is not installed: pip install nbconvert ipykernel")
+    copy = shutil.copy(notebook, swept / "notebooks")
+    command = [sys.executable, "-m", "nbconvert", "--to", "html", "--execute", str(copy)]
+    folder = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"PYTHONPATH": folder}
+    environment.pop("PLOTLY_RENDERER", None)
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert "not able to be represented" not in run.stderr
+    page = Path(copy).with_suffix(".html").read_text(encoding="utf-8")
+    assert len(re.findall(r"Plotly\.newPlot\(\s*['\"]", page)) == FIGURES
+    assert page.count("plotly.js v") >= 1  # the library itself is on the page
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)

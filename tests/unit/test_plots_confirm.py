@@ -27,7 +27,7 @@ RUNS = runs_of(
 
 
 def trace_of(figure, name: str):
-    (found,) = [trace for trace in figure.data if trace.name == name]
+    (found,) = [trace for trace in figure.data if trace.name == name and trace.x]
     return found
 
 
@@ -50,14 +50,15 @@ def test_confirm_means_are_geometric_with_a_t_interval_over_seeds():
     assert math.log(first["low"]) == pytest.approx(sum(nats) / 2 - half)
 
 
-def test_an_arm_with_a_run_that_blew_up_has_no_mean_and_shows_it():
+def test_an_arm_with_a_run_that_diverged_has_no_mean_and_shows_it():
     runs = pd.concat([RUNS, runs_of(("confirm", "squentropy", 7, 2003, "diverged", math.nan))])
     runs["number"] = range(len(runs))
     assert list(plots.confirm_means(plots.confirm_data(runs))["arm"]) == ["cross_entropy"]
     figure = plots.plot_confirm_runs(runs, ARMS)
-    seeds = trace_of(figure, "squentropy")
-    assert seeds.marker.symbol == ("diamond", "diamond", "x")
-    assert "diverged" in seeds.text[2]
+    seeds, lost = (trace for trace in figure.data if trace.name == "squentropy")
+    assert (seeds.marker.symbol, seeds.y) == ("diamond", (66.0, 64.0))
+    assert (lost.marker.symbol, lost.yaxis) == ("x", "y2")  # not on the axis of perplexity
+    assert "diverged" in lost.text[0]
 
 
 def test_every_seed_is_a_point_and_pairs_are_joined():

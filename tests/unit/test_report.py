@@ -1,4 +1,5 @@
 import json
+import os
 import re
 from html.parser import HTMLParser
 
@@ -11,18 +12,24 @@ from tiny_runs import tiny_config, write_run, write_stories
 
 from gpt.errors import InputError, StorageError
 from gpt.train import train_directory
-from sweep.analysis.study_reader import Answer, Confirmed, answer, best_of_arms, read
+from sweep.analysis.study_reader import (
+    Confirmation,
+    ReportAnswer,
+    answer,
+    best_of_arms,
+    read_study,
+)
 from sweep.report.facts import commands, facts, provenance
-from sweep.report.report import _drawn, as_json, render, write_report
-from sweep.report.tables import all_table, best_table, yardsticks_table
+from sweep.report.report import _drawn, render, write_report
+from sweep.report.tables import all_table, best_table, metrics_table
 from sweep.storage.rdb import open_storage
 from sweep.visualization.figures import Figure, figures
 
 NO_ARMS = STUDY.replace('compare = "loss"', "").partition("[search.square_weight]")[0]
 FIGURES = [
-    "curves", "expected-best", "outcomes",
+    "curves", "tuning-curve",
     "slice-learning_rate", "slice-n_layer", "slice-square_weight",
-    "importances", "frontier", "cost-time", "cost-weights", "calibration", "timeline",
+    "importances", "importances-best", "cost-time", "calibration",
 ]  # fmt: skip
 
 
@@ -61,7 +68,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> StoredStudy:
 
 @pytest.fixture(scope="module")
 def html(stored: StoredStudy) -> str:
-    return render(read(stored.storage, stored.study))
+    return render(read_study(stored.storage, stored.study))
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +88,7 @@ def filled(stored: StoredStudy) -> StoredStudy:
 
 
 def page_of(stored: StoredStudy) -> Page:
-    return Page(render(read(stored.storage, stored.study)))
+    return Page(render(read_study(stored.storage, stored.study)))
 
 
 # One file, no request
@@ -137,7 +144,7 @@ def test_report_answers_with_the_best_of_each_arm_and_their_ratio(page, stored):
     assert "cross_entropy reached the lowest validation perplexity, 50.00." in text
     assert "squentropy reached 60.00, 1.200 times as much." in text
     assert "Not confirmed yet. This is the best of a search with one seed." in text
-    assert f"squen-sweep verdict --study tiny --storage sqlite:///{stored.path}" in text
+    assert f"squen-sweep verdict --study tiny --storage {os.path.relpath(stored.path)}" in text
 
 
 def test_report_says_whether_the_search_is_finished(page, tmp_path):
@@ -149,7 +156,7 @@ def test_report_says_whether_the_search_is_finished(page, tmp_path):
 
 
 def test_best_of_arms_have_their_settings_baselines_and_counts(stored):
-    first, second = best_of_arms(read(stored.storage, stored.study))
+    first, second = best_of_arms(read_study(stored.storage, stored.study))
     assert (first.arm, first.number) == ("cross_entropy", 2)
     assert (first.perplexity, first.ratio) == (50.0, 1.0)
     assert first.settings == [("learning_rate", "3.00e-03"), ("n_layer", "4")]
@@ -188,19 +195,19 @@ def test_report_with_a_verdict_leads_with_it_and_with_what_was_confirmed(tmp_pat
         "headline": [said],
         "confirmed": [confirmed],
     }
-    reading = read(stored.storage, stored.study)
+    reading = read_study(stored.storage, stored.study)
     stored.study.set_user_attr("verdict", record)
-    assert answer(reading) == Answer(said, more="By accuracy it is better.")
+    assert answer(reading) == ReportAnswer(said, more="By accuracy it is better.")
     first, second = best_of_arms(reading)
     assert first.confirmed is None
-    assert second.confirmed == Confirmed(1, 66.0, 2, [("learning_rate", "6.00e-03")])
+    assert second.confirmed == Confirmation(1, 66.0, 2, [("learning_rate", "6.00e-03")])
     assert (second.number, second.perplexity) == (3, 60.0)  # what the search said of itself
 
 
 def test_report_cannot_be_taken_for_tinystories_when_it_is_the_built_in_corpus(tmp_path):
     page = page_of(filled(StoredStudy(tmp_path, **BUILT_IN)))
     assert "NOT TinyStories" in page.text
-    assert "The grammar itself has perplexity 7.50 on these stories" in page.text
+    assert "The lowest possible perplexity on these stories is 7.50" in page.text
     assert ("aside", {"class": "notice", "role": "note"}) in page.elements
     figure = json.loads(next(text for attributes, text in page.scripts if attributes))
     assert "lowest possible, 7.50" in [trace["name"] for trace in figure["data"]]
@@ -211,7 +218,7 @@ def test_report_on_other_text_has_no_notice(page):
 
 
 def test_facts_say_how_the_answer_was_obtained(stored):
-    found = dict(facts(read(stored.storage, stored.study)))
+    found = dict(facts(read_study(stored.storage, stored.study)))
     assert stored.spec.digest[:12] in found["Study"]
     assert found["Trials"] == "6 of 40 finished, all with seed 1337"
     assert found["Length"] == "200 steps or 2,000 training tokens for a complete trial"
@@ -228,10 +235,10 @@ def test_facts_say_how_the_answer_was_obtained(stored):
 
 
 def test_commands_repeat_the_study_on_the_same_text_and_storage(stored):
-    reading = read(stored.storage, stored.study)
+    reading = read_study(stored.storage, stored.study)
     found = dict(commands(reading, best_of_arms(reading), "Once", 0))
     assert found["the search"] == (
-        f"squen-sweep run --study tiny --storage sqlite:///{stored.path} "
+        f"squen-sweep run --study tiny --storage {os.path.relpath(stored.path)} "
         "--trials 40 --data 'my stories'"
     )
     assert found["its story above"] == "squen-sweep sample runs/tiny/2 --prompt Once --seed 0"
@@ -250,13 +257,13 @@ def test_report_has_one_section_per_figure_with_its_data(page):
 
 
 def test_every_figure_of_a_report_says_what_it_shows(stored):
-    for figure in figures(read(stored.storage, stored.study)):
+    for figure in figures(read_study(stored.storage, stored.study)):
         assert figure.title
         assert figure.caption.endswith((".", "”."))
 
 
 def test_all_table_has_every_trial_and_marks_the_best_of_each_arm(stored):
-    table = all_table(read(stored.storage, stored.study))
+    table = all_table(read_study(stored.storage, stored.study))
     assert len(table.rows) == 6
     assert table.best == [False, False, True, True, False, False]
     column = table.columns.index("perplexity")
@@ -272,7 +279,7 @@ def test_best_table_has_the_lowest_complete_trials_of_each_arm_first(tmp_path):
     stored = filled(StoredStudy(tmp_path))
     for i in range(6):
         stored.add("cross_entropy", [70.0 + i])
-    table = best_table(read(stored.storage, stored.study))
+    table = best_table(read_study(stored.storage, stored.study))
     shown = [(row[0].text, row[1].text) for row in table.rows]
     assert [trial for trial, arm in shown if arm == "cross_entropy"] == ["2", "6", "7", "8", "9"]
     assert [trial for trial, arm in shown if arm == "squentropy"] == ["3", "1"]
@@ -288,19 +295,21 @@ def test_report_headings_sort_by_buttons_that_a_keyboard_reaches(page):
 # Stories
 
 
-def test_report_tells_the_same_prompt_from_the_best_checkpoint_of_each_arm(tmp_path, cache):
+def test_report_samples_the_same_prompt_from_the_best_checkpoint_of_each_arm(tmp_path, cache):
     run_dir = write_run(tmp_path / "tiny" / "0", tiny_config(write_stories(tmp_path / "text")))
     assert list(train_directory(run_dir))
     stored = StoredStudy(tmp_path)
     stored.add("cross_entropy", [50.0])
     stored.add("squentropy", [60.0])
-    html = render(read(stored.storage, stored.study), ["Tom saw the", "Lily"])
+    html = render(read_study(stored.storage, stored.study), ["Tom saw the", "Lily"])
     stories = [" ".join(story.split()) for story in re.findall(r"(?s)<blockquote>(.*?)<", html)]
     assert [story[:4] for story in stories] == ["Tom ", "Lily"]
-    assert f"No story. There is no checkpoint in {tmp_path / 'tiny' / '1'}." in Page(html).text
+    assert (
+        f"There is no checkpoint in {os.path.relpath(tmp_path / 'tiny' / '1')}." in Page(html).text
+    )
 
 
-def test_report_says_why_a_damaged_checkpoint_tells_no_story(tmp_path):
+def test_report_says_why_a_damaged_checkpoint_gives_no_story(tmp_path):
     run_dir = write_run(tmp_path / "tiny" / "0", tiny_config(tmp_path))
     (run_dir / "checkpoints" / "step-000012").mkdir(parents=True)
     stored = StoredStudy(tmp_path)
@@ -308,22 +317,12 @@ def test_report_says_why_a_damaged_checkpoint_tells_no_story(tmp_path):
     assert "must hold an intact checkpoint" in page_of(stored).text
 
 
-# For programs
-
-
-def test_report_as_json_holds_the_answer_and_every_trial(stored):
-    found = json.loads(as_json(read(stored.storage, stored.study)))
-    assert found["question"] == "Which loss is <b>better</b>?"
-    assert found["answer"]["confirm"].startswith("squen-sweep verdict --study tiny")
-    assert [best["arm"] for best in found["best"]] == ["cross_entropy", "squentropy"]
-    assert [trial["perplexity"] for trial in found["trials"]][:2] == [100.0, 120.0]
-    assert found["trials"][5]["perplexity"] is None
-    assert found["provenance"]["text and tokenizer, fingerprint"] == "0123456789abcdef" * 4
+# Provenance
 
 
 def test_provenance_holds_whole_hashes_and_versions(stored):
-    found = provenance(read(stored.storage, stored.study))
-    assert found["study file, SHA-256 of what it says"] == stored.spec.digest
+    found = provenance(read_study(stored.storage, stored.study))
+    assert found["study file, SHA-256 of its settings"] == stored.spec.digest
     assert "optuna 5" in found["versions"]
 
 
@@ -336,10 +335,10 @@ def test_report_without_a_complete_trial_says_so_and_what_to_run(tmp_path):
     page = page_of(stored)
     assert "Of cross_entropy no trial is complete yet. Of squentropy no trial" in page.text
     assert "squen-sweep run --study tiny" in page.text
-    assert "No trial is complete yet, so none tells a story." in page.text
+    assert "No story yet" in page.text
 
 
-def test_report_of_a_study_without_a_trial_is_whole(tmp_path):
+def test_report_of_a_study_without_a_trial_is_complete(tmp_path):
     page = page_of(StoredStudy(tmp_path))
     assert "The search is not finished: 0 of 40 trials." in page.text
     assert next(a["id"] for tag, a in page.elements if tag == "figure") == "figure-curves"
@@ -376,8 +375,8 @@ def test_report_reads_only(stored, tmp_path):
     assert stored.path.read_bytes() == before
 
 
-def test_yardsticks_table_has_the_best_of_each_arm_by_all_that_was_measured(stored):
-    table = yardsticks_table(read(stored.storage, stored.study))
+def test_metrics_table_has_the_best_of_each_arm_by_all_that_was_measured(stored):
+    table = metrics_table(read_study(stored.storage, stored.study))
     assert [row[0].text for row in table.rows] == ["2", "3"]
     shown = dict(zip(table.columns, (cell.text for cell in table.rows[0]), strict=True))
     assert shown["perplexity"] == "50.00"

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 from stored_studies import STUDY, StoredStudy
 
-from sweep.report.status_table import closing_lines, status
+from sweep.report.status_table import closing_lines, study_status
 from sweep.tuner.summary import Summary
 
 DROPOUT = "[search.dropout]\nlow = 0.0\nhigh = 0.3\n"
@@ -23,7 +23,7 @@ def table(folder: Path, text: str, width: int) -> list[list[str]]:
     own = {"square_weight": 0.5} if "square_weight" in text else {}
     stored.add("squentropy", [300.0, 1214.3], "pruned", **POINT, **own)
     console = Console(file=io.StringIO(), width=width)
-    console.print(*status(stored.study, width), sep="\n")
+    console.print(*study_status(stored.study, width), sep="\n")
     assert isinstance(console.file, io.StringIO)
     return [line.split() for line in console.file.getvalue().splitlines()[2:-2]]
 
@@ -59,7 +59,7 @@ def test_the_curve_of_a_running_trial_is_drawn_where_there_is_room(tmp_path, wid
     stored.add("cross_entropy", [60.0])
     stored.add("squentropy", [90.0, 45.0], outcome="running")
     console = Console(file=io.StringIO(), width=width)
-    console.print(*status(stored.study, width), sep="\n")
+    console.print(*study_status(stored.study, width), sep="\n")
     assert ("████▁▁▁▁········" in console.file.getvalue()) == drawn
     assert "left" not in console.file.getvalue()  # nobody trains it, so nobody knows
 
@@ -68,5 +68,5 @@ def test_a_table_without_a_running_trial_has_no_column_for_curves(tmp_path):
     stored = StoredStudy(tmp_path)
     stored.add("cross_entropy", [60.0])
     console = Console(file=io.StringIO(), width=140)
-    console.print(*status(stored.study, 140), sep="\n")
+    console.print(*study_status(stored.study, 140), sep="\n")
     assert "curve" not in console.file.getvalue()

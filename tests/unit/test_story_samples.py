@@ -1,8 +1,8 @@
 import pytest
 from stored_studies import StoredStudy
 
-from sweep.analysis.study_reader import read
-from sweep.report.samples import Told, chosen, distinct, repetition
+from sweep.analysis.study_reader import read_study
+from sweep.report.samples import SampledStories, distinct, repetition, sampled_trials
 
 
 def test_distinct_counts_different_sequences_over_all():
@@ -19,19 +19,19 @@ def test_repetition_is_the_share_of_sequences_that_came_before_in_the_same_text(
     assert repetition([["a"]], 2) == 0.0
 
 
-def test_told_counts_all_its_texts_together():
-    told = Told("squentropy", 1, "best", 3.0, ["a b", "a b"])
-    assert told.distinct(2) == 0.5
-    assert told.repetition == 0.0
+def test_stories_count_all_their_texts_together():
+    stories = SampledStories("squentropy", 1, "best", 3.0, ["a b", "a b"])
+    assert stories.distinct(2) == 0.5
+    assert stories.repetition == 0.0
 
 
-def test_the_best_and_the_median_complete_trial_of_each_arm_tell(tmp_path):
+def test_the_best_and_the_median_complete_trial_of_each_arm_are_sampled(tmp_path):
     stored = StoredStudy(tmp_path)
     for perplexity in (70.0, 50.0, 60.0, 90.0):
         stored.add("cross_entropy", [perplexity])
     stored.add("squentropy", [80.0])
     stored.add("squentropy", [10.0], outcome="pruned")
-    assert chosen(read(stored.storage, stored.study)) == [
+    assert sampled_trials(read_study(stored.storage, stored.study)) == [
         ("cross_entropy", "best", 1, 50.0),
         ("cross_entropy", "median", 2, 60.0),
         ("squentropy", "best", 4, 80.0),

@@ -9,7 +9,7 @@ from stored_studies import StoredStudy
 
 from sweep import visualization as plots
 from sweep.analysis import results
-from sweep.analysis.tuning_curve import band, expected_best_table
+from sweep.analysis.tuning_curve import band, tuning_curve_table
 from sweep.visualization.style import PALETTE
 
 ARMS = ["cross_entropy", "squentropy"]
@@ -33,15 +33,15 @@ def of_arm(table: pd.DataFrame, arm: str) -> pd.DataFrame:
     return table[table["arm"] == arm].reset_index(drop=True)
 
 
-def test_expected_best_is_the_median_of_the_best_of_n(stored):
-    table = of_arm(expected_best_table(results.trials_table(stored.study), ARMS), ARMS[0])
+def test_the_tuning_curve_is_the_median_of_the_best_of_n(stored):
+    table = of_arm(tuning_curve_table(results.trials_table(stored.study), ARMS), ARMS[0])
     assert list(table["n"]) == [1, 2, 3]
     # half of all single draws from {53, 56, 59} reach 56; the best of 2 reaches 53 in 5 of 9
     assert list(table["perplexity"]) == [pytest.approx(56.0), pytest.approx(53.0), 53.0]
 
 
 def test_pruned_and_diverged_trials_count_as_worse_than_complete_ones(stored):
-    table = of_arm(expected_best_table(results.trials_table(stored.study), ARMS), ARMS[1])
+    table = of_arm(tuning_curve_table(results.trials_table(stored.study), ARMS), ARMS[1])
     assert len(table) == 5
     assert table["perplexity"][0] == 69.0  # the third of 63, 66, 69, worse, worse
 
@@ -52,7 +52,7 @@ def test_band_holds_the_whole_true_curve_in_95_of_100_samples():
     held = 0
     for draw in rng.random((400, n)):
         trials = pd.DataFrame({"arm": "a", "outcome": "complete", "perplexity": draw})
-        table = expected_best_table(trials, ["a"])
+        table = tuning_curve_table(trials, ["a"])
         held += bool(((table["low"] <= truth) & (truth <= table["high"])).all())
     assert 0.93 <= held / 400 <= 1.0
 
@@ -63,17 +63,17 @@ def test_band_for_one_value_is_the_interval_of_a_uniform():
 
 
 def test_an_arm_without_a_complete_trial_has_no_row(stored):
-    table = expected_best_table(results.trials_table(stored.study), ["cross_entropy", "mse"])
+    table = tuning_curve_table(results.trials_table(stored.study), ["cross_entropy", "mse"])
     assert set(table["arm"]) == {"cross_entropy"}
-    assert expected_best_table(results.trials_table(stored.study), []).empty
+    assert tuning_curve_table(results.trials_table(stored.study), []).empty
 
 
 # The figure
 
 
-def test_expected_best_is_drawn_as_a_curve_within_its_band(stored):
-    table = expected_best_table(results.trials_table(stored.study), ARMS)
-    figure = plots.plot_expected_best(table, ARMS)
+def test_the_tuning_curve_is_drawn_within_its_band(stored):
+    table = tuning_curve_table(results.trials_table(stored.study), ARMS)
+    figure = plots.plot_tuning_curve(table, ARMS)
     first, second, curve, other = figure.data
     assert list(curve.y) == list(of_arm(table, "cross_entropy")["perplexity"])
     assert (curve.name, other.name) == tuple(ARMS)
@@ -86,9 +86,9 @@ def test_expected_best_is_drawn_as_a_curve_within_its_band(stored):
     assert all(low <= y <= high for y in first.y)  # cut at the frame where nothing bounds it
 
 
-def test_hovering_says_where_so_few_trials_bound_nothing(stored):
-    figure = plots.plot_expected_best(
-        expected_best_table(results.trials_table(stored.study), ARMS), ARMS
+def test_hovering_says_when_so_few_trials_bound_nothing(stored):
+    figure = plots.plot_tuning_curve(
+        tuning_curve_table(results.trials_table(stored.study), ARMS), ARMS
     )
     assert "1 trials: 56.00<br>95% band not bounded" in figure.data[2].text[0]
 
@@ -96,7 +96,7 @@ def test_hovering_says_where_so_few_trials_bound_nothing(stored):
 def test_a_curve_of_five_hundred_trials_has_few_points_and_its_ends():
     perplexities = 50 + np.arange(500) / 10
     trials = pd.DataFrame({"arm": "a", "outcome": "complete", "perplexity": perplexities})
-    figure = plots.plot_expected_best(expected_best_table(trials, ["a"]), ["a"])
+    figure = plots.plot_tuning_curve(tuning_curve_table(trials, ["a"]), ["a"])
     curve = figure.data[-1]
     assert (curve.x[0], curve.x[-1]) == (1, 500)
     assert len(curve.x) <= 40
@@ -105,5 +105,5 @@ def test_a_curve_of_five_hundred_trials_has_few_points_and_its_ends():
 
 def test_without_a_complete_trial_the_figure_says_so():
     none = pd.DataFrame({"arm": ["a"], "outcome": ["pruned"], "perplexity": [math.nan]})
-    figure = plots.plot_expected_best(expected_best_table(none, ["a"]), ["a"])
+    figure = plots.plot_tuning_curve(tuning_curve_table(none, ["a"]), ["a"])
     assert figure.layout.annotations[0].text == "No complete trial yet."

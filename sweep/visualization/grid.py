@@ -1,4 +1,4 @@
-"""Plots over two parameters at once: what was tried where, how good it was, where it blew up."""
+"""Map over two parameters: number of trials in each cell, and the best of them."""
 
 import math
 from collections.abc import Sequence
@@ -11,26 +11,21 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from plotly.subplots import make_subplots
 
 from sweep.analysis.results import UNFINISHED
-from sweep.format import number
-from sweep.visualization._axes import labelled, offsets, parameter_axis, rows
+from sweep.visualization._axes import labelled, rows
 from sweep.visualization.style import (
-    FADED,
     GREY,
-    arm_colours,
-    arm_symbols,
     empty_figure,
     finish,
     plain,
 )
 
 MAX_CELLS = 6  # along a parameter; more of them would mostly be empty
-BLOWN_UP = ("diverged", "oom")
 
 
 def grid_data(
     trials: pd.DataFrame, x: str, y: str, space: dict[str, BaseDistribution]
 ) -> pd.DataFrame:
-    """How many finished trials of an arm fell into each cell of two parameters, and the best.
+    """Count the finished trials of an arm in each cell of two parameters, with the best of them.
 
     Args:
         trials: results.trials_table.
@@ -58,7 +53,7 @@ def grid_data(
 
 
 def _cells(values: "pd.Series[Any]", distribution: BaseDistribution) -> "pd.Series[Any]":
-    """The label of each value's cell, as a category in the order of the cells."""
+    """Return the label of each value's cell, as a category in the order of the cells."""
     labels = _labels(values, distribution)
     return labels.astype(pd.CategoricalDtype(_cell_names(distribution)[0], ordered=True))
 
@@ -70,12 +65,12 @@ def _labels(values: "pd.Series[Any]", distribution: BaseDistribution) -> "pd.Ser
     logs = isinstance(distribution, FloatDistribution) and distribution.log
     numbers = values.astype("float64").map(math.log) if logs else values.astype("float64")
     step = (edges[1] - edges[0]) / len(names)
-    places = ((numbers - edges[0]) / step).clip(0, len(names) - 1).astype("int64")
-    return places.map(lambda place: names[place])
+    cells = ((numbers - edges[0]) / step).clip(0, len(names) - 1).astype("int64")
+    return cells.map(lambda cell: names[cell])
 
 
 def _cell_names(distribution: BaseDistribution) -> tuple[list[str], tuple[float, float] | None]:
-    """Labels in order, and the ends of what is cut; without ends, a value is its own label."""
+    """Return labels in order, and the ends of the range; without ends, a value is its own label."""
     if isinstance(distribution, CategoricalDistribution):
         return [str(choice) for choice in distribution.choices], None
     ends: Any = distribution
@@ -96,7 +91,7 @@ def plot_grid(
     arms: Sequence[str],
     space: dict[str, BaseDistribution],
 ) -> go.Figure:
-    """The best perplexity in each cell of two parameters, of how many trials; one map per arm.
+    """Draw the best perplexity in each cell of two parameters and its trials, one map per arm.
 
     Colours are cividis, which reads the same in every form of colour blindness; dark is better.
     """
@@ -119,7 +114,7 @@ def plot_grid(
 
 
 def _scale(best: "pd.Series[float]") -> dict[str, Any]:
-    """Logarithmic, labelled with perplexities."""
+    """Return a logarithmic colour scale, labelled with perplexities."""
     logs = best.dropna().map(math.log10)
     low, high = (float(logs.min()), float(logs.max())) if len(logs) else (0.0, 1.0)
     marks = [low + i * (high - low) / 4 for i in range(5)]
@@ -151,7 +146,7 @@ def _heatmap(data: pd.DataFrame, arm: str, columns: list[str], lines: list[str])
 
 
 def _without(data: pd.DataFrame, arm: str) -> go.Scatter:
-    """Cells without a complete trial: grey words, which a light and a dark page leave readable."""
+    """Label cells without a complete trial in grey, which is readable on light and dark pages."""
     return go.Scatter(
         x=plain(data["x"]),
         y=plain(data["y"]),
@@ -169,78 +164,7 @@ def _log_best(cell: dict[Any, Any] | None) -> float | None:
 
 
 def _cell_text(cell: dict[Any, Any] | None) -> str:
-    """The best perplexity, and of how many trials: "3.14 of 5"."""
+    """Write the best perplexity and the number of trials: "3.14 of 5"."""
     if cell is None or pd.isna(cell["best"]):
         return ""
     return f"{cell['best']:.3g} of {cell['count']}"
-
-
-def frontier_data(trials: pd.DataFrame, evaluations: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
-    """Where trials blew up: every finished one at its two parameters.
-
-    Returns:
-        number, arm, outcome, x, y, blown_up (diverged or out of memory), grad_norm (the largest at
-        an evaluation, before clipping; NaN without one that is finite), last_step.
-    """
-    finite = evaluations[evaluations["grad_norm"] < math.inf]
-    largest = finite.groupby("trial_number")["grad_norm"].max()
-    finished = trials[~trials["outcome"].isin(UNFINISHED) & trials[x].notna() & trials[y].notna()]
-    data = finished[["number", "arm", "outcome", x, y, "last_step"]]
-    data = data.rename(columns={x: "x", y: "y"})
-    data["blown_up"] = data["outcome"].isin(BLOWN_UP)
-    data["grad_norm"] = data["number"].map(largest).astype("float64")
-    return data.reset_index(drop=True)
-
-
-def plot_frontier(
-    trials: pd.DataFrame,
-    evaluations: pd.DataFrame,
-    x: str,
-    y: str,
-    arms: Sequence[str],
-    space: dict[str, BaseDistribution],
-) -> go.Figure:
-    """Every finished trial at two parameters. Cross: blew up. Larger: a larger gradient norm."""
-    data = frontier_data(trials, evaluations, x, y)
-    if data.empty:
-        return empty_figure(f"No finished trial has {x} and {y} yet.")
-    category = isinstance(space[y], CategoricalDistribution)
-    shift = 0 if category else data["arm"].map(offsets(arms))
-    data["shown"] = data["y"] if category else data["y"].astype("float64") + shift
-    figure = go.Figure()
-    for arm, colour in arm_colours(arms).items():
-        of_arm, symbol = data[data["arm"] == arm], arm_symbols(arms)[arm]
-        figure.add_trace(_places(of_arm[~of_arm["blown_up"]], arm, colour, f"{symbol}-open"))
-        blown_up = _places(of_arm[of_arm["blown_up"]], arm, colour, "x")
-        figure.add_trace(blown_up.update(showlegend=False, marker_opacity=1.0))
-    count = int(data["blown_up"].sum())
-    figure.add_trace(_legend_of_crosses(count))
-    figure.update_xaxes(parameter_axis(x, space[x]))
-    figure.update_yaxes(parameter_axis(y, space[y]))
-    return finish(figure)
-
-
-def _places(data: pd.DataFrame, arm: str, colour: str, symbol: str) -> go.Scatter:
-    texts = [
-        f"trial {row['number']}, {row['outcome']}<br>{number(row['x'])}, {number(row['y'])}<br>"
-        f"largest gradient norm {row['grad_norm']:.3g}"
-        for row in rows(data)
-    ]
-    sizes = [_size(norm) for norm in data["grad_norm"]]
-    marker = {"symbol": symbol, "color": colour, "size": sizes, "opacity": 1 - FADED / 3}
-    x, y = plain(data["x"]), plain(data["shown"])
-    return go.Scatter(x=x, y=y, text=texts, mode="markers", marker=marker, **labelled(arm))
-
-
-def _size(grad_norm: float) -> float:
-    """Pixels: 8 for a norm of 0.1 and below, 4 more for every factor of ten, 24 at most."""
-    if not grad_norm > 0:  # NaN: it blew up before its first evaluation
-        return 10.0
-    return round(min(24.0, 8.0 + 4.0 * max(0.0, math.log10(grad_norm) + 1.0)), 1)
-
-
-def _legend_of_crosses(count: int) -> go.Scatter:
-    """An entry of the legend that counts what blew up, also when nothing did."""
-    marker = {"symbol": "x", "color": GREY, "size": 9}
-    name = f"blew up: {count}"
-    return go.Scatter(x=[None], y=[None], mode="markers", marker=marker, name=name)

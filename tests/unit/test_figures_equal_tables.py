@@ -1,0 +1,200 @@
+"""Every number that a figure draws equals the stored one, for every figure of a report."""
+
+import json
+import math
+from collections.abc import Callable
+
+import plotly.graph_objects as go
+import pytest
+from stored_studies import STUDY
+from stored_verdicts import Judged, ends
+
+from sweep import visualization as plots
+from sweep.analysis.calibration import calibration_table
+from sweep.analysis.importance import OF_THE_BEST, OVER_THE_RANGE, importances_table
+from sweep.analysis.results import CONFIRM, SCREENING, best_so_far
+from sweep.analysis.study_reader import StudyReader, read_study
+from sweep.analysis.tuning_curve import tuning_curve_table
+from sweep.dashboard.notes import dashboard_figures
+from sweep.verdict.record import keep, make_record
+from sweep.visualization.figures import figures
+
+DROPOUT = "[search.dropout]\nlow = 0.0\nhigh = 0.3\n[search.loss]"
+Pairs = list[tuple[float, float]]
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> StudyReader:
+    """All outcomes, perplexities from 80 to 50,000, confirm runs and a verdict."""
+    folder = tmp_path_factory.mktemp("judged")
+    judged = Judged(folder, STUDY.replace("[search.loss]", DROPOUT))
+    stored = judged.stored
+    judged.run(SCREENING, {"cross_entropy": [82.0] * 3, "squentropy": [80.0] * 3})
+    judged.run(CONFIRM, {"cross_entropy": ends(1, [0] * 5), "squentropy": ends(1.05)})
+    keep(stored.study, make_record(judged.question, stored.storage))
+    bins = [{"count": 9, "confidence": 0.2 * i, "accuracy": 0.15 * i} for i in range(5)]
+    (folder / "calibration.json").write_text(json.dumps(bins))
+    for i in range(12):
+        for arm in stored.spec.arms:
+            outcome = {9: "pruned", 10: "diverged", 11: "running"}.get(i, "complete")
+            last = {7: 367.0, 8: 5000.0, 9: 50_000.0}.get(i, 81.0 + i)
+            settings = {"learning_rate": 8e-4 * (1 + i), "n_layer": 1 + i % 6, "dropout": 0.02 * i}
+            settings |= {"square_weight": 0.5 + 0.1 * i} if arm == "squentropy" else {}
+            origin = "baseline:original" if i == 7 else "sampler"
+            stored.add(arm, [900.0 + i, last], outcome, origin, str(folder), **settings)
+    return read_study(stored.storage, stored.study)
+
+
+def points(figure: go.Figure) -> Pairs:
+    """Every point of a figure that is a result: not on the lane at the upper edge, not a rule."""
+    rules = (
+        "baseline",
+        "original study",
+        "same seed",
+        "Pareto front",
+        "as often right as it is sure",
+    )
+    return [
+        (x, y)
+        for trace in figure.data
+        if trace.yaxis != "y2"
+        and trace.name not in rules
+        and trace.line.dash != "dash"
+        and trace.fill is None
+        for x, y in zip(trace.x, trace.y, strict=True)
+        if x is not None
+    ]
+
+
+def values(table, x: str, y: str) -> Pairs:
+    return [(row[x], row[y]) for row in table.dropna(subset=[x, y]).to_dict("records")]
+
+
+def same(drawn: Pairs, stored: Pairs) -> bool:
+    """Equal but for the six digits of curves and the shift that keeps arms apart at an integer."""
+    drawn, stored = sorted(drawn), sorted(stored)
+    return len(drawn) == len(stored) and all(
+        x == pytest.approx(a, rel=1e-12) and y == pytest.approx(b, rel=1e-5)
+        for (x, y), (a, b) in zip(drawn, stored, strict=True)
+    )
+
+
+def frame_of(drawn: go.Figure) -> tuple[float, float]:
+    low, high = drawn.layout.yaxis.range
+    return (10**low, 10**high) if drawn.layout.yaxis.type == "log" else (low, high)
+
+
+def curves(reader: StudyReader, drawn: go.Figure) -> bool:
+    return same(points(drawn), values(reader.evaluations, "tokens", "perplexity"))
+
+
+def tuning_curve(reader: StudyReader, drawn: go.Figure) -> bool:
+    table = tuning_curve_table(reader.trials, reader.arms)
+    bands = {round(y, 9) for trace in drawn.data if trace.fill for y in trace.y}
+    frame = {round(end, 9) for end in frame_of(drawn)}  # drawn for an end that nothing bounds
+    bounds = [*table["high"][table["high"] < math.inf], *table["low"][table["low"] > 0]]
+    found = table[table["perplexity"] < math.inf]
+    return bands - frame == {round(end, 9) for end in bounds} - frame and same(
+        points(drawn), values(found, "n", "perplexity")
+    )
+
+
+def slice_by(name: str) -> Callable[[StudyReader, go.Figure], bool]:
+    def equal(reader: StudyReader, drawn: go.Figure) -> bool:
+        table = plots.slice_data(reader.trials, name)
+        found = points(drawn)
+        if name == "n_layer":
+            found = [(round(x), y) for x, y in found]
+        return same(found, values(table, "value", "perplexity"))
+
+    return equal
+
+
+def importances(question: str) -> Callable[[StudyReader, go.Figure], bool]:
+    def equal(reader: StudyReader, drawn: go.Figure) -> bool:
+        table = importances_table(reader.study, reader.arms)
+        table = table[table["question"] == question]
+        found = [(x, bar.name + y) for bar in drawn.data for x, y in zip(bar.x, bar.y, strict=True)]
+        rows = table.itertuples()
+        return sorted(found) == sorted((row.importance, row.arm + row.parameter) for row in rows)
+
+    return equal
+
+
+def grid(reader: StudyReader, drawn: go.Figure) -> bool:
+    table = plots.grid_data(reader.trials, "dropout", "n_layer", reader.parameters)
+    cells = (z for map_ in drawn.data if map_.type == "heatmap" for row in map_.z for z in row)
+    found = sorted(10**z for z in cells if z is not None)
+    return found == pytest.approx(sorted(table["best"].dropna()))
+
+
+def cost(reader: StudyReader, drawn: go.Figure) -> bool:
+    table = plots.cost_data(reader.trials, reader.evaluations)
+    return same(points(drawn), values(table, "seconds", "perplexity"))
+
+
+def calibration(reader: StudyReader, drawn: go.Figure) -> bool:
+    best = list(reader.complete.drop_duplicates("arm")["number"])
+    table = calibration_table(reader.study, best)
+    return same(points(drawn), values(table, "confidence", "accuracy"))
+
+
+def confirm_runs(reader: StudyReader, drawn: go.Figure) -> bool:
+    runs = plots.confirm_data(reader.confirm_runs)
+    means = plots.confirm_means(runs)
+    bars = [trace for trace in drawn.data if trace.error_y.array]
+    upper = [trace.y[0] + trace.error_y.array[0] for trace in bars]
+    lower = [trace.y[0] - trace.error_y.arrayminus[0] for trace in bars]
+    found = sorted(y for _, y in points(drawn))
+    return (
+        found == pytest.approx(sorted([*runs["perplexity"], *means["perplexity"]]))
+        and upper == pytest.approx(list(means["high"]))
+        and lower == pytest.approx(list(means["low"]))
+    )
+
+
+def confirm_ratios(reader: StudyReader, drawn: go.Figure) -> bool:
+    table = plots.forest_data(reader.verdict)
+    seeds = [seed for row in table["seeds"] for seed in row]
+    stored = [*table["ratio"], *table["low"], *table["high"], *seeds]
+    return sorted(x for x, _ in points(drawn)) == pytest.approx(sorted(stored))
+
+
+EQUAL = {
+    "curves": curves,
+    "tuning-curve": tuning_curve,
+    "confirm-runs": confirm_runs,
+    "confirm-ratios": confirm_ratios,
+    "slice-learning_rate": slice_by("learning_rate"),
+    "slice-n_layer": slice_by("n_layer"),
+    "slice-dropout": slice_by("dropout"),
+    "slice-square_weight": slice_by("square_weight"),
+    "importances": importances(OVER_THE_RANGE),
+    "importances-best": importances(OF_THE_BEST),
+    "grid": grid,
+    "cost-time": cost,
+    "calibration": calibration,
+}
+
+
+def test_every_figure_draws_the_stored_numbers(reader: StudyReader):
+    checked = {figure.name: EQUAL[figure.name](reader, figure.draw()) for figure in figures(reader)}
+    assert checked == dict.fromkeys(EQUAL, True)
+
+
+def test_no_point_is_outside_of_a_logarithmic_frame_but_of_curves(reader: StudyReader):
+    for figure in figures(reader):
+        drawn = figure.draw()
+        if figure.name != "curves" and drawn.layout.yaxis.type == "log":
+            low, high = frame_of(drawn)
+            assert all(low <= y <= high for _, y in points(drawn)), figure.name
+
+
+def test_the_dashboards_figures_draw_the_stored_numbers(reader: StudyReader):
+    drawn = dashboard_figures(reader)
+    best = best_so_far(reader.trials).dropna()
+    assert set(points(drawn["best-so-far-by-arm"])) <= set(values(best, "nth", "perplexity"))
+    assert EQUAL["curves"](reader, drawn["curves-by-arm"])
+    assert EQUAL["tuning-curve"](reader, drawn["tuning-curve-by-arm"])
+    assert EQUAL["slice-learning_rate"](reader, drawn["learning-rate-by-arm"])
+    assert EQUAL["confirm-runs"](reader, drawn["confirm-runs"])
