@@ -43,9 +43,9 @@ def stored_study(study: str, storage: str) -> "tuple[RDBStorage, optuna.Study]":
 def _name_of(study: str) -> str:
     if not study.endswith(".toml"):
         return study
-    from sweep.study.spec import load_study
+    from sweep.study.toml_file import read_study_file
 
-    return load_study(study, "cpu").name
+    return read_study_file(study, "cpu").name
 
 
 def check_output(path: Path) -> None:

@@ -117,11 +117,11 @@ def _limits(sweep: str | None, trial: str | None, silence: str) -> "Limits":
 def _spec(study: str, new_name: str | None, device: str, runs: Path) -> "StudySpec":
     """The study for the kind of device that there is, under its new name if it has one."""
     from sweep.backends.local import resolve_device
-    from sweep.study.spec import load_study, renamed
+    from sweep.study.toml_file import read_study_file, renamed
 
     if runs.exists() and not runs.is_dir():
         raise InputError(f"--runs must be a directory, but {runs} is a file.")
-    spec = load_study(study, resolve_device(device).partition(":")[0])
+    spec = read_study_file(study, resolve_device(device).partition(":")[0])
     return spec if new_name is None else renamed(spec, new_name)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from gpt.errors import InputError
 from sweep.study import toml_file as study_file
-from sweep.study.spec import shipped_studies
+from sweep.study.toml_file import shipped_studies
 
 if TYPE_CHECKING:
     import optuna

@@ -18,18 +18,15 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, Self
 
 from optuna.distributions import BaseDistribution
 from optuna.trial import BaseTrial
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator
 
 from gpt.config import DataConfig, TrainConfig, explain
 from gpt.errors import InputError
-from sweep.study import toml_file as study_file
 from sweep.study.search_space import Parameter, Scalar, Spec
-from sweep.study.validation import check
 
 ONE_ARM = "all"  # the arm of a study that compares nothing
 AUTO = "auto"  # a dtype that is settled when the study starts
@@ -71,8 +68,8 @@ class Baseline(Spec):
 
     @field_validator("name")
     @classmethod
-    def _name_is_a_word(cls, name: str) -> str:
-        return _word(name)
+    def _name_is_aword(cls, name: str) -> str:
+        return word(name)
 
 
 class StudySpec(Spec):
@@ -93,8 +90,8 @@ class StudySpec(Spec):
 
     @field_validator("name")
     @classmethod
-    def _name_is_a_word(cls, name: str) -> str:
-        return _word(name)
+    def _name_is_aword(cls, name: str) -> str:
+        return word(name)
 
     @field_validator("search", mode="before")
     @classmethod
@@ -103,11 +100,6 @@ class StudySpec(Spec):
         if not isinstance(search, dict):
             return search
         return {name: _with_range(name, table) for name, table in search.items()}
-
-    @model_validator(mode="after")
-    def _parts_fit_together(self) -> Self:
-        check(self)
-        return self
 
     # --- what trials may be ------------------------------------------------------------------
 
@@ -246,69 +238,6 @@ class StudySpec(Spec):
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-class StudySummary(NamedTuple):
-    """A study that is there to run."""
-
-    name: str
-    description: str
-    path: Path
-
-
-def shipped_studies() -> list[StudySummary]:
-    """The studies of the package, by name."""
-    return [
-        StudySummary(name, study_file.read(path)["description"], path)
-        for name, path in study_file.shipped_files().items()
-    ]
-
-
-def load_study(study: str, device: str) -> StudySpec:
-    """Read and check a study file.
-
-    Args:
-        study: The name of a shipped study, or the path of a .toml file.
-        device: "cpu" or "cuda"; a budget for another device is checked as well, but not used.
-
-    Raises:
-        InputError: there is no such study, or one line that names the file, the key, what must hold
-            and what came instead.
-    """
-    path = study_file.find(study)
-    tables = study_file.read(path)
-    try:
-        budgets = {key: study_file.budget_of(tables, key) for key in study_file.DEVICES}
-        specs = {
-            key: _resolve(tables, budget, key)
-            for key, budget in budgets.items()
-            if budget or key == device
-        }
-    except ValueError as error:
-        raise InputError(study_file.one_line(f"{path.name}: {error}.")) from None
-    return specs[device]
-
-
-def renamed(spec: StudySpec, name: str) -> StudySpec:
-    """The same study under another name.
-
-    Raises:
-        InputError: it is no name for a study.
-    """
-    try:
-        return spec.model_copy(update={"name": _word(name)})
-    except ValueError as error:
-        raise InputError(f"--as {error}.") from None
-
-
-def _resolve(tables: study_file.Table, budget: study_file.Table, device: str) -> StudySpec:
-    """The study on one device. Raises ValueError: "key: what must hold, but got what"."""
-    base = {key: value for key, value in tables.items() if key != "budget"}
-    try:
-        return StudySpec.model_validate(study_file.merged(base, budget))
-    except ValidationError as error:
-        key, colon, rest = _explain(error).partition(": ")
-        raise ValueError(study_file.written_at(key, budget, device) + colon + rest) from None
-
-
 def _with_range(name: str, table: Any) -> Any:
     if not isinstance(table, dict) or set(table) - {"when"} or name in TrainConfig.model_fields:
         return table
@@ -320,31 +249,7 @@ def _with_range(name: str, table: Any) -> Any:
     return table
 
 
-def _explain(error: ValidationError) -> str:
-    """As gpt.config.explain, with the nearest key for one that is not known."""
-    first = error.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "missing":
-        return f"{key}: must be given"
-    if first["type"] != "extra_forbidden":
-        return explain(error).rstrip(".")
-    *tables, name = (str(part) for part in first["loc"])
-    known = [*_KEYS[tables[0] if tables else ""].model_fields, *([] if tables else ["budget"])]
-    return f"{key}: {study_file.unknown(name, known)}"
-
-
-_KEYS: dict[str, type[BaseModel]] = {
-    "": StudySpec,
-    "search": Parameter,
-    "baselines": Baseline,
-    "sampler": SamplerSpec,
-    "pruner": PrunerSpec,
-    "verdict": VerdictSpec,
-    "data": DataConfig,
-}
-
-
-def _word(name: str) -> str:
+def word(name: str) -> str:
     """Names are used as folders, in attributes and in plots."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
         raise ValueError(

@@ -1,19 +1,23 @@
 """A study file as plain tables: find it, read it, lay a device's budget over it."""
 
-import difflib
 import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel, ValidationError
 
 import studies
+from gpt.config import DataConfig, explain
 from gpt.errors import InputError
+from sweep.study.search_space import Parameter
+from sweep.study.spec import Baseline, PrunerSpec, SamplerSpec, StudySpec, VerdictSpec, word
+from sweep.study.suggest import nearest, unknown
+from sweep.study.validation import validate
 
 DEVICES = ("cpu", "cuda")
 BUDGET_TABLES = ("data", "train", "search", "baselines", "sampler", "pruner", "verdict")
-
-FEW = 8  # names that a message may list besides the nearest
 
 Table = dict[str, Any]
 
@@ -110,20 +114,6 @@ def require_known(table: str, keys: Iterable[str], known: Iterable[str]) -> None
             raise ValueError(f"{table}.{key}: {unknown(key, known)}")
 
 
-def unknown(key: str, known: Iterable[str]) -> str:
-    """What to say of a key that is not known: the nearest, and all of them where they are few."""
-    known = list(known)
-    near = nearest(key, known)
-    every = f"; known are {', '.join(known)}" if len(known) <= FEW or not near else ""
-    return f"is not a known key{near}{every}"
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """What a message says of the nearest known name; empty when none is near."""
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f"; the nearest is {near[0]!r}" if near else ""
-
-
 def one_line(text: str) -> str:
     """A message on one line, whatever keys and values it quotes."""
     return "\\n".join(text.splitlines())
@@ -132,3 +122,93 @@ def one_line(text: str) -> str:
 def _require_table(key: str, value: Any) -> None:
     if not isinstance(value, Mapping):
         raise ValueError(f"{key}: must be a table, but got {value!r}")
+
+
+class StudySummary(NamedTuple):
+    """A study that is there to run."""
+
+    name: str
+    description: str
+    path: Path
+
+
+def shipped_studies() -> list[StudySummary]:
+    """The studies of the package, by name."""
+    return [
+        StudySummary(name, read(path)["description"], path)
+        for name, path in shipped_files().items()
+    ]
+
+
+def read_study_file(study: str, device: str) -> StudySpec:
+    """Read and check a study file.
+
+    Args:
+        study: The name of a shipped study, or the path of a .toml file.
+        device: "cpu" or "cuda"; a budget for another device is checked as well, but not used.
+
+    Raises:
+        InputError: there is no such study, or one line that names the file, the key, what must hold
+            and what came instead.
+    """
+    path = find(study)
+    tables = read(path)
+    try:
+        budgets = {key: budget_of(tables, key) for key in DEVICES}
+        specs = {
+            key: _resolve(tables, budget, key)
+            for key, budget in budgets.items()
+            if budget or key == device
+        }
+    except ValueError as error:
+        raise InputError(one_line(f"{path.name}: {error}.")) from None
+    return specs[device]
+
+
+def renamed(spec: StudySpec, name: str) -> StudySpec:
+    """The same study under another name.
+
+    Raises:
+        InputError: it is no name for a study.
+    """
+    try:
+        return spec.model_copy(update={"name": word(name)})
+    except ValueError as error:
+        raise InputError(f"--as {error}.") from None
+
+
+def _resolve(tables: Table, budget: Table, device: str) -> StudySpec:
+    """The study on one device. Raises ValueError: "key: what must hold, but got what"."""
+    base = {key: value for key, value in tables.items() if key != "budget"}
+    try:
+        spec = StudySpec.model_validate(merged(base, budget))
+        validate(spec)
+    except ValueError as error:
+        fault = _explain(error) if isinstance(error, ValidationError) else str(error)
+        key, colon, rest = fault.partition(": ")
+        raise ValueError(written_at(key, budget, device) + colon + rest) from None
+    return spec
+
+
+def _explain(error: ValidationError) -> str:
+    """As gpt.config.explain, with the nearest key for one that is not known."""
+    first = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "missing":
+        return f"{key}: must be given"
+    if first["type"] != "extra_forbidden":
+        return explain(error).rstrip(".")
+    *tables, name = (str(part) for part in first["loc"])
+    known = [*_KEYS[tables[0] if tables else ""].model_fields, *([] if tables else ["budget"])]
+    return f"{key}: {unknown(name, known)}"
+
+
+_KEYS: dict[str, type[BaseModel]] = {
+    "": StudySpec,
+    "search": Parameter,
+    "baselines": Baseline,
+    "sampler": SamplerSpec,
+    "pruner": PrunerSpec,
+    "verdict": VerdictSpec,
+    "data": DataConfig,
+}

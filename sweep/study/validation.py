@@ -3,8 +3,6 @@
 Asked before a sweep, not during it. Faults are ValueErrors: "key: what must hold, but got what".
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from itertools import combinations, product
 from typing import TYPE_CHECKING, Any
@@ -13,11 +11,11 @@ from pydantic import ValidationError
 
 from gpt.config import TrainConfig, explain
 from sweep.study.search_space import Parameter
-from sweep.study.toml_file import nearest, unknown
+from sweep.study.spec import Baseline, StudySpec
+from sweep.study.suggest import nearest, unknown
 
 if TYPE_CHECKING:
     from gpt.losses.loss import Loss
-    from sweep.study.spec import Baseline, StudySpec
 
 NOT_OF_A_STUDY = {
     "data": "it is the table [data]",
@@ -34,7 +32,7 @@ NOT_SEARCHED = {
 }
 
 
-def check(spec: StudySpec) -> None:
+def validate(spec: StudySpec) -> None:
     """Raise ValueError for the first thing that is wrong, causes before their consequences."""
     _check_names(spec)
     _check_train(spec)
@@ -81,7 +79,7 @@ def _check_losses(spec: StudySpec) -> None:
                 raise ValueError(f"{key}: must be among {some}")
 
 
-def _losses() -> dict[str, Loss]:
+def _losses() -> "dict[str, Loss]":
     """Late, because it imports torch, and listing studies shall not wait for that."""
     from gpt.losses.functional import LOSSES
 

@@ -15,7 +15,7 @@ from typing import Any
 from gpt.data.dataset import prepare
 from gpt.train import train
 from sweep.study.dataset import pinned
-from sweep.study.spec import load_study
+from sweep.study.toml_file import read_study_file
 from tests.benchmarks import measuring
 
 GRID: dict[str, tuple[Any, ...]] = {
@@ -36,7 +36,7 @@ Setting = dict[str, Any]
 def perplexity(job: tuple[Setting, str]) -> float:
     """After the last step."""
     setting, stories = job
-    spec = load_study("tinystories", "cpu")
+    spec = read_study_file("tinystories", "cpu")
     source = "built-in" if setting["text"] == "built-in" else stories
     data = spec.data.model_copy(update={"source": source})
     params = {name: setting[name] for name in ("loss", "n_layer")}

@@ -20,7 +20,7 @@ from gpt.data.dataset import prepare
 from gpt.model import num_params
 from gpt.train import train
 from sweep.study.dataset import pinned
-from sweep.study.spec import load_study
+from sweep.study.toml_file import read_study_file
 from tests.benchmarks import measuring
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -96,7 +96,7 @@ def measure(config: TrainConfig) -> dict[str, float]:
 
 def main() -> None:
     """Measure and write the results."""
-    spec = load_study("tinystories", "cpu")
+    spec = read_study_file("tinystories", "cpu")
     source = spec.data.model_copy(update={"source": "built-in"})
     params = {"learning_rate": 3e-3, "dropout": 0.1, "n_layer": 3, "loss": "cross_entropy"}
     config = spec.train_config(params, pinned(source, prepare(source)), "cpu", 1)

@@ -268,7 +268,7 @@ def test_status_takes_the_study_file_as_well_as_the_name(swept):
 
 def test_status_works_before_the_first_trial_and_shows_the_notice(home):
     from sweep.storage.rdb import open_storage, open_study
-    from sweep.study.spec import load_study
+    from sweep.study.toml_file import read_study_file
 
     facts = {
         "fingerprint": "0123abcd",
@@ -278,7 +278,7 @@ def test_status_works_before_the_first_trial_and_shows_the_notice(home):
         "notice": "these are not TinyStories figures",
         "floor_perplexity": 1.99,
     }
-    spec = load_study("tiny.toml", "cpu")
+    spec = read_study_file("tiny.toml", "cpu")
     open_study(open_storage("new.db", create=True), spec, facts, "cpu")
     code, out, _ = home("status", "--study", "tiny", "--storage", "new.db")
     assert code == 0
@@ -648,10 +648,10 @@ def test_bad_input_is_one_line_and_changes_nothing(swept, case):
 
 def test_a_study_without_a_finished_trial_is_not_exported(home):
     from sweep.storage.rdb import open_storage, open_study
-    from sweep.study.spec import load_study
+    from sweep.study.toml_file import read_study_file
 
     facts = {"fingerprint": "0123abcd", "name": "text"}
-    spec = load_study("tiny.toml", "cpu")
+    spec = read_study_file("tiny.toml", "cpu")
     opened = open_storage("new.db", create=True)
     open_study(opened, spec, facts, "cpu")
     opened.engine.dispose()  # the last connection that is closed moves its log into the file

@@ -16,7 +16,8 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from sweep.search.arms import arm_trials, arm_view, regressable
 from sweep.search.samplers import MOST_REGRESSED, next_arm, next_params, sobol_params
-from sweep.study.spec import SamplerSpec, StudySpec, load_study
+from sweep.study.spec import SamplerSpec, StudySpec
+from sweep.study.toml_file import read_study_file
 
 CROSS, SQUEN = "cross_entropy", "squentropy"
 STARTUP = 4
@@ -25,9 +26,8 @@ STARTUP = 4
 @pytest.fixture(scope="session")
 def spec() -> StudySpec:
     """One baseline, four Sobol points, then TPE; square_weight is searched for squentropy only."""
-    return with_sampler(
-        load_study(str((Path(__file__).parents[1] / "helpers" / "mine.toml")), "cpu"), startup_trials=STARTUP
-    )
+    path = Path(__file__).parents[1] / "helpers" / "mine.toml"
+    return with_sampler(read_study_file(str(path), "cpu"), startup_trials=STARTUP)
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from gpt.config import DataConfig
 from gpt.errors import InputError
 from gpt.losses.functional import LOSSES
 from sweep.search.samplers import sobol_params
-from sweep.study.spec import StudySpec, load_study, shipped_studies
+from sweep.study.spec import StudySpec
+from sweep.study.toml_file import read_study_file, shipped_studies
 
 VALID = (Path(__file__).parents[1] / "helpers" / "mine.toml").read_text()
 N_LAYER = "[search.n_layer]\nlow = 1\nhigh = 4"
@@ -24,7 +25,7 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def spec(path: Path) -> StudySpec:
     path.write_text(VALID)
-    return load_study(str(path), "cpu")
+    return read_study_file(str(path), "cpu")
 
 
 # --- what a file means -----------------------------------------------------------------------
@@ -33,7 +34,7 @@ def spec(path: Path) -> StudySpec:
 def test_budget_of_the_device_is_laid_over_the_study(path: Path) -> None:
     path.write_text(VALID)
 
-    cpu, cuda = load_study(str(path), "cpu"), load_study(str(path), "cuda")
+    cpu, cuda = read_study_file(str(path), "cpu"), read_study_file(str(path), "cuda")
 
     assert (cpu.train["n_embd"], cuda.train["n_embd"]) == (32, 64)
     assert (cpu.search["n_layer"].high, cuda.search["n_layer"].high) == (4, 8)
@@ -46,8 +47,8 @@ def test_baselines_of_a_budget_replace_those_outside_of_it(path: Path) -> None:
     )
     path.write_text(VALID + baseline)
 
-    assert [one.name for one in load_study(str(path), "cuda").baselines] == ["wide"]
-    assert [one.name for one in load_study(str(path), "cpu").baselines] == ["base"]
+    assert [one.name for one in read_study_file(str(path), "cuda").baselines] == ["wide"]
+    assert [one.name for one in read_study_file(str(path), "cpu").baselines] == ["base"]
 
 
 def test_arms_are_the_choices_of_the_compared_parameter(spec: StudySpec) -> None:
@@ -60,7 +61,7 @@ def test_a_study_that_compares_nothing_has_one_arm(path: Path) -> None:
             "n_layer = 2", 'n_layer = 2, loss = "squentropy"'
         )
     )
-    spec = load_study(str(path), "cpu")
+    spec = read_study_file(str(path), "cpu")
 
     assert spec.arms == ["all"]
     assert spec.baseline_params(spec.baselines[0], "all")["square_weight"] == 1.0
@@ -124,7 +125,7 @@ def test_a_parameter_may_apply_with_several_values_of_another(path: Path) -> Non
             'when = { loss = "squentropy" }', 'when = { loss = ["squentropy", "logit_l2"] }'
         )
     )
-    spec = load_study(str(path), "cpu")
+    spec = read_study_file(str(path), "cpu")
 
     having = [arm for arm in spec.arms if "square_weight" in sobol_params(spec, arm, 0)]
     assert having == ["squentropy", "logit_l2"]
@@ -135,7 +136,7 @@ def test_an_option_named_without_a_range_has_that_of_its_loss(path: Path) -> Non
     assert whole in VALID
     path.write_text(VALID.replace(whole, "[search.square_weight]\nwhen"))
 
-    found = load_study(str(path), "cpu").search["square_weight"]
+    found = read_study_file(str(path), "cpu").search["square_weight"]
 
     option = LOSSES["squentropy"].options["square_weight"]
     assert (found.low, found.high, found.log) == (option.low, option.high, option.log)
@@ -147,7 +148,7 @@ def test_every_option_of_every_loss_can_be_searched_by_its_name_alone(path: Path
         for option in loss.options:
             search = f'[train]\nloss = "{name}"\n[search.{option}]\n'
             path.write_text(f'name = "one"\n[data]\nsource = "built-in"\n{search}')
-            spec = load_study(str(path), "cpu")
+            spec = read_study_file(str(path), "cpu")
             params = sobol_params(spec, "all", 0)
             config = spec.train_config(params, spec.data, "cpu", 1)
             assert config.loss_options == {option: params[option]}
@@ -155,9 +156,9 @@ def test_every_option_of_every_loss_can_be_searched_by_its_name_alone(path: Path
 
 def test_trials_are_ranked_by_perplexity_unless_the_study_says_otherwise(path: Path) -> None:
     path.write_text(VALID)
-    assert load_study(str(path), "cpu").metric == "perplexity"
+    assert read_study_file(str(path), "cpu").metric == "perplexity"
     path.write_text('metric = "link_perplexity"\n' + VALID)
-    assert load_study(str(path), "cpu").metric == "link_perplexity"
+    assert read_study_file(str(path), "cpu").metric == "link_perplexity"
 
 
 @pytest.mark.parametrize(("tokenizer", "vocab_size"), [("gpt2", 50257), ("bpe", 512)])
@@ -170,7 +171,7 @@ def test_vocabulary_is_the_tokenizers(spec: StudySpec, tokenizer: str, vocab_siz
 
 def test_dtype_may_be_left_open_and_is_then_settled_once(path: Path) -> None:
     path.write_text(VALID.replace("[train]", '[train]\ndtype = "auto"'))
-    spec = load_study(str(path), "cpu")
+    spec = read_study_file(str(path), "cpu")
     assert spec.leaves_dtype_open
 
     settled = spec.with_dtype("bfloat16")
@@ -194,8 +195,8 @@ def test_block_size_is_the_longest_that_is_searched(path: Path) -> None:
         .replace("search.n_layer]\nhigh = 8", "search.block_size]\nhigh = 128")
     )
 
-    assert load_study(str(path), "cpu").block_size == 64
-    assert load_study(str(path), "cuda").block_size == 128
+    assert read_study_file(str(path), "cpu").block_size == 64
+    assert read_study_file(str(path), "cuda").block_size == 128
 
 
 # --- stored form and digest ------------------------------------------------------------------
@@ -225,7 +226,7 @@ def test_digest_does_not_hang_on_words_or_sources(
     assert old in VALID
     path.write_text(VALID.replace(old, new))
 
-    assert load_study(str(path), "cpu").digest == spec.digest
+    assert read_study_file(str(path), "cpu").digest == spec.digest
 
 
 def test_digest_and_drawn_points_do_not_hang_on_the_order_of_tables(
@@ -233,7 +234,7 @@ def test_digest_and_drawn_points_do_not_hang_on_the_order_of_tables(
 ) -> None:
     head, *tables = VALID.split("\n[")
     path.write_text("\n[".join([head, *reversed(tables)]))
-    reordered = load_study(str(path), "cpu")
+    reordered = read_study_file(str(path), "cpu")
 
     assert list(reordered.search) != list(spec.search)
     assert reordered.digest == spec.digest
@@ -259,7 +260,7 @@ def test_digest_hangs_on_all_that_changes_results(
     assert old in VALID
     path.write_text(VALID.replace(old, new))
 
-    assert load_study(str(path), "cpu").digest != spec.digest
+    assert read_study_file(str(path), "cpu").digest != spec.digest
 
 
 def test_shipped_studies_are_listed_by_name() -> None:

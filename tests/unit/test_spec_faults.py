@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from gpt.errors import InputError
 from gpt.losses.functional import LOSSES
 from sweep.search.samplers import sobol_params
-from sweep.study.spec import StudySpec, load_study
+from sweep.study.spec import StudySpec
+from sweep.study.toml_file import read_study_file
 
 VALID = (Path(__file__).parents[1] / "helpers" / "mine.toml").read_text()
 N_LAYER = "[search.n_layer]\nlow = 1\nhigh = 4"
@@ -290,7 +291,7 @@ def test_fault_is_one_line_with_file_key_and_what_must_hold(
     path.write_text(VALID.replace(old, new, 1))
 
     with pytest.raises(InputError) as error:
-        load_study(str(path), "cpu")
+        read_study_file(str(path), "cpu")
 
     assert str(error.value) == f"mine.toml: {message}"
 
@@ -300,7 +301,7 @@ def test_heads_that_do_not_divide_the_width_are_found_in_the_middle_of_a_range(p
     path.write_text(text)
 
     with pytest.raises(InputError, match=r"n_embd must be a multiple of n_head.*n_head=3"):
-        load_study(str(path), "cpu")
+        read_study_file(str(path), "cpu")
 
 
 def test_heads_that_do_not_divide_the_width_are_found_between_two_searched_parameters(
@@ -316,7 +317,7 @@ def test_heads_that_do_not_divide_the_width_are_found_between_two_searched_param
     path.write_text(text)
 
     with pytest.raises(InputError, match=r"search: n_embd must be .* n_embd=34 and n_head=4"):
-        load_study(str(path), "cpu")
+        read_study_file(str(path), "cpu")
 
 
 @pytest.mark.parametrize("text", ["name = \n", "[search\n", "\x00", "a = 1\na = 2\n"])
@@ -326,19 +327,19 @@ def test_file_that_is_no_toml_is_refused(path: Path, text: str) -> None:
     with pytest.raises(
         InputError, match=r"^mine\.toml: must be TOML, but is not: .*\(at line \d.*\)\.$"
     ):
-        load_study(str(path), "cpu")
+        read_study_file(str(path), "cpu")
 
 
 def test_file_that_is_no_text_is_refused(path: Path) -> None:
     path.write_bytes(b"\xff\xfe\x00")
 
     with pytest.raises(InputError, match="must be TOML in UTF-8"):
-        load_study(str(path), "cpu")
+        read_study_file(str(path), "cpu")
 
 
 def test_unknown_study_is_refused_with_the_nearest_and_all_names() -> None:
     with pytest.raises(InputError) as error:
-        load_study("tinystoris", "cpu")
+        read_study_file("tinystoris", "cpu")
 
     assert str(error.value) == (
         "study must be one of original, smoke, tinystories or the path of a .toml file, "
@@ -348,7 +349,7 @@ def test_unknown_study_is_refused_with_the_nearest_and_all_names() -> None:
 
 def test_study_file_that_is_missing_is_refused(path: Path) -> None:
     with pytest.raises(InputError, match=r"mine\.toml: must be a study file, but there is no"):
-        load_study(str(path), "cpu")
+        read_study_file(str(path), "cpu")
 
 
 # --- any file at all -------------------------------------------------------------------------
@@ -399,7 +400,7 @@ def mutated(draw: st.DrawFn) -> dict[str, Any]:
 
 def spec_or_line(path: Path, device: str) -> StudySpec | str:
     try:
-        return load_study(str(path), device)
+        return read_study_file(str(path), device)
     except InputError as error:
         return str(error)
 
