@@ -1,7 +1,7 @@
 """A trial's configuration as a file: TOML or JSON for `squen-sweep train`, Python for nanoGPT.
 
 It is the configuration in the trial's run directory, so it trains the trial again digit for digit.
-Knows nothing of training. Add a format by adding one function and one FORMATS entry.
+Knows nothing of training. Add a format by adding one function and one EXPORTERS entry.
 """
 
 import json
@@ -71,9 +71,9 @@ def format_of(path: Path | None, name: str | None) -> str:
     Raises:
         InputError: no format has this name or suffix, or the suffix is another format's.
     """
-    known = ", ".join(FORMATS)
+    known = ", ".join(EXPORTERS)
     if name is not None:
-        if name not in FORMATS:
+        if name not in EXPORTERS:
             raise InputError(f"--format must be one of {known}, but got {name!r}.")
         if path is not None and SUFFIXES.get(path.suffix, name) != name:
             raise InputError(
@@ -205,7 +205,7 @@ NANOGPT_NAMES = (
     "compile",
 )
 
-FORMATS: dict[str, Callable[[TrainConfig, Origin, str], str]] = {
+EXPORTERS: dict[str, Callable[[TrainConfig, Origin, str], str]] = {
     "toml": to_toml,
     "json": to_json,
     "nanogpt": to_nanogpt,

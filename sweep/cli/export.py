@@ -41,10 +41,10 @@ def export(
 
             prepare(config.data, show)
     if output is None:
-        text = exports.FORMATS[form](config, origin, f"best{exports.suffix_of(form)}")
+        text = exports.EXPORTERS[form](config, origin, f"best{exports.suffix_of(form)}")
         typer.echo(text, nl=False)
         return
-    _write(output, exports.FORMATS[form](config, origin, str(output)))
+    _write(output, exports.EXPORTERS[form](config, origin, str(output)))
     typer.echo(origin.line())
     typer.echo(f"written: {output}")
 

@@ -47,7 +47,7 @@ def train(
         else:
             try:
                 stopped_by = final.continue_run(run_dir, run_config.max_steps)
-            except final.Ended as error:
+            except final.TrainingFailedError as error:
                 print(f"error: {run_dir} ended early: {error}", file=sys.stderr)
                 raise typer.Exit(1) from None
             if stopped_by is not None:

@@ -13,7 +13,7 @@ from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 
-BLOWN_UP = ("diverged", "oom", "timeout")  # outcomes told as pruned with the worst perplexity
+CAPPED_OUTCOMES = ("diverged", "oom", "timeout")  # outcomes told as pruned with the worst perplexity
 
 
 def arm_trials(study: optuna.Study, arm: str) -> list[FrozenTrial]:
@@ -35,7 +35,7 @@ def arm_view(
     return _quiet_study(_Known(seen), sampler)
 
 
-def regressable(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+def gp_observations(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     """Trials as a regression over their parameters can take them: by the log of their perplexity.
 
     Perplexities span orders of magnitude. A pruned trial counts with what it was on its way to, or
@@ -43,21 +43,21 @@ def regressable(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     is.
     """
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-    return [_regressable(trial, complete) for trial in trials]
+    return [_gp_observation(trial, complete) for trial in trials]
 
 
-def _regressable(trial: FrozenTrial, complete: Sequence[FrozenTrial]) -> FrozenTrial:
+def _gp_observation(trial: FrozenTrial, complete: Sequence[FrozenTrial]) -> FrozenTrial:
     if trial.value is None:  # it trains, waits or has failed
         return trial
-    stopped = trial.state == TrialState.PRUNED and not _blew_up(trial)
+    stopped = trial.state == TrialState.PRUNED and not _is_capped(trial)
     taken = copy.copy(trial)
     taken.value = math.log(forecast(trial, complete) if stopped else trial.value)
     taken.state = TrialState.COMPLETE
     return taken
 
 
-def _blew_up(trial: FrozenTrial) -> bool:
-    return trial.user_attrs.get("outcome") in BLOWN_UP
+def _is_capped(trial: FrozenTrial) -> bool:
+    return trial.user_attrs.get("outcome") in CAPPED_OUTCOMES
 
 
 class _Known(InMemoryStorage):
@@ -98,7 +98,7 @@ def _curve(trial: FrozenTrial) -> dict[int, float]:
     TPE ranks pruned trials by how far they came. One that blew up late came far, but is worse than
     any that was merely pruned: it counts as stopped at step 0.
     """
-    if trial.state.is_finished() and _blew_up(trial):
+    if trial.state.is_finished() and _is_capped(trial):
         return {0: trial.value or 0.0}
     return trial.intermediate_values
 

@@ -50,10 +50,10 @@ def should_prune(study: optuna.Study, spec: StudySpec, number: int) -> bool:
         and SHADOW not in other.user_attrs
     ]
     pruner = MedianPruner(spec.pruner.startup_trials, n_warmup_steps=_warmup_steps(spec))
-    return pruner.prune(_Told(complete), trial)
+    return pruner.prune(_ReadOnlyStudy(complete), trial)
 
 
-class _Told(optuna.Study):
+class _ReadOnlyStudy(optuna.Study):
     """Trials as a pruner looks at them; a study in memory would copy each one at every look."""
 
     def __init__(self, trials: list[FrozenTrial]) -> None:

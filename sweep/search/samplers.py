@@ -14,12 +14,12 @@ import optuna
 from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from threadpoolctl import threadpool_limits
 
-from sweep.search.arms import arm_trials, arm_view, regressable
+from sweep.search.arms import arm_trials, arm_view, gp_observations
 from sweep.study.spec import StudySpec
 
 # Of an arm, by a Gaussian process: a proposal takes 0.1 s from 100 trials and 1 s from 500. Beyond
 # that TPE takes over, as in OptunaHub's AutoSampler.
-MOST_REGRESSED = 100
+MAX_GP_TRIALS = 100
 
 
 def next_arm(study: optuna.Study, spec: StudySpec) -> str:
@@ -39,7 +39,7 @@ def next_params(study: optuna.Study, spec: StudySpec, arm: str) -> tuple[dict[st
     if spec.sampler.kind == "qmc" or drawn < spec.sampler.startup_trials:
         return sobol_params(spec, arm, drawn), "sobol"
     sampler = _sampler(spec, arm, len(trials))
-    known = regressable(trials) if isinstance(sampler, GPSampler) else trials
+    known = gp_observations(trials) if isinstance(sampler, GPSampler) else trials
     with threadpool_limits(1):  # the other cores train: waiting for them takes 5 times as long
         return spec.suggest(arm_view(known, spec.compare, sampler).ask(), arm), "sampler"
 
@@ -74,7 +74,7 @@ def _sampler(spec: StudySpec, arm: str, asked: int) -> BaseSampler:
         return RandomSampler(seed=seed)
     startup = spec.sampler.startup_trials
     # Of few trials it makes more than TPE (tests/benchmarks/samplers.json).
-    if spec.sampler.kind == "gp" and asked < MOST_REGRESSED:
+    if spec.sampler.kind == "gp" and asked < MAX_GP_TRIALS:
         return GPSampler(seed=seed, n_startup_trials=startup, warn_independent_sampling=False)
     # Multivariate, and running trials count as bad ones ("constant liar"): Optuna 5's defaults.
     return TPESampler(seed=seed, n_startup_trials=startup)

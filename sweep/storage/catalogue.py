@@ -50,7 +50,7 @@ def catalogue(storage: str, folder: Path = FOLDER) -> list[Entry]:
 
 def _of_file(path: Path, stored: "dict[str, optuna.Study]") -> Entry:
     try:
-        tables = study_file.read(path)
+        tables = study_file.read_tables(path)
     except InputError as error:
         return Entry(str(path), "", f"not a study: {error}")
     study = stored.pop(str(tables.get("name")), None)

@@ -9,7 +9,7 @@ from gpt.data.dataset import TokenData
 from sweep.study.spec import StudySpec
 
 
-def pinned(data: DataConfig, tokens: TokenData) -> DataConfig:
+def pin_dataset(data: DataConfig, tokens: TokenData) -> DataConfig:
     """The configuration that finds exactly these tokens again, here or on another machine."""
     meta = tokens.meta
     changes: dict[str, Any] = {"fingerprint": meta.fingerprint}

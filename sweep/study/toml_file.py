@@ -19,7 +19,7 @@ from sweep.study.validation import validate
 DEVICES = ("cpu", "cuda")
 BUDGET_TABLES = ("data", "train", "search", "baselines", "sampler", "pruner", "verdict")
 
-Table = dict[str, Any]
+TomlTable = dict[str, Any]
 
 
 def shipped_files() -> dict[str, Path]:
@@ -28,7 +28,7 @@ def shipped_files() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.toml"))}
 
 
-def find(study: str) -> Path:
+def find_study_file(study: str) -> Path:
     """The file of a shipped study, or the path that was given.
 
     Raises:
@@ -48,7 +48,7 @@ def find(study: str) -> Path:
     )
 
 
-def read(path: Path) -> Table:
+def read_tables(path: Path) -> TomlTable:
     """The tables of a TOML file.
 
     Raises:
@@ -64,7 +64,7 @@ def read(path: Path) -> Table:
         raise InputError(one_line(f"{path.name}: must be TOML, but is not: {error}.")) from None
 
 
-def budget_of(tables: Table, device: str) -> Table:
+def budget_of(tables: TomlTable, device: str) -> TomlTable:
     """What [budget.<device>] holds; empty without one.
 
     Raises:
@@ -79,7 +79,7 @@ def budget_of(tables: Table, device: str) -> Table:
     return dict(budget)
 
 
-def merged(base: Table, over: Table) -> Table:
+def merged(base: TomlTable, over: TomlTable) -> TomlTable:
     """`base` with `over` laid over it: tables merge key by key, lists and values are replaced."""
     result = dict(base)
     for key, value in over.items():
@@ -88,7 +88,7 @@ def merged(base: Table, over: Table) -> Table:
     return result
 
 
-def written_at(key: str, budget: Table, device: str) -> str:
+def written_at(key: str, budget: TomlTable, device: str) -> str:
     """The dotted key where a merged value stands in the file: in the device's budget, or not."""
     place: Any = budget
     for part in key.split("."):
@@ -135,7 +135,7 @@ class StudySummary(NamedTuple):
 def shipped_studies() -> list[StudySummary]:
     """The studies of the package, by name."""
     return [
-        StudySummary(name, read(path)["description"], path)
+        StudySummary(name, read_tables(path)["description"], path)
         for name, path in shipped_files().items()
     ]
 
@@ -151,8 +151,8 @@ def read_study_file(study: str, device: str) -> StudySpec:
         InputError: there is no such study, or one line that names the file, the key, what must hold
             and what came instead.
     """
-    path = find(study)
-    tables = read(path)
+    path = find_study_file(study)
+    tables = read_tables(path)
     try:
         budgets = {key: budget_of(tables, key) for key in DEVICES}
         specs = {
@@ -177,7 +177,7 @@ def renamed(spec: StudySpec, name: str) -> StudySpec:
         raise InputError(f"--as {error}.") from None
 
 
-def _resolve(tables: Table, budget: Table, device: str) -> StudySpec:
+def _resolve(tables: TomlTable, budget: TomlTable, device: str) -> StudySpec:
     """The study on one device. Raises ValueError: "key: what must hold, but got what"."""
     base = {key: value for key, value in tables.items() if key != "budget"}
     try:

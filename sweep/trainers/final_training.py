@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 CONFIG = "config.json"
 
 
-class Ended(RuntimeError):
+class TrainingFailedError(RuntimeError):
     """A run ended before its last step, for a reason that a restart would meet again."""
 
 
@@ -62,7 +62,7 @@ def prepared(
         config = config.model_copy(update={"device": device})
     check_device(config.device)
     check_claim(run_dir)
-    config, notice = pinned(config, show, new_vocabulary=data is not None)
+    config, notice = with_prepared_data(config, show, new_vocabulary=data is not None)
     if notice:
         show(f"NOTICE: {notice}")
     claim(run_dir, config)
@@ -114,7 +114,7 @@ def with_data(config: TrainConfig, source: str) -> TrainConfig:
     return config.model_copy(update={"data": data})
 
 
-def pinned(
+def with_prepared_data(
     config: TrainConfig, progress: Callable[[str], None], new_vocabulary: bool = False
 ) -> tuple[TrainConfig, str | None]:
     """The run on exactly the text that is prepared now, and the notice that comes with that text.
@@ -196,7 +196,7 @@ def continue_run(run_dir: Path, max_steps: int) -> int | None:
     Raises:
         InputError: see gpt.train.train_directory.
         KeyboardInterrupt: Ctrl-C came twice.
-        Ended: the loss is not finite any more, or the memory does not suffice.
+        TrainingFailedError: the loss is not finite any more, or the memory does not suffice.
     """
     from gpt.train import is_out_of_memory, train_directory
     from gpt.trainer import Diverged
@@ -212,7 +212,7 @@ def continue_run(run_dir: Path, max_steps: int) -> int | None:
     except (Diverged, RuntimeError, MemoryError) as error:
         if not (isinstance(error, Diverged) or is_out_of_memory(error)):
             raise
-        raise Ended(str(error).splitlines()[0]) from None
+        raise TrainingFailedError(str(error).splitlines()[0]) from None
     return None if is_done(run_dir) else signals[0]
 
 

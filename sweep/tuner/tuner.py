@@ -37,7 +37,7 @@ from sweep.storage.rdb import (
     storage_url,
 )
 from sweep.storage.sqlite import in_one_line
-from sweep.study.dataset import data_facts, pinned
+from sweep.study.dataset import data_facts, pin_dataset
 from sweep.study.spec import StudySpec
 from sweep.tuner.callback import Listener
 from sweep.tuner.clock import awake_seconds
@@ -119,7 +119,7 @@ def driving(
         patience = listener.message if wait else None
         stack.enter_context(only_driver(runs / spec.name, spec.name, patience))
         study = claimed(opened, spec, facts, kind, runs / spec.name)
-        source = pinned(data, tokens)
+        source = pin_dataset(data, tokens)
         driver = Driver(study, opened, spec, source, slots, runs, listener, limits)
         listener.opened(study, opened)
         listener.header(header(spec, tokens, slots, storage))

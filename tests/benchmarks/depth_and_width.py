@@ -22,7 +22,7 @@ import torch
 
 from gpt.data.dataset import prepare
 from gpt.train import train
-from sweep.study.dataset import pinned
+from sweep.study.dataset import pin_dataset
 from sweep.study.toml_file import read_study_file
 
 RATES = (2e-3, 5e-3)
@@ -57,7 +57,7 @@ def train_one(run: Run, stories: str) -> Run:
     data = spec.data.model_copy(update={"source": source})
     tokens = prepare(data)
     params = {"learning_rate": run["learning_rate"], "dropout": 0.0, "n_layer": run["n_layer"]}
-    config = spec.train_config(params | {"loss": "cross_entropy"}, pinned(data, tokens), "cpu", 1)
+    config = spec.train_config(params | {"loss": "cross_entropy"}, pin_dataset(data, tokens), "cpu", 1)
     changed = {
         "n_embd": run["n_embd"],
         "seed": run["seed"],

@@ -14,7 +14,7 @@ from typing import Any
 
 from gpt.data.dataset import prepare
 from gpt.train import train
-from sweep.study.dataset import pinned
+from sweep.study.dataset import pin_dataset
 from sweep.study.toml_file import read_study_file
 from tests.benchmarks import measuring
 
@@ -41,7 +41,7 @@ def perplexity(job: tuple[Setting, str]) -> float:
     data = spec.data.model_copy(update={"source": source})
     params = {name: setting[name] for name in ("loss", "n_layer")}
     params |= {"learning_rate": LEARNING_RATE, "dropout": 0.0}
-    config = spec.train_config(params, pinned(data, prepare(data)), "cpu", 1)
+    config = spec.train_config(params, pin_dataset(data, prepare(data)), "cpu", 1)
     changed = {name: setting[name] for name in ("warmup_steps", "init_std", "seed")}
     changed |= {"eval_interval": spec.max_steps, "eval_tokens": EVAL_TOKENS, "dtype": "bfloat16"}
     (end,) = train(config.model_copy(update=changed))

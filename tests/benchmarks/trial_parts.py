@@ -12,7 +12,7 @@ from typing import Any
 from gpt.data.dataset import prepare
 from gpt.train import train
 from sweep.backends.local import faster_dtype
-from sweep.study.dataset import pinned
+from sweep.study.dataset import pin_dataset
 from sweep.study.toml_file import read_study_file
 from tests.benchmarks import measuring
 
@@ -25,7 +25,7 @@ def trial(loss: str, shares: dict[str, list[float]]) -> float:
     spec = read_study_file("tinystories", "cpu").with_dtype(faster_dtype("cpu"))
     source = spec.data.model_copy(update={"source": "built-in"})
     params = {"learning_rate": 3e-3, "dropout": 0.1, "n_layer": 3, "loss": loss}
-    config = spec.train_config(params, pinned(source, prepare(source)), "cpu", 1)
+    config = spec.train_config(params, pin_dataset(source, prepare(source)), "cpu", 1)
     *_, last = evaluations = list(train(config))
     between = config.eval_interval * config.tokens_per_step
     training = sum(between / evaluation.tokens_per_second for evaluation in evaluations)

@@ -10,7 +10,7 @@ from optuna.trial import TrialState, create_trial
 from gpt.config import DataConfig, TrainConfig
 from gpt.data.dataset import prepare
 from gpt.errors import InputError
-from sweep.export import FORMATS, Origin, export, format_of, to_json, to_nanogpt, to_toml
+from sweep.export import EXPORTERS, Origin, export, format_of, to_json, to_nanogpt, to_toml
 from sweep.trainers.final_training import read_config_file
 
 ORIGIN = Origin("stories", 7, "squentropy", "complete", 53.123456789012345, 600)
@@ -139,7 +139,7 @@ def test_export_says_that_a_run_directory_is_gone(study, tmp_path):
 )
 def test_exported_file_reads_back_as_the_very_same_configuration(exported, form, tmp_path):
     path = tmp_path / f"best.{form}"
-    path.write_text(FORMATS[form](exported, ORIGIN, "best"))
+    path.write_text(EXPORTERS[form](exported, ORIGIN, "best"))
     assert read_config_file(path) == exported
 
 
