@@ -13,7 +13,7 @@ from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 
-CAPPED_OUTCOMES = ("diverged", "oom", "timeout")  # outcomes told as pruned with the worst perplexity
+CAPPED_OUTCOMES = ("diverged", "oom", "timeout")  # stored as pruned, with the worst perplexity
 
 
 def arm_trials(study: optuna.Study, arm: str) -> list[FrozenTrial]:

@@ -7,7 +7,6 @@ only writer.
 
 import shlex
 import warnings
-from collections.abc import Iterable
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -236,7 +235,9 @@ def _refuse_study_of_others(study: optuna.Study) -> None:
 def _refuse_other_spec(study: optuna.Study, spec: StudySpec) -> None:
     if study.user_attrs.get("spec_digest") == spec.digest:
         return
-    differing = _differing(study.user_attrs["spec"], spec.model_dump(mode="json"))
+    differing = spec.differences(study.user_attrs["spec"])
+    if not differing:  # written in another way, or its digest was made in another way
+        return
     raise InputError(
         f"study {spec.name!r} was made from another spec ({', '.join(differing)} differs); "
         f"start a new study with --as NEW_NAME, or pass another --storage and --runs."
@@ -274,14 +275,3 @@ def _refuse_other_device(study: optuna.Study, device: str) -> None:
 def _forget_evaluations(storage: RDBStorage, study_name: str) -> None:
     with storage.engine.begin() as connection:
         connection.execute(evaluations.delete().where(evaluations.c.study_name == study_name))
-
-
-def _differing(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> Iterable[str]:
-    """The dotted keys whose values differ, without what only describes."""
-    keys = [k for k in {**old, **new} if prefix or k not in ("description", "question")]
-    for key in keys:
-        a, b = old.get(key), new.get(key)
-        if isinstance(a, dict) and isinstance(b, dict):
-            yield from _differing(a, b, f"{prefix}{key}.")
-        elif a != b:
-            yield prefix + key

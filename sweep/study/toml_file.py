@@ -1,4 +1,4 @@
-"""A study file as plain tables: find it, read it, lay a device's budget over it."""
+"""Study files: find one, read its TOML, lay a device's budget over it, check it."""
 
 import os
 import tomllib
@@ -11,10 +11,11 @@ from pydantic import BaseModel, ValidationError
 import studies
 from gpt.config import DataConfig, explain
 from gpt.errors import InputError
+from sweep.study.paths import read_path
 from sweep.study.search_space import Parameter
 from sweep.study.spec import Baseline, PrunerSpec, SamplerSpec, StudySpec, VerdictSpec, word
 from sweep.study.suggest import nearest, unknown
-from sweep.study.validation import validate
+from sweep.study.validation import check_study_name, validate
 
 DEVICES = ("cpu", "cuda")
 BUDGET_TABLES = ("data", "train", "search", "baselines", "sampler", "pruner", "verdict")
@@ -23,21 +24,21 @@ TomlTable = dict[str, Any]
 
 
 def shipped_files() -> dict[str, Path]:
-    """The study files of the package by name."""
+    """Return the study files of the package by name."""
     folder = Path(str(studies.__file__)).parent
     return {path.stem: path for path in sorted(folder.glob("*.toml"))}
 
 
 def find_study_file(study: str) -> Path:
-    """The file of a shipped study, or the path that was given.
+    """Return the file of a shipped study, or of the path that was given.
 
     Raises:
-        InputError: neither; the message lists the shipped studies and names the nearest.
+        InputError: there is neither; the message lists the shipped studies and the nearest.
     """
     shipped = shipped_files()
     if study in shipped:
         return shipped[study]
-    path = Path(study)
+    path = read_path(study, "--study")
     if path.is_file():
         return path
     if study.endswith(".toml") or os.sep in study:
@@ -49,13 +50,13 @@ def find_study_file(study: str) -> Path:
 
 
 def read_tables(path: Path) -> TomlTable:
-    """The tables of a TOML file.
+    """Read the tables of a TOML file.
 
     Raises:
-        InputError: unreadable, or no TOML; the message says where.
+        InputError: it is unreadable, or no TOML; the message says where.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"{path}: must be readable, but {error.strerror}.") from None
     except UnicodeDecodeError as error:
@@ -65,10 +66,10 @@ def read_tables(path: Path) -> TomlTable:
 
 
 def budget_of(tables: TomlTable, device: str) -> TomlTable:
-    """What [budget.<device>] holds; empty without one.
+    """Return the tables of [budget.<device>]; empty without one.
 
     Raises:
-        ValueError: a budget is no table, for no known device, or holds what is no device's matter.
+        ValueError: a budget is no table, for no known device, or holds an unknown table.
     """
     budgets = tables.get("budget", {})
     _require_table("budget", budgets)
@@ -80,7 +81,7 @@ def budget_of(tables: TomlTable, device: str) -> TomlTable:
 
 
 def merged(base: TomlTable, over: TomlTable) -> TomlTable:
-    """`base` with `over` laid over it: tables merge key by key, lists and values are replaced."""
+    """Return `base` with `over` laid over it: tables merge by key, other values are replaced."""
     result = dict(base)
     for key, value in over.items():
         both = isinstance(value, dict) and isinstance(result.get(key), dict)
@@ -89,19 +90,19 @@ def merged(base: TomlTable, over: TomlTable) -> TomlTable:
 
 
 def written_at(key: str, budget: TomlTable, device: str) -> str:
-    """The dotted key where a merged value stands in the file: in the device's budget, or not."""
-    place: Any = budget
+    """Return the dotted key under which a merged value stands in the file."""
+    table: Any = budget
     for part in key.split("."):
-        place = _child(place, part)
-    return key if place is None else f"budget.{device}.{key}"
+        table = _child(table, part)
+    return key if table is None else f"budget.{device}.{key}"
 
 
-def _child(place: Any, part: str) -> Any:
-    if isinstance(place, dict):
-        return place.get(part)
-    if isinstance(place, list):  # [[baselines]]: by index or by name
-        named = [item for item in place if isinstance(item, dict) and item.get("name") == part]
-        by_index = place[int(part) : int(part) + 1] if part.isdecimal() else []
+def _child(table: Any, part: str) -> Any:
+    if isinstance(table, dict):
+        return table.get(part)
+    if isinstance(table, list):  # [[baselines]]: by index or by name
+        named = [item for item in table if isinstance(item, dict) and item.get("name") == part]
+        by_index = table[int(part) : int(part) + 1] if part.isdecimal() else []
         return next(iter(named + by_index), None)
     return None
 
@@ -115,7 +116,7 @@ def require_known(table: str, keys: Iterable[str], known: Iterable[str]) -> None
 
 
 def one_line(text: str) -> str:
-    """A message on one line, whatever keys and values it quotes."""
+    """Return a message on one line, whatever keys and values it quotes."""
     return "\\n".join(text.splitlines())
 
 
@@ -125,7 +126,7 @@ def _require_table(key: str, value: Any) -> None:
 
 
 class StudySummary(NamedTuple):
-    """A study that is there to run."""
+    """A shipped study."""
 
     name: str
     description: str
@@ -133,7 +134,7 @@ class StudySummary(NamedTuple):
 
 
 def shipped_studies() -> list[StudySummary]:
-    """The studies of the package, by name."""
+    """Return the studies of the package, by name."""
     return [
         StudySummary(name, read_tables(path)["description"], path)
         for name, path in shipped_files().items()
@@ -166,19 +167,20 @@ def read_study_file(study: str, device: str) -> StudySpec:
 
 
 def renamed(spec: StudySpec, name: str) -> StudySpec:
-    """The same study under another name.
+    """Return the study under another name.
 
     Raises:
-        InputError: it is no name for a study.
+        InputError: no study may have this name.
     """
     try:
-        return spec.model_copy(update={"name": word(name)})
+        check_study_name(word(name))
     except ValueError as error:
         raise InputError(f"--as {error}.") from None
+    return spec.model_copy(update={"name": name})
 
 
 def _resolve(tables: TomlTable, budget: TomlTable, device: str) -> StudySpec:
-    """The study on one device. Raises ValueError: "key: what must hold, but got what"."""
+    """Return the study on one device; ValueErrors are "key: what must hold, but got what"."""
     base = {key: value for key, value in tables.items() if key != "budget"}
     try:
         spec = StudySpec.model_validate(merged(base, budget))
@@ -191,7 +193,7 @@ def _resolve(tables: TomlTable, budget: TomlTable, device: str) -> StudySpec:
 
 
 def _explain(error: ValidationError) -> str:
-    """As gpt.config.explain, with the nearest key for one that is not known."""
+    """Return gpt.config.explain's line, with the nearest key for an unknown one."""
     first = error.errors(include_url=False)[0]
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "missing":
