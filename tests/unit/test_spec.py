@@ -10,6 +10,7 @@ from gpt.config import DataConfig
 from gpt.errors import InputError
 from gpt.losses.functional import LOSSES
 from sweep.search.samplers import sobol_params
+from sweep.study.paths import read_path, read_source
 from sweep.study.spec import StudySpec
 from sweep.study.toml_file import read_study_file, shipped_studies
 
@@ -241,6 +242,79 @@ def test_digest_and_drawn_points_do_not_hang_on_the_order_of_tables(
     assert sobol_params(reordered, "squentropy", 3) == sobol_params(spec, "squentropy", 3)
 
 
+SAME = [  # what stands in the file, and another way to write it
+    ("n_embd = 32", "dropout = 0.0\nbeta2 = 0.95\nn_embd = 32"),
+    ("n_embd = 32", "weight_decay = 1e-1\nn_embd = 32"),
+    ("low = 1e-4\nhigh = 1e-2", "high = 0.01 # a comment\nlow = 0.0001"),
+    ("high = 10.0", "high = 10"),
+    ("low = 1\nhigh = 4", "low = 1\nstep = 1\nhigh = 4"),
+    ("n_embd = 32", "n_layer = 3\nn_embd = 32"),  # every trial replaces it
+    ('{ loss = "squentropy" }', '{ loss = ["squentropy"] }'),
+    ("n_layer = 2 }", "n_layer = 2, square_weight = 1.0 }"),
+    ("n_layer = 2 }", "n_layer = 2, square_weight = 1 }"),
+    ('kind = "tpe"', 'kind = "tpe"\nseed = 0'),
+    ('kind = "median"', 'kind = "median"\nshadow_fraction = 1e-1'),
+    ("[sampler]", "[verdict]\nmargin = 1e-2\n[sampler]"),
+    ('compare = "loss"', 'compare = "loss"\nmetric = "perplexity"'),
+]
+
+
+@pytest.mark.parametrize(("old", "new"), SAME)
+def test_what_is_meant_decides_and_not_how_it_is_written(
+    path: Path, spec: StudySpec, old: str, new: str
+) -> None:
+    assert old in VALID
+    path.write_text("# a comment\n" + VALID.replace(old, new, 1))
+
+    again = read_study_file(str(path), "cpu")
+
+    assert again.digest == spec.digest
+    assert again.differences(spec.model_dump(mode="json")) == []
+    for arm in spec.arms:  # and trials are the same, digit for digit
+        written, meant = (
+            one.train_config(sobol_params(one, arm, 1), one.data, "cpu", 1) for one in (again, spec)
+        )
+        assert written == meant
+
+
+def test_a_study_that_an_earlier_version_stored_is_the_same(spec: StudySpec) -> None:
+    stored = spec.model_dump(mode="json")
+    del stored["metric"], stored["verdict"]["seeds"]  # keys that came later
+
+    assert spec.differences(stored) == []
+    assert "train.n_embd" in spec.differences(stored | {"train": {"n_embd": 64}})
+    assert "train.n_head" not in spec.differences(stored | {"train": {"n_embd": 64}})  # its default
+    assert spec.differences(stored | {"optimizer": "muon"}) == ["optimizer"]
+
+
+def test_a_byte_order_mark_is_read_over(path: Path, spec: StudySpec) -> None:
+    path.write_bytes(b"\xef\xbb\xbf" + VALID.encode())
+
+    assert read_study_file(str(path), "cpu") == spec
+
+
+def test_a_path_may_begin_at_the_home_folder(
+    path: Path, spec: StudySpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(path.parent))
+    assert read_study_file("~/mine.toml", "cpu") == spec
+    assert read_path(Path("~/a b"), "--runs") == path.parent / "a b"
+    assert read_source("~/text", "--data") == str(path.parent / "text")
+
+
+@pytest.mark.parametrize("source", ["auto", "hub", "built-in", "./hub", "a b/c.txt", "C:\\text"])
+def test_a_source_that_needs_no_home_stays_as_it_is(source: str) -> None:
+    assert read_source(source, "--data") == source
+
+
+@pytest.mark.parametrize(
+    "text", ["https://example.com/x", "s3://bucket/x", Path("https://x"), "~nobody-has-this-name/x"]
+)
+def test_a_path_that_is_none_here_is_refused_in_one_line(text: str | Path) -> None:
+    with pytest.raises(InputError, match=r"^--runs must be a path on this machine, but got .*\.$"):
+        read_path(text, "--runs")
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [
@@ -251,6 +325,9 @@ def test_digest_and_drawn_points_do_not_hang_on_the_order_of_tables(
         ('kind = "tpe"', 'kind = "tpe"\nseed = 1'),
         ('kind = "median"', 'kind = "none"'),
         ("learning_rate = 1e-3", "learning_rate = 2e-3"),
+        ("n_layer = 2 }", "n_layer = 2, square_weight = 2.0 }"),
+        ("low = 1e-4\nhigh = 1e-2\nlog = true", "low = 1e-4\nhigh = 1e-2"),
+        ("[sampler]", "[verdict]\nmargin = 0.02\n[sampler]"),
         ('["cross_entropy", "squentropy"]', '["squentropy", "cross_entropy"]'),
     ],
 )
