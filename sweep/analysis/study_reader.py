@@ -14,7 +14,8 @@ from optuna.storages import RDBStorage
 
 from sweep.analysis import results
 from sweep.format import number, perplexity
-from sweep.storage.rdb import DEFAULT_STORAGE
+from sweep.storage.rdb import storage_url
+from sweep.study.paths import DEFAULT_STORAGE
 
 DASH = "–"  # where there is no value
 
@@ -222,7 +223,7 @@ def confirm_command(stored: Stored) -> str:
 
 def study_options(stored: Stored) -> str:
     """The options that name a study to any command."""
-    default = stored.url == DEFAULT_STORAGE
+    default = stored.url == storage_url(DEFAULT_STORAGE)
     storage = "" if default else f" --storage {shlex.quote(stored.url)}"
     return f"--study {stored.study.study_name}{storage}"
 

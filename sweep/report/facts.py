@@ -27,7 +27,6 @@ def facts(stored: Stored) -> list[tuple[str, str]]:
 def _study_facts(stored: Stored) -> list[tuple[str, str]]:
     attributes, complete = stored.study.user_attrs, stored.complete
     finished, asked = stored.progress
-    seed = _trained_with(stored, "seed")
     ranges = (f"{name} {_range(space)}" for name, space in stored.parameters.items())
     length = "no trial is complete yet"
     if len(complete):
@@ -35,7 +34,7 @@ def _study_facts(stored: Stored) -> list[tuple[str, str]]:
         length = f"{steps:,.0f} steps or {tokens:,.0f} training tokens for a complete trial"
     return [
         ("Study", f"{stored.study.study_name}, specification {attributes['spec_digest'][:12]}"),
-        ("Trials", f"{finished} of {asked} finished, all with seed {seed}"),
+        ("Trials", f"{finished} of {asked} finished, {_seeds(stored)}"),
         ("Length", length),
         ("Searched", "; ".join(ranges)),
         ("Sampler", _sampler(stored.spec["sampler"])),
@@ -43,9 +42,21 @@ def _study_facts(stored: Stored) -> list[tuple[str, str]]:
     ]
 
 
-def _trained_with(stored: Stored, field: str) -> Any:
-    """A field of TrainConfig that all trials share."""
-    return stored.spec["train"].get(field, TrainConfig.model_fields[field].default)
+def _trained_with(stored: Stored, field: str) -> list[Any]:
+    """Return the values that trials had of a field of TrainConfig, else the study file's."""
+    common = stored.spec["train"].get(field, TrainConfig.model_fields[field].default)
+    trials = stored.study.get_trials(deepcopy=False)
+    return sorted({trial.params.get(field, common) for trial in trials} or {common})
+
+
+def _seeds(stored: Stored) -> str:
+    seeds = _trained_with(stored, "seed")
+    if len(seeds) == 1:
+        return f"all with seed {seeds[0]}"
+    return (
+        f"with seeds {', '.join(map(str, seeds))}: the order of trials is partly luck, "
+        f"which only a verdict takes out"
+    )
 
 
 def _range(space: BaseDistribution) -> str:
@@ -90,7 +101,7 @@ def _machine_facts(stored: Stored) -> list[tuple[str, str]]:
     libraries = ("squen-sweep", "torch", "optuna", "plotly")
     versions = ", ".join(f"{library} {version(library)}" for library in libraries)
     return [
-        ("Device", f"{attributes['device']}, {_trained_with(stored, 'dtype')}"),
+        ("Device", f"{attributes['device']}, {' and '.join(_trained_with(stored, 'dtype'))}"),
         ("Time", f"{duration(wall)} by the clock, {trained}" if wall else trained),
         ("Written with", f"Python {platform.python_version()}, {versions}"),
     ]

@@ -5,6 +5,7 @@ is. One more table, `evaluations`, holds every Evaluation that a trial reported.
 only writer.
 """
 
+import re
 import shlex
 import warnings
 from dataclasses import asdict, fields
@@ -21,9 +22,11 @@ from gpt.errors import InputError
 from gpt.events import Evaluation
 from sweep.storage import sqlite as storage_file
 from sweep.storage.sqlite import explained
+from sweep.study.paths import read_path
 from sweep.study.spec import StudySpec
+from sweep.study.suggest import nearest
+from sweep.study.toml_file import shipped_files
 
-DEFAULT_STORAGE = "sqlite:///runs/sweep.db"
 _COLUMN_TYPES: dict[object, sa.types.TypeEngine[Any]] = {
     int: sa.BigInteger(),
     float: sa.Float(53),
@@ -44,8 +47,27 @@ evaluations = sa.Table(
 
 
 def storage_url(storage: str) -> str:
-    """A SQLAlchemy URL as it is; anything else is the path of a SQLite file."""
-    return storage if "://" in storage else f"sqlite:///{storage}"
+    """Return a SQLAlchemy URL as it is, or the URL of the SQLite file at a path; ~ is home.
+
+    Raises:
+        InputError: a URL of SQLite has too few slashes, or ~ is the home of an unknown user.
+    """
+    scheme, _, rest = storage.partition(":")
+    if re.fullmatch(r"sqlite(\+\w+)?", scheme) and rest.strip("/") and not rest.startswith("///"):
+        path = rest.removeprefix("//")
+        raise InputError(
+            f"storage must be a path or a URL with three slashes, but got {storage!r}; "
+            f"pass {path} or sqlite:///{path}."
+        )
+    if "://" not in storage:
+        quoted = storage.replace("%", "%25").replace("?", "%3F")
+        return f"sqlite:///{_from_home(quoted)}"
+    start, slashes, path = storage.partition(":///")
+    return start + slashes + _from_home(path)
+
+
+def _from_home(path: str) -> str:
+    return str(read_path(path, "storage")) if path.startswith("~") else path
 
 
 def open_storage(storage: str, *, create: bool = False) -> RDBStorage:
@@ -82,7 +104,7 @@ def _unusable(storage: str, error: Exception) -> InputError:
 
 
 def sqlite_path(url: str) -> Path | None:
-    """The file of a SQLite URL; None for other databases."""
+    """Return the file of a SQLite URL; None for other databases."""
     try:
         parsed = sa.make_url(url)
     except sa.exc.ArgumentError:
@@ -200,11 +222,12 @@ def load_study(storage: RDBStorage, name: str) -> optuna.Study:
     try:
         return optuna.load_study(study_name=name, storage=storage)
     except KeyError:
-        known = sorted(s.study_name for s in optuna.get_all_study_summaries(storage))
+        known = sorted(optuna.get_all_study_names(storage))
+        near = nearest(name, known)
+        starts = f"; `squen-sweep run --study {name}` starts it" if name in shipped_files() else ""
         raise InputError(
             f"study {name!r} must be in the storage, but it holds "
-            f"{', '.join(known) if known else 'no study yet'}; "
-            f"`squen-sweep run --study {name}` starts it."
+            f"{', '.join(known) if known else 'no study yet'}{near or starts}."
         ) from None
 
 

@@ -29,7 +29,6 @@ from sweep.search.pruners import SHADOW, is_shadow, may_stop_at, should_prune
 from sweep.search.samplers import next_arm, next_params
 from sweep.storage.lock import only_driver
 from sweep.storage.rdb import (
-    DEFAULT_STORAGE,
     check_storage,
     open_storage,
     record_evaluation,
@@ -38,6 +37,7 @@ from sweep.storage.rdb import (
 )
 from sweep.storage.sqlite import in_one_line
 from sweep.study.dataset import data_facts, pin_dataset
+from sweep.study.paths import DEFAULT_STORAGE
 from sweep.study.spec import StudySpec
 from sweep.tuner.callback import Listener
 from sweep.tuner.clock import awake_seconds
