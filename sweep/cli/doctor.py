@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from gpt.errors import DataError
-from sweep.cli.options import DEFAULT_STORAGE, Storage
+from sweep.cli.options import Runs, Storage
+from sweep.study.paths import DEFAULT_STORAGE
 
 app = typer.Typer()
 
@@ -15,7 +16,7 @@ app = typer.Typer()
 def doctor(
     *,
     storage: Storage = DEFAULT_STORAGE,
-    runs: Annotated[Path, typer.Option(help="Where run directories are.")] = Path("runs"),
+    runs: Runs = Path("runs"),
     fix: Annotated[
         bool, typer.Option("--fix", help="Mend what can be, after a backup of the database.")
     ] = False,

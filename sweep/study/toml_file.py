@@ -1,6 +1,7 @@
 """Study files: find one, read its TOML, lay a device's budget over it, check it."""
 
 import os
+import shlex
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -154,6 +155,11 @@ def read_study_file(study: str, device: str) -> StudySpec:
     """
     path = find_study_file(study)
     tables = read_tables(path)
+    if "vocab_size" in tables:
+        raise InputError(
+            f"{path.name}: must be a study, but it is the configuration of one run; "
+            f"`squen-sweep train {shlex.quote(str(path))}` trains it."
+        )
     try:
         budgets = {key: budget_of(tables, key) for key in DEVICES}
         specs = {
