@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from tiny_studies import STUDY
 from typer.testing import CliRunner
 
 from gpt.events import read_events
-from sweep.cli import app, main
+from sweep.cli import _option, app, main
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = (
@@ -146,6 +147,18 @@ def test_help_of_every_command_has_an_example(command):
     result = CliRunner().invoke(app, [command, "--help"])
     assert result.exit_code == 0
     assert f"Example: squen-sweep {command}" in result.output
+
+
+@pytest.mark.parametrize("command", [(), *((command,) for command in COMMANDS)])
+def test_h_is_help_and_flags_have_no_type(command):
+    short = CliRunner().invoke(app, [*command, "-h"])
+    assert short.exit_code == 0
+    assert short.output == CliRunner().invoke(app, [*command, "--help"]).output
+    assert "<bool>" not in short.output
+
+
+def test_version_is_that_of_the_package(home):
+    assert home("--version") == Outcome(0, f"squen-sweep {version('squen-sweep')}\n", "")
 
 
 def test_help_loads_nothing_heavy():
@@ -313,6 +326,55 @@ def test_train_for_longer_goes_into_a_directory_of_its_own(swept):
     code, out, err = swept("train", "longer.json", "--steps", "20", "--out", "runs/longer")
     assert (code, out) == (2, "")
     assert "max_steps is 16 there and 20 here" in err
+
+
+def test_export_replaces_what_it_wrote_and_other_files_only_by_force(swept, tmp_path):
+    for name in ("own.toml", "own.json", "own.py"):
+        own = str(tmp_path / name)
+        assert swept("export", "--study", "tiny", "-o", own).code == 0
+        assert swept("export", "--study", "tiny", "-o", own, "--trial", "1").code == 0
+    (tmp_path / "empty.toml").touch()
+    assert swept("export", "--study", "tiny", "-o", str(tmp_path / "empty.toml")).code == 0
+
+    other = tmp_path / "notes.toml"
+    other.write_text("mine = true")
+    assert swept("export", "--study", "tiny", "-o", str(other)).code == 2
+    assert other.read_text() == "mine = true"
+    assert swept("export", "--study", "tiny", "-o", str(other), "--force").code == 0
+    assert other.read_text().startswith("# Study tiny, trial ")
+
+
+def test_an_exported_configuration_is_no_study(swept, tmp_path):
+    path = tmp_path / "best.toml"
+    assert swept("export", "--study", "tiny", "-o", str(path)).code == 0
+    assert_refused(
+        swept, ("run", "--study", str(path)), f"best.toml: .*`squen-sweep train {path}` trains it"
+    )
+
+
+def test_paths_from_the_home_folder_are_found_by_every_command(home, monkeypatch):
+    monkeypatch.setenv("HOME", str(home.folder / "my home"))
+    (home.folder / "my home").mkdir()
+    shutil.move("tiny.toml", "my home/tiny.toml")
+    shutil.move("text", "my home/my text")
+    where = ("--storage=~/x.db",)
+    run = ("run", "--study=~/tiny.toml", "--runs=~/r", "--data=~/my text", *where)
+    assert home(*run, "--trials", "1", "--quiet") == Outcome(0, "", "")
+    assert home("status", "--study=~/tiny.toml", *where).code == 0
+    assert home("export", "--study", "tiny", "--output=~/best.toml", *where).code == 0
+    assert home("train", "~/best.toml", "--out=~/final run").code == 0
+    assert home("sample", "~/final run", "--max-new-tokens", "4").code == 0
+    assert home("doctor", "--runs=~/r", *where).code == 0
+    assert not (home.folder / "~").exists()
+    made = {path.name for path in (home.folder / "my home").iterdir()}
+    assert made >= {"x.db", "r", "best.toml", "final run"}
+
+
+@pytest.mark.parametrize("words", [["--storage", "a.db"], ["--storage=a.db"]])
+def test_the_storage_of_an_error_line_is_the_one_that_was_typed(monkeypatch, words):
+    monkeypatch.setattr(sys, "argv", ["squen-sweep", "status", *words])
+    assert _option("--storage") == "a.db"
+    assert _option("--runs") is None
 
 
 def test_export_writes_to_stdout_without_an_output(swept):
@@ -511,9 +573,31 @@ BAD_BEFORE_A_RUN = {
     "dashboard without storage": (("dashboard",), "runs/sweep.db must exist"),
     "dashboard on no port": (("dashboard", "--port", "0"), "--port .* got 0"),
     "missing configuration": (("train", "best.toml"), "best.toml"),
-    "study as configuration": (("train", "tiny.toml"), "tiny.toml: "),
+    "study as configuration": (
+        ("train", "tiny.toml"),
+        "tiny.toml must be .* but it is a study; `squen-sweep run --study tiny.toml` .* export",
+    ),
+    "URL as text": (
+        ("run", "--study", "tiny.toml", "--data", "https://example.com/stories.txt"),
+        "--data must be a path .*'https://example.com/stories.txt'",
+    ),
+    "URL as runs": (
+        ("run", "--study", "tiny.toml", "--runs", "s3://b/runs"),
+        "--runs must be a path",
+    ),
+    "URL as configuration": (("train", "https://example.com/best.toml"), "must be a path"),
+    "URL with too few slashes": (
+        ("run", "--study", "tiny.toml", "--storage", "sqlite://runs/x.db"),
+        "pass runs/x.db or sqlite:///runs/x.db",
+    ),
+    "URL without slashes": (("status", *TINY, "--storage", "sqlite:x.db"), "pass x.db or"),
+    "reserved name": (
+        ("run", "--study", "tiny.toml", "--as", "final"),
+        "--as must not be .*'final'",
+    ),
     "story as configuration": (("train", "text/train.txt"), "must be a .toml or .json"),
-    "missing run": (("sample", "runs/final/best"), "runs/final/best/config.json"),
+    "missing run": (("sample", "runs/final/best"), "runs/final/best must be a run directory"),
+    "folder as run": (("sample", "text"), "text must be a run directory, .* no config.json"),
     "no samples": (("sample", "text", "--num-samples", "0"), "--num-samples .* at least 1"),
     "no tokens": (("sample", "text", "--max-new-tokens", "0"), "--max-new-tokens .* at least 1"),
     "cold": (("sample", "text", "--temperature", "-1"), "--temperature .* at least 0"),
@@ -563,6 +647,19 @@ BAD_AFTER_A_RUN = {
         "attempt to write a readonly database",
     ),
     "unknown stored study": (("status", "--study", "tinny"), "'tinny'.*it holds tiny"),
+    "stored study in capitals": (("status", "--study", "Tiny"), "the nearest is 'tiny'"),
+    "study's folder as run": (
+        ("sample", "runs/tiny"),
+        "runs/tiny must be a run directory, .* 2 of them; pass one, such as runs/tiny/0",
+    ),
+    "checkpoints as run": (("sample", "runs/tiny/0/checkpoints"), "pass runs/tiny/0"),
+    "configuration as run": (("sample", "runs/tiny/0/config.json"), "pass runs/tiny/0"),
+    "run as configuration": (("train", "runs/tiny/0"), "pass runs/tiny/0/config.json"),
+    "export over a study": (("export", *TINY, "-o", "tiny.toml"), "tiny.toml must be .* --force"),
+    "export over a trial's configuration": (
+        ("export", *TINY, "-o", "runs/tiny/0/config.json"),
+        "runs/tiny/0/config.json must be .* --force",
+    ),
     "unknown arm": (("export", *TINY, "--arm", "mse"), "cross_entropy, squentropy.*'mse'"),
     "unknown trial": (("export", *TINY, "--trial", "2"), "--trial .* got 2"),
     "unknown format": (("export", *TINY, "--format", "yaml"), "--format .* got 'yaml'"),

@@ -95,6 +95,20 @@ def test_read_config_file_says_what_is_wrong_with_it(tmp_path, name, content, me
     assert "\n" not in str(raised.value)
 
 
+def test_read_config_file_reads_over_a_byte_order_mark(config, tmp_path):
+    path = tmp_path / "best.json"
+    path.write_bytes(b"\xef\xbb\xbf" + config.model_dump_json().encode())
+    assert read_config_file(path) == config
+
+
+def test_a_run_that_never_ends_its_warm_up_is_refused(config, tmp_path):
+    path = tmp_path / "best.json"
+    path.write_text(json.dumps(config.model_dump(mode="json") | {"warmup_steps": 12}))
+    with pytest.raises(InputError, match=r"best\.json: .* warmup_steps=12 and max_steps=12"):
+        prepare_run(path, tmp_path / "run", show=lambda line: None)
+    assert not (tmp_path / "run").exists()
+
+
 def test_read_config_file_says_that_there_is_none(tmp_path):
     with pytest.raises(InputError, match=r"best\.toml must be a configuration file"):
         read_config_file(tmp_path / "best.toml")
