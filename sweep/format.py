@@ -21,7 +21,7 @@ class Show(Protocol):
     """Callback that shows what is under way, and the share that is done if it is known."""
 
     def __call__(self, what: str, done: float | None = None) -> None:
-        """`done` is in [0, 1]."""
+        """Show a message; `done` is a share in [0, 1]."""
 
 
 def unseen(what: str, done: float | None = None) -> None:

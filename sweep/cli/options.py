@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 
 def as_path(param: typer.CallbackParam, value: Path | None) -> Path | None:
-    """Read the value of an option or argument as every path is read."""
+    """Read the path that an option or argument gives."""
     return None if value is None else read_path(value, param.opts[0])
 
 
 def as_source(param: typer.CallbackParam, value: str | None) -> str | None:
-    """Read the value of --data: a text's name or its path."""
+    """Read the text that --data gives: a name or a path."""
     return None if value is None else read_source(value, param.opts[0])
 
 

@@ -36,7 +36,7 @@ def arm_view(
 
 
 def gp_observations(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """Return trials as a Gaussian process can regress on them: valued by log perplexity.
+    """Return trials as observations for a Gaussian process, valued by log perplexity.
 
     Perplexities span orders of magnitude. A pruned trial has its forecast as its value, or it would
     look bad for not having been trained to its end; a diverged one keeps the worst perplexity.

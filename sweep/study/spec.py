@@ -222,7 +222,7 @@ class StudySpec(Spec):
         return int(self.base("block_size"))
 
     def base(self, field: str) -> Any:
-        """Return a field of TrainConfig as trials have it that do not search it."""
+        """Return a field of TrainConfig as [train] sets it, or its default."""
         return self.train.get(field, TrainConfig.model_fields[field].default)
 
     @property
@@ -299,7 +299,7 @@ _DEFAULTS: dict[str, Any] = {
 
 
 def _as_field(name: str, value: Any) -> Any:
-    """Return a number as its field has it: 1 is 1.0 for a real one; losses' options are real."""
+    """Return 1 as 1.0 where the field is real, as are all options of losses."""
     field = TrainConfig.model_fields.get(name)
     real = field is None or field.annotation is float
     return float(value) if real and type(value) is int else value

@@ -223,6 +223,23 @@ def test_run_again_says_that_the_study_is_complete(swept):
     assert "tiny is already complete: 2/2 trials (2 complete)" in out
 
 
+def test_a_study_goes_on_from_a_file_that_says_the_same_in_other_words(swept):
+    path = Path("tiny.toml")
+    before = path.read_bytes()
+    head, *tables = before.decode().split("\n[")
+    changed = "\n[".join([head, *reversed(tables)])
+    changed = changed.replace("n_embd = 16", "dropout = 0.0 # none\nn_embd = 16")
+    changed = changed.replace("low = 0.001", "low = 1e-3")
+    assert changed.encode() != before
+    path.write_bytes(b"\xef\xbb\xbf" + changed.replace("\n", "\r\n").encode())
+    try:
+        code, out, err = swept("run", "--study", "tiny.toml", "--trials", "2")
+    finally:
+        path.write_bytes(before)
+    assert (code, err) == (0, "")
+    assert "tiny is already complete: 2/2 trials" in out
+
+
 def test_a_changed_study_goes_on_under_another_name(swept):
     path = Path("tiny.toml")
     before = path.read_text()
@@ -621,6 +638,10 @@ BAD_STUDY_FILES = {  # what stands in the study file: what is written instead, w
         '"mse"]',
         "search.loss.choices: must be among cross_entropy, squentropy, .*but got 'mse'",
     ),
+    "warm-up without an end": ("warmup_steps = 2", "warmup_steps = 12", "warmup_steps: .*=12"),
+    "no evaluation": ("eval_interval = 4", "eval_interval = 13", "eval_interval: .*=13"),
+    "seed as a setting": ("[search.n_layer]", "[search.seed]", "search.seed: .*verdict --seeds"),
+    "reserved name": ('name = "tiny"', 'name = "artifacts"', "name: .*'artifacts'"),
     "heads": ("n_embd = 16", "n_embd = 15", "n_embd must be a multiple of n_head, .*n_embd=15"),
     "block too long": ("block_size = 16", "block_size = 90000", "longer than one block"),
 }
