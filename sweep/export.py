@@ -6,6 +6,7 @@ Add a format by adding one function and one EXPORTERS entry.
 
 import json
 import re
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,8 +81,8 @@ def format_of(path: Path | None, name: str | None) -> str:
             raise InputError(f"--format must be one of {known}, but got {name!r}.")
         if path is not None and SUFFIXES.get(path.suffix, name) != name:
             raise InputError(
-                f"{path} must end as --format {name} does, in {suffix_of(name)}, since "
-                f"{path.suffix} means {SUFFIXES[path.suffix]}; leave one of the two out."
+                f"{path} must end in {suffix_of(name)} for --format {name}, but {path.suffix} means "
+                f"{SUFFIXES[path.suffix]}; leave one of the two out."
             )
         return name
     if path is None:
@@ -119,10 +120,11 @@ def to_toml(config: TrainConfig, origin: Origin, file: str) -> str:
     """Return TOML that `squen-sweep train` runs as it is; keys without a value are left out."""
     import tomli_w
 
+    train = f"squen-sweep train {shlex.quote(file)}"
     header = (
         f"# {origin.line()}\n"
-        f"# The same run again:  squen-sweep train {file}\n"
-        f"# A longer one:        squen-sweep train {file} --steps {4 * config.max_steps}\n\n"
+        f"# The same run again:  {train}\n"
+        f"# A longer one:        {train} --steps {4 * config.max_steps}\n\n"
     )
     return header + tomli_w.dumps(_without_none(config.model_dump(mode="json")))
 
@@ -162,7 +164,7 @@ def _nanogpt_header(config: TrainConfig, origin: Origin, file: str) -> list[str]
     """Return comments on what nanoGPT does otherwise than the trial."""
     lines = [
         f"# {origin.line()}",
-        f"# In a clone of nanoGPT: python train.py {file}",
+        f"# In a clone of nanoGPT: python train.py {shlex.quote(file)}",
         "# nanoGPT trains with cross-entropy only and from a seed of its own, and it estimates the",
         "# validation loss on random windows, not on full stories: its figures differ from ours.",
     ]

@@ -60,9 +60,10 @@ def stored_study(study: str, storage: str) -> "tuple[RDBStorage, optuna.Study]":
 def _name_of(study: str) -> str:
     if not study.endswith(".toml"):
         return study
-    from sweep.study.toml_file import read_study_file
+    from sweep.study.toml_file import find_study_file, read_study_file, read_tables
 
-    return read_study_file(study, "cpu").name
+    name = read_tables(find_study_file(study)).get("name")  # all else may have changed since
+    return name if isinstance(name, str) else read_study_file(study, "cpu").name
 
 
 def check_output(path: Path) -> None:

@@ -140,8 +140,7 @@ def _check_compare(spec: StudySpec) -> None:
         raise ValueError(f"compare: must be a searched parameter, but got {spec.compare!r}{near}")
     if spec.search[spec.compare].choices is None or spec.search[spec.compare].when:
         raise ValueError(
-            f"compare: must be a parameter with choices and without when, "
-            f"but got {spec.compare!r}, which is not"
+            f"compare: must be a parameter with choices and without when, but got {spec.compare!r}"
         )
 
 

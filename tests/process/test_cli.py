@@ -294,6 +294,9 @@ def test_status_fits_a_narrow_terminal(swept):
 
 def test_status_takes_the_study_file_as_well_as_the_name(swept):
     assert swept("status", "--study", "tiny.toml") == swept("status", "--study", "tiny")
+    changed = swept.folder / "changed.toml"
+    changed.write_text('name = "tiny"\n[search.seed]\nlow = 1\nhigh = 9')
+    assert swept("status", "--study", "changed.toml") == swept("status", "--study", "tiny")
 
 
 def test_status_works_before_the_first_trial_and_shows_the_notice(home):
@@ -400,7 +403,7 @@ def test_export_writes_to_stdout_without_an_output(swept):
     assert json.loads(out)["loss"] == "squentropy"
 
 
-def test_sample_tells_the_same_stories_for_the_same_seed(swept):
+def test_sample_prints_the_same_stories_for_the_same_seed(swept):
     arguments = ("sample", "runs/tiny/0", "--prompt", "Tom saw", "--max-new-tokens", "8")
     code, out, err = swept(*arguments, "--num-samples", "2", "--seed", "3")
     assert (code, err) == (0, "")

@@ -150,6 +150,7 @@ def test_toml_says_where_it_comes_from_and_how_to_train_it():
     assert repr(53.123456789012345) in header[0]
     assert header[1].endswith("squen-sweep train best.toml")
     assert header[2].endswith("squen-sweep train best.toml --steps 2400")
+    assert "squen-sweep train 'my best.toml'\n" in to_toml(config(), ORIGIN, "my best.toml")
 
 
 def test_json_is_the_text_of_a_run_directory():
@@ -224,7 +225,7 @@ def test_format_comes_from_the_option_first_then_from_the_suffix():
 
 @pytest.mark.parametrize(("file", "form"), [("best.json", "toml"), ("best.toml", "nanogpt")])
 def test_format_refuses_a_suffix_of_another_one(file, form):
-    with pytest.raises(InputError, match=rf"{file} must end as --format {form} does") as caught:
+    with pytest.raises(InputError, match=rf"{file} must end in .* for --format {form}") as caught:
         format_of(Path(file), form)
     assert "\n" not in str(caught.value)
 
