@@ -1,14 +1,18 @@
 """A trial's configuration as a file: TOML or JSON for `squen-sweep train`, Python for nanoGPT.
 
 It is the configuration in the trial's run directory, so it trains the trial again digit for digit.
-Knows nothing of training. Add a format by adding one function and one FORMATS entry.
+Add a format by adding one function and one EXPORTERS entry.
 """
 
 import json
+import re
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
 
 from gpt.config import TrainConfig, read_config
 from gpt.errors import InputError
@@ -20,17 +24,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where an exported configuration comes from."""
+    """Study and trial that an exported configuration comes from."""
 
     study: str
     trial: int
     arm: str
-    outcome: str  # "complete", unless a trial was asked for by its number
+    outcome: str  # "complete", unless the trial was named by its number
     perplexity: float | None  # on validation, at the trial's last step
     step: int
 
     def line(self) -> str:
-        """The origin as one line, with every digit of the perplexity."""
+        """Return the origin as one line, with every digit of the perplexity."""
         reached = f"validation perplexity {self.perplexity!r}" if self.perplexity else self.outcome
         return (
             f"Study {self.study}, trial {self.trial} ({self.arm}, {self.outcome}): "
@@ -41,12 +45,12 @@ class Origin:
 def export(
     study: "optuna.Study", arm: str | None = None, number: int | None = None
 ) -> tuple[TrainConfig, Origin]:
-    """The configuration of a finished trial, and where it comes from.
+    """Return the configuration of a finished trial, and its origin.
 
     Args:
-        study: Only read.
-        arm: The best complete trial of this arm; None: of all arms.
-        number: This trial instead of the best.
+        study: The stored study, only read.
+        arm: Take the best complete trial of this arm; None: of all arms.
+        number: Take the trial of this number instead.
 
     Raises:
         InputError: no such arm or trial, no complete trial yet, or its run directory is gone.
@@ -67,19 +71,19 @@ def export(
 
 
 def format_of(path: Path | None, name: str | None) -> str:
-    """The name of a format: the one asked for, else what the suffix of the path means, else TOML.
+    """Return the name of a format: the given one, else the one of the suffix, else "toml".
 
     Raises:
         InputError: no format has this name or suffix, or the suffix is another format's.
     """
-    known = ", ".join(FORMATS)
+    known = ", ".join(EXPORTERS)
     if name is not None:
-        if name not in FORMATS:
+        if name not in EXPORTERS:
             raise InputError(f"--format must be one of {known}, but got {name!r}.")
         if path is not None and SUFFIXES.get(path.suffix, name) != name:
             raise InputError(
-                f"{path} must end as --format {name} does, in {suffix_of(name)}, since "
-                f"{path.suffix} means {SUFFIXES[path.suffix]}; leave one of the two out."
+                f"{path} must end in {suffix_of(name)} for --format {name}, but {path.suffix} "
+                f"means {SUFFIXES[path.suffix]}; leave one of the two out."
             )
         return name
     if path is None:
@@ -91,29 +95,48 @@ def format_of(path: Path | None, name: str | None) -> str:
 
 
 def suffix_of(name: str) -> str:
-    """The suffix of a format's files."""
+    """Return the suffix of a format's files."""
     return next(suffix for suffix, known in SUFFIXES.items() if known == name)
 
 
+def is_export(path: Path) -> bool:
+    """Return True if a file is one that `export` wrote, or empty: replacing it loses nothing.
+
+    A run directory's config.json is a trial's own and none of ours to replace.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return False
+    if not text or re.match(r"# Study \S+, trial \d+ \(", text):
+        return True
+    try:
+        TrainConfig.model_validate_json(text)
+    except ValidationError:
+        return False
+    return not (path.parent / "events.jsonl").exists()
+
+
 def to_toml(config: TrainConfig, origin: Origin, file: str) -> str:
-    """TOML that `squen-sweep train` runs as it is; keys without a value are left out."""
+    """Return TOML that `squen-sweep train` runs as it is; keys without a value are left out."""
     import tomli_w
 
+    train = f"squen-sweep train {shlex.quote(file)}"
     header = (
         f"# {origin.line()}\n"
-        f"# The same run again:  squen-sweep train {file}\n"
-        f"# A longer one:        squen-sweep train {file} --steps {4 * config.max_steps}\n\n"
+        f"# The same run again:  {train}\n"
+        f"# A longer one:        {train} --steps {4 * config.max_steps}\n\n"
     )
     return header + tomli_w.dumps(_without_none(config.model_dump(mode="json")))
 
 
 def to_json(config: TrainConfig, origin: Origin, file: str) -> str:
-    """JSON that `squen-sweep train` runs as it is; the same text as a run's config.json."""
+    """Return JSON that `squen-sweep train` runs as it is: the text of a run's config.json."""
     return json.dumps(config.model_dump(mode="json"), indent=2) + "\n"
 
 
 def to_nanogpt(config: TrainConfig, origin: Origin, file: str) -> str:
-    """Assignments that nanoGPT's configurator executes: python train.py FILE.
+    """Return assignments that nanoGPT's configurator executes: python train.py FILE.
 
     Source:
         karpathy/nanoGPT, train.py and configurator.py: the names, and the schedule behind them.
@@ -139,12 +162,12 @@ def to_nanogpt(config: TrainConfig, origin: Origin, file: str) -> str:
 
 
 def _nanogpt_header(config: TrainConfig, origin: Origin, file: str) -> list[str]:
-    """What nanoGPT does otherwise than the trial, as comments."""
+    """Return comments on what nanoGPT does otherwise than the trial."""
     lines = [
         f"# {origin.line()}",
-        f"# In a clone of nanoGPT: python train.py {file}",
+        f"# In a clone of nanoGPT: python train.py {shlex.quote(file)}",
         "# nanoGPT trains with cross-entropy only and from a seed of its own, and it estimates the",
-        "# validation loss on random windows, not on whole stories: its figures differ from ours.",
+        "# validation loss on random windows, not on full stories: its figures differ from ours.",
     ]
     if config.loss != "cross_entropy":
         lines.append(
@@ -159,7 +182,7 @@ def _nanogpt_header(config: TrainConfig, origin: Origin, file: str) -> list[str]
 
 
 def _without_none(values: dict[str, Any]) -> dict[str, Any]:
-    """TOML has no null: a missing key means off."""
+    """Leave out keys without a value: TOML has no null, and a missing key means off."""
     return {
         key: _without_none(value) if isinstance(value, dict) else value
         for key, value in values.items()
@@ -206,7 +229,7 @@ NANOGPT_NAMES = (
     "compile",
 )
 
-FORMATS: dict[str, Callable[[TrainConfig, Origin, str], str]] = {
+EXPORTERS: dict[str, Callable[[TrainConfig, Origin, str], str]] = {
     "toml": to_toml,
     "json": to_json,
     "nanogpt": to_nanogpt,

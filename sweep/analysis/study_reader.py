@@ -14,7 +14,9 @@ from optuna.storages import RDBStorage
 
 from sweep.analysis import results
 from sweep.format import number, perplexity, relative
-from sweep.storage.rdb import DEFAULT_STORAGE, sqlite_path
+from sweep.storage.rdb import sqlite_path, storage_url
+from sweep.storage.schema import study_attrs
+from sweep.study.paths import DEFAULT_STORAGE
 
 DASH = "–"  # in place of a missing value
 
@@ -34,28 +36,30 @@ class StudyReader:
     @property
     def spec(self) -> dict[str, Any]:
         """The study file, resolved for the device."""
-        return dict(self.study.user_attrs["spec"])
+        return dict(study_attrs(self.study).spec or {})
 
     @property
     def data(self) -> dict[str, Any]:
         """Facts of the prepared text: source, tokens, fingerprint."""
-        return dict(self.study.user_attrs["data"])
+        return dict(study_attrs(self.study).data or {})
 
     @property
     def verdict(self) -> dict[str, Any] | None:
         """Record of `squen-sweep verdict`, see sweep.verdict.record; None before it."""
-        return self.study.user_attrs.get("verdict")
+        return study_attrs(self.study).verdict
 
     @property
     def progress(self) -> tuple[int, int]:
         """Numbers of finished and of requested trials."""
         finished = int((~self.trials["outcome"].isin(results.UNFINISHED)).sum())
-        return finished, self.study.user_attrs.get("n_trials", len(self.trials))
+        return finished, study_attrs(self.study).n_trials or len(self.trials)
 
     @property
     def complete(self) -> pd.DataFrame:
         """Rows of complete trials, the lowest perplexity first."""
-        complete = self.trials[self.trials["outcome"] == "complete"]
+        complete = self.trials[
+            (self.trials["outcome"] == "complete") & (self.trials["arm"] != results.OUTSIDE)
+        ]
         return complete.sort_values(["perplexity", "number"])
 
 
@@ -227,7 +231,7 @@ def confirm_command(reader: StudyReader) -> str:
 
 def study_options(reader: StudyReader) -> str:
     """Return the options that name a study to any command in the current folder."""
-    default = reader.storage == _storage_option(DEFAULT_STORAGE)
+    default = reader.storage == _storage_option(storage_url(DEFAULT_STORAGE))
     storage = "" if default else f" --storage {shlex.quote(reader.storage)}"
     return f"--study {reader.study.study_name}{storage}"
 

@@ -1,30 +1,54 @@
-"""The command line: reads options, calls the module that does the work, shows the outcome.
+"""The command line: read options, call the module that does the work, print the outcome.
 
-Add a command by adding one function with @app.command to a file of sweep/cli. torch, pandas,
-plotly and Optuna are imported inside commands, so that --help takes a fifth of a second.
+Add a command by adding a file with one @app.command function. torch, pandas, plotly and Optuna are
+imported inside commands, so that --help takes a fifth of a second.
 """
 
 import gc
 import shlex
 import sys
-from itertools import pairwise
-from typing import Any, NoReturn
+from itertools import zip_longest
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from gpt.errors import SquenSweepError, StorageError
 from sweep.cli import dashboard, doctor, export, report, run, status, train, verdict
-from sweep.cli.options import DEFAULT_STORAGE
+from sweep.study.paths import DEFAULT_STORAGE
 
-OBJECTS = 50_000  # made until garbage is collected; by Python's 700, imports take a sixth longer
+OBJECTS = 50_000  # allocated until garbage is collected; with 700, imports take a sixth longer
 USAGE_ERROR: Any = typer.BadParameter.__base__  # typer exports only this subclass of it
+
+
+class _Group(TyperGroup):
+    """Commands in whose help flags have no type beside them, since they take no value."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _without_types(super().get_params(ctx))
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        command = super().get_command(ctx, cmd_name)
+        if command is not None:
+            _without_types(command.get_params(ctx))
+        return command
+
+
+def _without_types(params: list[Any]) -> list[Any]:
+    for param in params:
+        if getattr(param, "is_flag", False):
+            param.metavar = ""
+    return params
+
 
 app = typer.Typer(
     name="squen-sweep",
+    cls=_Group,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Hyperparameter sweeps for GPT pre-training that answer which loss is better, fairly.",
     epilog="Start with: squen-sweep run --study tinystories --trials 40\n\n"
     "Exit codes: 0 done, 1 training failed, 2 usage, 65 damaged data, 74 disk, 75 try again later, "
-    "129 / 130 / 143 stopped by a signal (resumable).",
+    "129 / 130 / 143 stopped by a signal (rerun to resume).",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -32,8 +56,29 @@ for command in (run, status, verdict, report, dashboard, export, train, doctor):
     app.add_typer(command.app)
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"squen-sweep {version('squen-sweep')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Show the version and exit.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """Read the options that stand before a command."""
+
+
 def main() -> None:
-    """Run the command line; what the user can mend is one line on stderr and its exit code."""
+    """Run the command line; an error that the user can fix is one line on stderr and a code."""
     gc.set_threshold(OBJECTS)
     try:
         sys.exit(app(standalone_mode=False))
@@ -55,7 +100,7 @@ def main() -> None:
             from sweep.storage.rdb import close_all
 
             close_all()
-        gc.freeze()  # Python's end would look for garbage among a million objects, for 0.5 s
+        gc.freeze()  # at exit, Python would search a million objects for garbage, for 0.5 s
 
 
 def _refuse(message: str, code: int = 2) -> NoReturn:
@@ -65,25 +110,34 @@ def _refuse(message: str, code: int = 2) -> NoReturn:
 
 
 def _of_storage(error: Exception) -> SquenSweepError | None:
-    """What to say of a database that failed in the middle of a command; None of a bug."""
+    """Explain a database that failed in the middle of a command; None for a bug."""
     if "sqlalchemy" not in sys.modules:
         return None
     from sweep.storage.rdb import sqlite_path, storage_url
     from sweep.storage.sqlite import explained
 
-    given = next((b for a, b in pairwise(sys.argv) if a == "--storage"), DEFAULT_STORAGE)
+    given = _option("--storage") or DEFAULT_STORAGE
     return explained(error, given, sqlite_path(storage_url(given)))
 
 
+def _option(name: str) -> str | None:
+    """Return the value of an option as it was typed: --name VALUE or --name=VALUE."""
+    for word, following in zip_longest(sys.argv, sys.argv[1:]):
+        option, equals, value = word.partition("=")
+        if option == name:
+            return value if equals else following
+    return None
+
+
 def _of_a_file(error: Exception) -> SquenSweepError | None:
-    """What to say of a file that cannot be used, such as a name that is too long; None of a bug."""
+    """Explain a file that cannot be used, such as a name that is too long; None for a bug."""
     if not isinstance(error, OSError) or error.filename is None:
         return None
     return StorageError(f"{error.filename} must be usable, but: {error.strerror}.")
 
 
 def _command() -> list[str]:
-    """What was called, without its options."""
+    """Return the command that was called, without its options."""
     names = typer.main.get_group(app).commands
     return ["squen-sweep", *(word for word in sys.argv[1:2] if word in names)]
 

@@ -1,6 +1,6 @@
-"""Tables and bars as a terminal shows them.
+"""Tables and progress bars on a terminal.
 
-A table in a pipe is as wide as its rows need and has no colour: nothing wraps, nothing is cut.
+In a pipe a table is as wide as its rows need and has no colour: nothing wraps, nothing is cut.
 """
 
 import sys
@@ -17,7 +17,7 @@ PIPE_WIDTH = 1000  # columns; wider than any row, since a pipe has no edge to wr
 
 
 def console() -> "Console":
-    """A rich console on stdout; plain and PIPE_WIDTH wide when stdout is no terminal."""
+    """Return a rich console on stdout, plain and PIPE_WIDTH wide if stdout is no terminal."""
     from rich.console import Console
 
     if sys.stdout.isatty():
@@ -38,7 +38,7 @@ def show(*renderables: "RenderableType") -> None:
 
 @contextmanager
 def working(text: str) -> "Iterator[Show]":
-    """A bar on stderr while something takes seconds; yields what moves it and changes its text.
+    """Show a bar on stderr while something takes seconds; yield the Show that updates it.
 
     The bar runs to and fro until a share is known. Where stderr is no terminal, nothing is shown.
     """

@@ -5,7 +5,8 @@ from typing import Annotated
 import typer
 
 from gpt.errors import InputError
-from sweep.cli.options import DEFAULT_STORAGE, Storage
+from sweep.cli.options import Storage
+from sweep.study.paths import DEFAULT_STORAGE
 
 app = typer.Typer()
 

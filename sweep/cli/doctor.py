@@ -1,12 +1,12 @@
 """The command doctor."""
 
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
 from gpt.errors import DataError
-from sweep.cli.options import DEFAULT_STORAGE, Storage
+from sweep.cli.options import Runs, Storage
+from sweep.study.paths import DEFAULT_STORAGE
 
 app = typer.Typer()
 
@@ -15,7 +15,7 @@ app = typer.Typer()
 def doctor(
     *,
     storage: Storage = DEFAULT_STORAGE,
-    runs: Annotated[Path, typer.Option(help="Folder of the run directories.")] = Path("runs"),
+    runs: Runs = Path("runs"),
 ) -> None:
     """Check a storage and its run directories; exit code 65 if something is wrong."""
     from sweep.tuner.doctor import examine

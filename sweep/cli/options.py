@@ -1,4 +1,4 @@
-"""Options and helpers that several commands share."""
+"""Options and helpers that several commands share. Light: `--help` imports it."""
 
 import os
 import re
@@ -13,27 +13,44 @@ import typer
 
 from gpt.errors import InputError
 from gpt.system.files import is_replaceable
+from sweep.study.paths import read_path, read_source
 
 if TYPE_CHECKING:
     import optuna
     from optuna.storages import RDBStorage
 
-DEFAULT_STORAGE = "runs/sweep.db"  # the file of sweep.storage.rdb's default URL
 
-StudyFile = Annotated[str, typer.Option("--study", help="A shipped study, or the path of a .toml.")]
-StoredStudy = Annotated[str, typer.Option("--study", help="A study that was run, or its .toml.")]
-Storage = Annotated[str, typer.Option(help="Database: a path or a SQLAlchemy URL.")]
+def as_path(param: typer.CallbackParam, value: Path | None) -> Path | None:
+    """Read the path that an option or argument gives."""
+    return None if value is None else read_path(value, param.opts[0])
+
+
+def as_source(param: typer.CallbackParam, value: str | None) -> str | None:
+    """Read the text that --data gives: a name or a path."""
+    return None if value is None else read_source(value, param.opts[0])
+
+
+StudyFile = Annotated[
+    str, typer.Option("--study", help="Name of a shipped study, or path of a .toml file.")
+]
+StoredStudy = Annotated[
+    str, typer.Option("--study", help="Name of a study that ran, or path of its .toml file.")
+]
+Storage = Annotated[str, typer.Option(help="Path of a SQLite file, or SQLAlchemy URL.")]
+Runs = Annotated[Path, typer.Option(help="Folder of all run directories.", callback=as_path)]
 Timeout = Annotated[
-    str | None, typer.Option(help="Stop at checkpoints after 90s, 15m, 8h; resumable.")
+    str | None,
+    typer.Option(help="Stop at checkpoints after this time (90s, 15m, 8h). Rerun to resume."),
 ]
 HangTimeout = Annotated[
-    str, typer.Option(help="Restart a trial that says nothing for so long, or off.")
+    str,
+    typer.Option(help="Restart a trial that writes nothing for this long; off for never."),
 ]
-Arm = Annotated[str | None, typer.Option(help="Only this choice of what the study compares.")]
+Arm = Annotated[str | None, typer.Option(help="Only this arm.")]
 
 
 def stored_study(study: str, storage: str) -> "tuple[RDBStorage, optuna.Study]":
-    """A study to read, by its name or by the path of its file, and its storage."""
+    """Return a storage and a study in it, given by its name or the path of its file."""
     from sweep.storage.rdb import load_study, open_storage
 
     opened = open_storage(storage, create=False)
@@ -43,9 +60,10 @@ def stored_study(study: str, storage: str) -> "tuple[RDBStorage, optuna.Study]":
 def _name_of(study: str) -> str:
     if not study.endswith(".toml"):
         return study
-    from sweep.study.spec import load_study
+    from sweep.study.toml_file import find_study_file, read_study_file, read_tables
 
-    return load_study(study, "cpu").name
+    name = read_tables(find_study_file(study)).get("name")  # all else may have changed since
+    return name if isinstance(name, str) else read_study_file(study, "cpu").name
 
 
 def check_output(path: Path) -> None:
@@ -62,22 +80,22 @@ def check_output(path: Path) -> None:
 
 @contextmanager
 def resumable() -> Iterator[None]:
-    """Around a command that the same command continues: says so when Ctrl-C ends it."""
+    """Print how to resume when Ctrl-C ends what runs within."""
     try:
         yield
     except KeyboardInterrupt:
-        say_how_to_go_on("interrupted")
+        say_how_to_resume("interrupted")
         raise typer.Exit(130) from None
 
 
-def say_how_to_go_on(what: str) -> None:
-    """Print what ended early, and the command that continues it, on stderr."""
+def say_how_to_resume(what: str) -> None:
+    """Print what ended early, and the command that resumes it, on stderr."""
     command = shlex.join(["squen-sweep", *sys.argv[1:]])
     print(f"{what}; run the same command again to continue: {command}", file=sys.stderr)
 
 
 def workers_of(text: str) -> int | None:
-    """What --workers says; None for "auto"."""
+    """Return the number that --workers gives; None for "auto"."""
     if text == "auto":
         return None
     if not re.fullmatch("[1-9][0-9]{0,2}", text):

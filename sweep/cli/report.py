@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from gpt.errors import InputError
-from sweep.cli.options import DEFAULT_STORAGE, Storage, StoredStudy, check_output, stored_study
+from sweep.cli.options import Storage, StoredStudy, as_path, check_output, stored_study
+from sweep.study.paths import DEFAULT_STORAGE
 
 app = typer.Typer()
 
@@ -19,7 +20,7 @@ def report(
     study: StoredStudy,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="By default runs/STUDY/report.html."),
+        typer.Option("--output", "-o", help="By default runs/STUDY/report.html.", callback=as_path),
     ] = None,
     storage: Storage = DEFAULT_STORAGE,
     open_it: Annotated[bool, typer.Option("--open", help="Show it in the browser.")] = False,
@@ -48,7 +49,10 @@ def plot(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", help="A .html, .png, .svg or .json; by default NAME.html here."
+            "--output",
+            "-o",
+            help="A .html, .png, .svg or .json; by default NAME.html here.",
+            callback=as_path,
         ),
     ] = None,
     list_them: Annotated[

@@ -1,4 +1,4 @@
-"""Commands that search: studies, run, status."""
+"""The command run."""
 
 import json
 import shlex
@@ -11,15 +11,17 @@ import typer
 
 from gpt.errors import BusyError, InputError
 from sweep.cli.options import (
-    DEFAULT_STORAGE,
     HangTimeout,
+    Runs,
     Storage,
     StudyFile,
     Timeout,
+    as_source,
     resumable,
-    say_how_to_go_on,
+    say_how_to_resume,
     workers_of,
 )
+from sweep.study.paths import DEFAULT_STORAGE
 
 if TYPE_CHECKING:
     from sweep.study.spec import StudySpec
@@ -29,25 +31,26 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-Trials = Annotated[int, typer.Option(help="Total of the study; again continues to it.")]
-Runs = Annotated[Path, typer.Option(help="Where run directories go.")]
+Trials = Annotated[int, typer.Option(help="Total number of trials; rerun to continue.")]
 Data = Annotated[
     str | None,
-    typer.Option(help="auto, hub, built-in or a PATH; by default what the study says."),
+    typer.Option(
+        help="Text: auto, hub, built-in or a path; by default the study's.", callback=as_source
+    ),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Workers = Annotated[str, typer.Option(help="Trials at a time, or auto.")]
+Hardware = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+Workers = Annotated[str, typer.Option(help="Number of trials at a time, or auto.")]
 NewName = Annotated[
     str | None,
-    typer.Option("--as", help="Another name: a new study after a changed file or text."),
+    typer.Option("--as", help="Another name, for a new study after a change of file or text."),
 ]
-Wait = Annotated[bool, typer.Option("--wait", help="Wait for another run of the study to end.")]
-TrialTimeout = Annotated[str | None, typer.Option(help="End a trial that takes longer, as pruned.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Show nothing but notices.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print every event as a line of JSON.")]
+Wait = Annotated[bool, typer.Option("--wait", help="Wait until no other process runs the study.")]
+TrialTimeout = Annotated[str | None, typer.Option(help="Prune a trial that takes longer.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Show only notices.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print each event as a line of JSON.")]
 Track = Annotated[
     list[str] | None,
-    typer.Option(help="Mirror trials to tensorboard, wandb or mlflow; may be repeated."),
+    typer.Option(help="Mirror trials to tensorboard, wandb or mlflow; repeatable."),
 ]
 
 
@@ -59,7 +62,7 @@ def run(
     storage: Storage = DEFAULT_STORAGE,
     runs: Runs = Path("runs"),
     data: Data = None,
-    device: Device = "auto",
+    device: Hardware = "auto",
     workers: Workers = "auto",
     new_name: NewName = None,
     wait: Wait = False,
@@ -70,11 +73,11 @@ def run(
     as_json: AsJson = False,
     track: Track = None,
 ) -> None:
-    """Run a study to its total of trials, from where an earlier call left it; write its report."""
+    """Run a study up to its total of trials and write its report. Rerun to resume."""
     with resumable():
         from sweep.backends.fork_client import warm_up
 
-        warm_up("gpt.train")  # beside the imports of this process, which take as long
+        warm_up("gpt.train")  # while this process imports, which takes as long
 
         from sweep.tuner import tuner
         from sweep.tuner.options import RunOptions
@@ -92,7 +95,7 @@ def run(
         callback = _callback(spec.name, runs, track or [], quiet, as_json)
         summary = tuner.run(spec, text, options, callback, trials=trials)
     if summary.interrupted:
-        say_how_to_go_on(f"stopped at {summary.finished} of {summary.total} trials")
+        say_how_to_resume(f"stopped at {summary.finished} of {summary.total} trials")
         raise typer.Exit(128 + summary.signal if summary.signal else BusyError.exit_code)
     report = _report_of(summary, runs, storage, quiet or as_json)
     if as_json:
@@ -102,7 +105,7 @@ def run(
 
 
 def _limits(sweep: str | None, trial: str | None, silence: str) -> "Limits":
-    """How long things may take, from what the options say."""
+    """Read the time limits."""
     from sweep.tuner.limits import Limits, seconds_of
 
     return Limits(
@@ -113,13 +116,13 @@ def _limits(sweep: str | None, trial: str | None, silence: str) -> "Limits":
 
 
 def _spec(study: str, new_name: str | None, device: str, runs: Path) -> "StudySpec":
-    """The study for the kind of device that there is, under its new name if it has one."""
+    """Read the study for the kind of device that is there, under its new name if it has one."""
     from sweep.backends.local import resolve_device
-    from sweep.study.spec import load_study, renamed
+    from sweep.study.toml_file import read_study_file, renamed
 
     if runs.exists() and not runs.is_dir():
         raise InputError(f"--runs must be a directory, but {runs} is a file.")
-    spec = load_study(study, resolve_device(device).partition(":")[0])
+    spec = read_study_file(study, resolve_device(device).partition(":")[0])
     return spec if new_name is None else renamed(spec, new_name)
 
 
@@ -149,7 +152,7 @@ def _say_what_is_next(
 
 
 def _report_of(summary: "Summary", runs: Path, storage: str, quiet: bool) -> Path:
-    """The report of a sweep that has just ended."""
+    """Write the report of a sweep that has just ended."""
     from sweep.cli.console import working
     from sweep.format import unseen
     from sweep.report.report import write_report

@@ -1,19 +1,18 @@
-"""The commands that show what there is: studies, status."""
+"""The commands studies and status."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from sweep.cli.options import DEFAULT_STORAGE, Storage, StoredStudy, stored_study
+from sweep.cli.options import Storage, StoredStudy, stored_study
+from sweep.study.paths import DEFAULT_STORAGE
 
-if TYPE_CHECKING:
-    pass
 app = typer.Typer()
 
 
 @app.command(epilog="Example: squen-sweep studies")
 def studies(*, storage: Storage = DEFAULT_STORAGE) -> None:
-    """List the studies that are there to run: shipped, in ./studies, and in the storage."""
+    """List the studies to run: shipped ones, files in ./studies, and those in the storage."""
     from rich.table import Table
     from rich.text import Text
 
@@ -26,8 +25,8 @@ def studies(*, storage: Storage = DEFAULT_STORAGE) -> None:
     table.add_column("description")
     for study in catalogue(storage):
         table.add_row(Text(study.name), study.progress or "-", Text(study.description))
-    console.show(table, "\nRun one, or a .toml of your own: squen-sweep run --study NAME|FILE")
-    console.show("What ran is shown by status, report, plot and dashboard.")
+    console.show(table, "\nRun one, or a .toml file of your own: squen-sweep run --study NAME|FILE")
+    console.show("See what ran with status, report, plot and dashboard.")
 
 
 @app.command(epilog="Example: squen-sweep status --study tinystories")
@@ -35,9 +34,9 @@ def status(
     *,
     study: StoredStudy,
     storage: Storage = DEFAULT_STORAGE,
-    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show a study's trials, also while it runs."""
+    """Show the trials of a study, also while it runs."""
     from sweep.cli import console
     from sweep.report.status_table import status_json, study_status
 

@@ -1,4 +1,4 @@
-"""Commands that use what a search found: export, train, sample."""
+"""The commands train and sample, for what a search found."""
 
 import shlex
 import sys
@@ -8,10 +8,7 @@ from typing import Annotated
 import typer
 
 from gpt.errors import InputError
-from sweep.cli.options import (
-    resumable,
-    say_how_to_go_on,
-)
+from sweep.cli.options import as_path, as_source, resumable, say_how_to_resume
 
 MAX_TEMPERATURE = 1000.0  # all tokens are as likely long before
 
@@ -21,25 +18,31 @@ app = typer.Typer()
 @app.command(epilog="Example: squen-sweep train best.toml --steps 2000")
 def train(
     *,
-    config: Annotated[Path, typer.Argument(help="A .toml or .json from `squen-sweep export`.")],
+    config: Annotated[
+        Path,
+        typer.Argument(help="A .toml or .json file of `squen-sweep export`.", callback=as_path),
+    ],
     steps: Annotated[
-        int | None, typer.Option(help="Optimiser steps instead of the file's max_steps.")
+        int | None, typer.Option(help="Optimiser steps; by default the file's max_steps.")
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="The run's directory; by default runs/final/ and the file's name."),
+        typer.Option(help="Run directory; by default runs/final/NAME.", callback=as_path),
     ] = None,
     data: Annotated[
-        str | None, typer.Option(help="Other text: auto, hub, built-in or a PATH.")
+        str | None,
+        typer.Option(help="Other text: auto, hub, built-in or a path.", callback=as_source),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="Another device: cpu, cuda, cuda:N.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda or cuda:N; by default the file's.")
+    ] = None,
 ) -> None:
-    """Train a configuration to its end; again continues from the last checkpoint."""
+    """Train a configuration to its last step. Rerun to resume from the last checkpoint."""
     run_dir = out or Path("runs") / "final" / config.stem
     with resumable():
         from sweep.trainers import final_training as final
 
-        run_config = final.prepared(
+        run_config = final.prepare_run(
             config, run_dir, steps=steps, data=data, device=device, show=typer.echo
         )
         if final.is_done(run_dir):
@@ -47,11 +50,11 @@ def train(
         else:
             try:
                 stopped_by = final.continue_run(run_dir, run_config.max_steps)
-            except final.TrainingEndedError as error:
+            except final.TrainingFailedError as error:
                 print(f"error: {run_dir} ended early: {error}", file=sys.stderr)
                 raise typer.Exit(1) from None
             if stopped_by is not None:
-                say_how_to_go_on(f"stopped at a checkpoint in {run_dir}")
+                say_how_to_resume(f"stopped at a checkpoint in {run_dir}")
                 raise typer.Exit(128 + stopped_by)
             typer.echo(f"done: {run_dir}")
     typer.echo(f'next: squen-sweep sample {shlex.quote(str(run_dir))} --prompt "Once upon a time"')
@@ -60,18 +63,21 @@ def train(
 @app.command(epilog='Example: squen-sweep sample runs/final/best --prompt "Once upon a time"')
 def sample(
     *,
-    run_dir: Annotated[Path, typer.Argument(help="A directory of `train`, or a trial's.")],
-    prompt: Annotated[str, typer.Option(help="How the stories begin.")] = "Once upon a time",
-    num_samples: Annotated[int, typer.Option(help="How many stories.")] = 1,
-    max_new_tokens: Annotated[int, typer.Option(help="Tokens of a story at most.")] = 200,
+    run_dir: Annotated[
+        Path,
+        typer.Argument(help="Run directory of `train` or of a trial.", callback=as_path),
+    ],
+    prompt: Annotated[str, typer.Option(help="Beginning of the stories.")] = "Once upon a time",
+    num_samples: Annotated[int, typer.Option(help="Number of stories.")] = 1,
+    max_new_tokens: Annotated[int, typer.Option(help="Maximum length of a story in tokens.")] = 200,
     temperature: Annotated[float, typer.Option(help="0 takes the likeliest token.")] = 0.8,
-    top_k: Annotated[int, typer.Option(help="Draw from the k likeliest tokens; 0: all.")] = 50,
-    seed: Annotated[int, typer.Option(help="The same seed, the same stories.")] = 0,
+    top_k: Annotated[int, typer.Option(help="Draw from the k likeliest tokens; 0 for all.")] = 50,
+    seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
     link: Annotated[
-        bool, typer.Option("--link", help="The loss's own probabilities instead of softmax.")
+        bool, typer.Option("--link", help="Use the loss's link function in place of softmax.")
     ] = False,
 ) -> None:
-    """Print stories that a trained model tells."""
+    """Print stories sampled from a trained model."""
     _at_least("--num-samples", num_samples, 1)
     _at_least("--max-new-tokens", max_new_tokens, 1)
     _at_least("--temperature", temperature, 0)
@@ -82,9 +88,10 @@ def sample(
     _at_least("--top-k", top_k, 0)
     if not 0 <= seed < 2**63:  # torch's generators take no more
         raise InputError(f"--seed must be at least 0 and below 2**63, but got {seed}.")
-    from gpt.sample import sample as tell
+    check_run_dir(run_dir)
+    from gpt.sample import sample as sample_stories
 
-    stories = tell(
+    stories = sample_stories(
         run_dir,
         prompt,
         max_new_tokens,
@@ -100,3 +107,21 @@ def sample(
 def _at_least(option: str, value: float, low: int) -> None:
     if not value >= low:  # "not": NaN is refused as well
         raise InputError(f"{option} must be at least {low}, but got {value}.")
+
+
+def check_run_dir(path: Path) -> None:
+    """Raise InputError unless `path` is a run directory; name the one that was probably meant."""
+    if (path / "config.json").is_file():
+        return
+    around = [folder for folder in path.parents if (folder / "config.json").is_file()]
+    runs = [config.parent for config in path.glob("*/config.json")]
+    if around:
+        way = f"it is inside of one; pass {around[0]}"
+    elif runs:
+        runs.sort(key=lambda run: (len(run.name), run.name))  # trial 9 before 10
+        way = f"it is the folder of {len(runs)} of them; pass one, such as {runs[0]}"
+    elif path.exists():
+        way = "it has no config.json; pass one of `squen-sweep train`, or a trial's"
+    else:
+        way = "there is no such folder; pass one of `squen-sweep train`, or a trial's"
+    raise InputError(f"{path} must be a run directory, but {way}.")

@@ -9,16 +9,17 @@ import typer
 
 from gpt.errors import BusyError, InputError
 from sweep.cli.options import (
-    DEFAULT_STORAGE,
     HangTimeout,
+    Runs,
     Storage,
     StoredStudy,
     Timeout,
     resumable,
-    say_how_to_go_on,
+    say_how_to_resume,
     stored_study,
     workers_of,
 )
+from sweep.study.paths import DEFAULT_STORAGE
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
@@ -50,7 +51,7 @@ def verdict(
         typer.Option(help="Configurations of each arm to screen; by default 3."),
     ] = None,
     storage: Storage = DEFAULT_STORAGE,
-    runs: Annotated[Path, typer.Option(help="Where run directories go.")] = Path("runs"),
+    runs: Runs = Path("runs"),
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda or cuda:N; by default the sweep's.")
     ] = None,
@@ -114,7 +115,7 @@ def _answered(
         summary = run_phases(question, storage, place)
         if summary.interrupted:
             where = f"{summary.finished} of {summary.total} runs of {summary.study}"
-            say_how_to_go_on(f"stopped at {where}")
+            say_how_to_resume(f"stopped at {where}")
             raise typer.Exit(128 + summary.signal if summary.signal else BusyError.exit_code)
         record = make_record(question, storage)
         keep(study, record)

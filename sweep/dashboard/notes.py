@@ -15,6 +15,7 @@ from threading import Thread
 from typing import TYPE_CHECKING
 
 from sweep.format import perplexity
+from sweep.storage.schema import trial_attrs
 from sweep.tuner.callback import Callback, Counts, Evaluated, Opened, SweepEvent, TrialEnding
 
 if TYPE_CHECKING:
@@ -243,14 +244,15 @@ def trial_note(
     from sweep.analysis.results import METRICS
     from sweep.format import number, relative
 
-    attributes = trial.user_attrs
-    lines = [f"**{_escaped(attributes['arm'])}**, {outcome}: perplexity {perplexity(measured)}", ""]
-    if reason := attributes.get("reason"):
-        lines += [_escaped(reason), ""]
+    attrs = trial_attrs(trial)
+    arm = _escaped(attrs.arm or "")
+    lines = [f"**{arm}**, {outcome}: perplexity {perplexity(measured)}", ""]
+    if attrs.reason:
+        lines += [_escaped(attrs.reason), ""]
     lines += ["| | |", "|---|---|"]
     lines += [f"| {name} | {_escaped(number(value))} |" for name, value in trial.params.items()]
-    lines += [f"| origin | {attributes.get('origin', '-')} |"]
-    lines += [f"| weights | {attributes.get('n_params', 0):,} |"]
+    lines += [f"| origin | {attrs.origin or '-'} |"]
+    lines += [f"| weights | {attrs.n_params or 0:,} |"]
     lines += [f"| run directory | `{relative(run_dir)}` |", ""]
     values = asdict(latest) if latest else {}
     known = {name: values[name] for name in METRICS if values.get(name) is not None}

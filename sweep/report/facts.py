@@ -15,6 +15,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from gpt.config import TrainConfig
 from sweep.analysis.study_reader import Best, StudyReader, run_dir_of, study_options
 from sweep.format import duration, number, relative
+from sweep.storage.rdb import data_source
+from sweep.storage.schema import study_attrs
 
 
 def facts(reader: StudyReader) -> list[tuple[str, str]]:
@@ -23,17 +25,19 @@ def facts(reader: StudyReader) -> list[tuple[str, str]]:
 
 
 def _study_facts(reader: StudyReader) -> list[tuple[str, str]]:
-    attributes, complete = reader.study.user_attrs, reader.complete
+    attributes, complete = study_attrs(reader.study), reader.complete
     finished, asked = reader.progress
-    seed = _trained_with(reader, "seed")
     ranges = (f"{name} {_range(space)}" for name, space in reader.parameters.items())
     length = "no trial is complete yet"
     if len(complete):
         steps, tokens = complete["last_step"].max(), complete["tokens"].max()
         length = f"{steps:,.0f} steps or {tokens:,.0f} training tokens for a complete trial"
     return [
-        ("Study", f"{reader.study.study_name}, specification {attributes['spec_digest'][:12]}"),
-        ("Trials", f"{finished} of {asked} finished, all with seed {seed}"),
+        (
+            "Study",
+            f"{reader.study.study_name}, specification {(attributes.spec_digest or '')[:12]}",
+        ),
+        ("Trials", f"{finished} of {asked} finished, {_seeds(reader)}"),
         ("Length", length),
         ("Searched", "; ".join(ranges)),
         ("Sampler", _sampler(reader.spec["sampler"])),
@@ -41,9 +45,21 @@ def _study_facts(reader: StudyReader) -> list[tuple[str, str]]:
     ]
 
 
-def _trained_with(reader: StudyReader, field: str) -> Any:
-    """Return a field of TrainConfig that all trials share."""
-    return reader.spec["train"].get(field, TrainConfig.model_fields[field].default)
+def _trained_with(reader: StudyReader, field: str) -> list[Any]:
+    """Return the values that trials had of a field of TrainConfig, else the study file's."""
+    common = reader.spec["train"].get(field, TrainConfig.model_fields[field].default)
+    trials = reader.study.get_trials(deepcopy=False)
+    return sorted({trial.params.get(field, common) for trial in trials} or {common})
+
+
+def _seeds(reader: StudyReader) -> str:
+    seeds = _trained_with(reader, "seed")
+    if len(seeds) == 1:
+        return f"all with seed {seeds[0]}"
+    return (
+        f"with seeds {', '.join(map(str, seeds))}: the order of trials is partly luck, "
+        f"which only a verdict takes out"
+    )
 
 
 def _range(space: BaseDistribution) -> str:
@@ -82,13 +98,13 @@ def _amount(data: dict[str, Any], split: str) -> str:
 
 
 def _machine_facts(reader: StudyReader) -> list[tuple[str, str]]:
-    attributes = reader.study.user_attrs
+    attributes = study_attrs(reader.study)
     trained = f"{duration(float(reader.trials['elapsed_seconds'].sum()))} of training in all trials"
-    wall = attributes.get("wall_seconds")  # not known while the first call still runs
+    wall = attributes.wall_seconds  # not known while the first call still runs
     libraries = ("squen-sweep", "torch", "optuna", "plotly")
     versions = ", ".join(f"{library} {version(library)}" for library in libraries)
     return [
-        ("Device", f"{attributes['device']}, {_trained_with(reader, 'dtype')}"),
+        ("Device", f"{attributes.device}, {' and '.join(_trained_with(reader, 'dtype'))}"),
         ("Time", f"{duration(wall)} by the clock, {trained}" if wall else trained),
         ("Written with", f"Python {platform.python_version()}, {versions}"),
     ]
@@ -98,8 +114,7 @@ def commands(
     reader: StudyReader, best: list[Best], prompt: str, seed: int
 ) -> list[tuple[str, str]]:
     """List commands to get this again and to go on: pairs of a comment and a command."""
-    data = reader.data
-    source = data["name"] if data["kind"] == "files" else data["kind"]
+    source = data_source(reader.study)
     study = study_options(reader)
     total = reader.progress[1]
     search = [
@@ -120,10 +135,10 @@ def commands(
 
 def provenance(reader: StudyReader) -> dict[str, str]:
     """Return hashes, versions and the machine, by which two results are compared."""
-    data, attributes = reader.data, reader.study.user_attrs
+    data, attributes = reader.data, study_attrs(reader.study)
     libraries = ("squen-sweep", "torch", "numpy", "optuna", "tiktoken", "plotly")
     return {
-        "study file, SHA-256 of its settings": attributes["spec_digest"],
+        "study file, SHA-256 of its settings": attributes.spec_digest or "",
         "text and tokenizer, fingerprint": data["fingerprint"],
         "storage": reader.storage,
         "written on": f"{platform.platform()}, {platform.machine()}, {os.cpu_count()} CPU cores",

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-    from sweep.tuner.summary import Summary
+    from sweep.storage.schema import study_attrs
+from sweep.tuner.summary import Summary
 
 
 def study_status(study: "optuna.Study", width: int) -> "list[RenderableType]":
@@ -24,11 +25,11 @@ def study_status(study: "optuna.Study", width: int) -> "list[RenderableType]":
 
     trials = trials_table(study)
     parts: list[RenderableType] = [Text(line, "bold") for line in _facts(study)]
-    if notice := study.user_attrs.get("data", {}).get("notice"):
+    if notice := (study_attrs(study).data or {}).get("notice"):
         parts.append(Text(f"NOTICE: {notice}", "bold yellow"))
     parts.append(_table(study, trials, width) if len(trials) else Text("no trials yet"))
     outcomes = trials["outcome"]
-    total = study.user_attrs.get("n_trials", "?")
+    total = study_attrs(study).n_trials or "?"
     counts = [f"{count} {outcome}" for outcome, count in outcomes.value_counts().items()]
     finished = int((~outcomes.isin(UNFINISHED)).sum())
     left = [f"about {terminal.duration(seconds)} left"] if (seconds := _seconds_left(study)) else []
@@ -45,10 +46,10 @@ def status_json(study: "optuna.Study") -> str:
     trials = trials_table(study)
     found = {
         "study": study.study_name,
-        "device": study.user_attrs.get("device"),
-        "data": study.user_attrs.get("data"),
+        "device": study_attrs(study).device,
+        "data": study_attrs(study).data,
         "finished": int((~trials["outcome"].isin(UNFINISHED)).sum()),
-        "total": study.user_attrs.get("n_trials"),
+        "total": study_attrs(study).n_trials,
         "outcomes": {name: int(count) for name, count in trials["outcome"].value_counts().items()},
         "best": {
             arm: {"trial": trial, "perplexity": value}
@@ -93,8 +94,9 @@ def closing_lines(
 
 def _facts(study: "optuna.Study") -> list[str]:
     """List study, data and, if known, the lowest possible perplexity, one line each."""
-    data = study.user_attrs.get("data", {})
-    facts = [f"study {study.study_name} on {study.user_attrs.get('device', 'no device yet')}"]
+    attrs = study_attrs(study)
+    data = attrs.data or {}
+    facts = [f"study {study.study_name} on {attrs.device or 'no device yet'}"]
     if data:
         facts.append(
             f"data: {data['name']}, {data['train_tokens']:,} training tokens, {data['tokenizer']}"
@@ -154,7 +156,7 @@ def _curves(study: "optuna.Study") -> dict[int, str]:
     """Draw the curve of each running trial, as `run` does."""
     from sweep.format import sparkline
 
-    max_steps = study.user_attrs.get("spec", {}).get("train", {}).get("max_steps")
+    max_steps = (study_attrs(study).spec or {}).get("train", {}).get("max_steps")
     return {
         trial.number: sparkline(
             [value for _, value in sorted(trial.intermediate_values.items())],
@@ -193,7 +195,7 @@ def _seconds_left(study: "optuna.Study") -> float | None:
     took = [trial.duration.total_seconds() for trial in trials if trial.duration is not None]
     if not slots or not took:
         return None
-    total: int = study.user_attrs.get("n_trials", len(trials))
+    total = study_attrs(study).n_trials or len(trials)
     left = total - len(took) - 0.5 * slots  # half done
     return max(0.0, left) * sum(took) / len(took) / slots
 

@@ -1,1 +1,1 @@
-"""Arms, samplers and pruners: the next trial's parameters, and which trials are hopeless."""
+"""Arms, samplers and pruners: the next trial's parameters, and the trials to stop."""

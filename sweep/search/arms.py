@@ -1,7 +1,7 @@
-"""One arm of a study as an Optuna study of its own: samplers and pruners see nothing of the others.
+"""One arm of a study as an Optuna study of its own, so that samplers learn from it alone.
 
 A slower loss must neither be pruned by a faster one nor send the sampler elsewhere. The view is in
-memory and made anew each time: there is nothing to keep in step, also after a resume.
+memory and made anew each time: nothing has to be kept in step, not even after a resume.
 """
 
 import copy
@@ -15,11 +15,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweep.storage.schema import trial_attrs
 
-BLOWN_UP = ("diverged", "oom", "timeout")  # outcomes told as pruned with the worst perplexity
+CAPPED_OUTCOMES = ("diverged", "oom", "timeout")  # stored as pruned, with the worst perplexity
 
 
 def arm_trials(study: optuna.Study, arm: str) -> list[FrozenTrial]:
-    """The trials of an arm in the order of their numbers, whatever their state."""
+    """Return the trials of an arm by number, in any state."""
     trials = study.get_trials(deepcopy=False)
     return [trial for trial in trials if trial_attrs(trial).arm == arm]
 
@@ -27,46 +27,45 @@ def arm_trials(study: optuna.Study, arm: str) -> list[FrozenTrial]:
 def arm_view(
     trials: Iterable[FrozenTrial], compare: str | None, sampler: BaseSampler | None = None
 ) -> optuna.Study:
-    """A study in memory to ask once: these trials without compare's parameter, which they share.
+    """Return a study in memory to ask once, with one arm's trials.
 
-    Failed trials say nothing of their parameters and are left out. A trial that waits to be
-    continued counts as running: what it tries is taken.
+    Compare's parameter is left out, since they share it. So are failed trials, which say nothing
+    about their parameters. A trial that waits to be continued counts as running.
     """
     counted = (trial for trial in trials if trial.state != TrialState.FAIL)
     seen = [_seen(trial, number, compare) for number, trial in enumerate(counted, 1)]
     return _quiet_study(_Known(seen), sampler)
 
 
-def regressable(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """Trials as a regression over their parameters can take them: by the log of their perplexity.
+def gp_observations(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Return trials as observations for a Gaussian process, valued by log perplexity.
 
-    Perplexities span orders of magnitude. A pruned trial counts with what it was on its way to, or
-    it would look bad for not having been trained to its end; one that blew up, with the worst there
-    is.
+    Perplexities span orders of magnitude. A pruned trial has its forecast as its value, or it would
+    look bad for not having been trained to its end; a diverged one keeps the worst perplexity.
     """
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-    return [_regressable(trial, complete) for trial in trials]
+    return [_gp_observation(trial, complete) for trial in trials]
 
 
-def _regressable(trial: FrozenTrial, complete: Sequence[FrozenTrial]) -> FrozenTrial:
-    if trial.value is None:  # it trains, waits or has failed
+def _gp_observation(trial: FrozenTrial, complete: Sequence[FrozenTrial]) -> FrozenTrial:
+    if trial.value is None:  # running, waiting or failed
         return trial
-    stopped = trial.state == TrialState.PRUNED and not _blew_up(trial)
+    stopped = trial.state == TrialState.PRUNED and not _is_capped(trial)
     taken = copy.copy(trial)
     taken.value = math.log(forecast(trial, complete) if stopped else trial.value)
     taken.state = TrialState.COMPLETE
     return taken
 
 
-def _blew_up(trial: FrozenTrial) -> bool:
-    return trial_attrs(trial).outcome in BLOWN_UP
+def _is_capped(trial: FrozenTrial) -> bool:
+    return trial_attrs(trial).outcome in CAPPED_OUTCOMES
 
 
 class _Known(InMemoryStorage):
-    """Trials as a sampler looks at them, and number 0, the one that it is asked for.
+    """In-memory storage with known trials; number 0 is the one that a sampler is asked for.
 
-    They are never copied, whatever `deepcopy` says: copying each one to add it to a study was most
-    of the time of a proposal with 1,000 trials.
+    The trials are never copied, whatever `deepcopy` says: with 1,000 of them, copying took most of
+    the time of a proposal.
     """
 
     def __init__(self, trials: list[FrozenTrial]) -> None:
@@ -95,18 +94,18 @@ def _seen(trial: FrozenTrial, number: int, compare: str | None) -> FrozenTrial:
 
 
 def _curve(trial: FrozenTrial) -> dict[int, float]:
-    """A trial's perplexities by step, as the samplers of Optuna should rank it.
+    """Return a trial's perplexities by step, as Optuna's samplers should rank it.
 
-    TPE ranks pruned trials by how far they came. One that blew up late came far, but is worse than
+    TPE ranks pruned trials by their last step. One that diverged late came far, but is worse than
     any that was merely pruned: it counts as stopped at step 0.
     """
-    if trial.state.is_finished() and _blew_up(trial):
+    if trial.state.is_finished() and _is_capped(trial):
         return {0: trial.value or 0.0}
     return trial.intermediate_values
 
 
 def _quiet_study(storage: BaseStorage, sampler: BaseSampler | None) -> optuna.Study:
-    """A study, without Optuna's line of log for each new one."""
+    """Create a study without Optuna's log line."""
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(max(verbosity, optuna.logging.WARNING))
     try:
@@ -116,14 +115,14 @@ def _quiet_study(storage: BaseStorage, sampler: BaseSampler | None) -> optuna.St
 
 
 def forecast(trial: FrozenTrial, complete: Sequence[FrozenTrial]) -> float:
-    """The last perplexity that a pruned trial was on its way to.
+    """Return the final perplexity that a pruned trial was heading for.
 
-    The complete trial that was nearest at the step where this one was stopped went on to fall by
-    some factor: so would this one have.
+    The complete trial that was nearest at this one's last step went on to fall by some factor; this
+    one is assumed to fall by the same.
 
     Args:
-        trial: A pruned trial, told with its last perplexity.
-        complete: Trials of the same arm that were evaluated at the same steps.
+        trial: A pruned trial whose value is its last perplexity.
+        complete: Trials of the same arm, evaluated at the same steps.
 
     Returns:
         Its own last perplexity where no complete trial was evaluated at that step.

@@ -1,8 +1,8 @@
-"""Which running trials are hopeless. Add a pruner by adding a kind here and to PrunerSpec.
+"""The pruner that stops hopeless trials. Add one by adding a kind here and to PrunerSpec.
 
 A trial is compared with trials of its own arm only: across arms, a loss that starts slower would
-die early. A seeded few of the hopeless ones run on as "shadows": how many of them end among the
-best of their arm says how often the pruner is wrong.
+die early. A seeded share of the hopeless trials runs on as "shadows": how many of them end among
+the best of their arm shows how often the pruner is wrong.
 """
 
 from collections.abc import Container
@@ -18,23 +18,20 @@ from sweep.study.spec import StudySpec
 
 
 def may_stop_at(spec: StudySpec, step: int) -> bool:
-    """Whether any trial may be stopped at a step; otherwise there is no need to read one.
-
-    At the last step there is nothing left to save.
-    """
+    """Return True if trials may be stopped at a step: after the warm-up and before the end."""
     return spec.pruner.kind != "none" and _warmup_steps(spec) <= step < spec.max_steps
 
 
 def should_prune(study: optuna.Study, spec: StudySpec, number: int) -> bool:
-    """Whether a trial's best perplexity is above the median of its arm at this step.
+    """Return True if a trial's best perplexity is above the median of its arm at its last step.
 
-    As Optuna's MedianPruner: the median is over the arm's complete trials. Shadows do not enter,
-    or watching the pruner would make it milder.
+    Optuna's MedianPruner over the arm's complete trials, without shadows: with them, watching the
+    pruner would make it milder.
 
     Args:
         study: The stored study.
-        spec: Its study file.
-        number: Of the running trial, with its last evaluation reported.
+        spec: What its study file declares.
+        number: The running trial, with its last evaluation reported.
     """
     trials = study.get_trials(deepcopy=False)
     trial = trials[number]
@@ -49,11 +46,11 @@ def should_prune(study: optuna.Study, spec: StudySpec, number: int) -> bool:
         and trial_attrs(other).shadow is None
     ]
     pruner = MedianPruner(spec.pruner.startup_trials, n_warmup_steps=_warmup_steps(spec))
-    return pruner.prune(_Told(complete), trial)
+    return pruner.prune(_ReadOnlyStudy(complete), trial)
 
 
-class _Told(optuna.Study):
-    """Trials as a pruner looks at them; a study in memory would copy each one at every look."""
+class _ReadOnlyStudy(optuna.Study):
+    """Study over an in-memory list of trials; avoids a deep copy of each at every check."""
 
     def __init__(self, trials: list[FrozenTrial]) -> None:
         self._trials = trials
@@ -69,17 +66,13 @@ class _Told(optuna.Study):
 
 
 def is_shadow(spec: StudySpec, number: int) -> bool:
-    """Whether this trial runs on although it should be stopped; the same on every call."""
+    """Return True if a trial runs on although it should be stopped; the same on every call."""
     rng = np.random.default_rng([spec.sampler.seed, number])
     return bool(rng.random() < spec.pruner.shadow_fraction)
 
 
 def _may_stop(trial: FrozenTrial, spec: StudySpec) -> bool:
-    """Whether stopping is worth a look.
-
-    Baselines always train to their end: the report compares the best trial with their final
-    perplexity. A shadow has been through this.
-    """
+    """Return False for baselines, which the report compares the best with, and for shadows."""
     if trial.last_step is None or not may_stop_at(spec, trial.last_step):
         return False
     attrs = trial_attrs(trial)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from gpt.errors import InputError
 from sweep.storage.schema import is_confirm_study, study_attrs
 from sweep.study import toml_file as study_file
-from sweep.study.spec import shipped_studies
+from sweep.study.toml_file import shipped_studies
 
 if TYPE_CHECKING:
     import optuna
@@ -51,7 +51,7 @@ def catalogue(storage: str, folder: Path = FOLDER) -> list[Entry]:
 
 def _of_file(path: Path, stored: "dict[str, optuna.Study]") -> Entry:
     try:
-        tables = study_file.read(path)
+        tables = study_file.read_tables(path)
     except InputError as error:
         return Entry(str(path), "", f"not a study: {error}")
     study = stored.pop(str(tables.get("name")), None)

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from gpt.errors import BusyError, InputError, StorageError
 from sweep.storage.rdb import relative_to_database, runs_folder, set_runs_folder
-from sweep.storage.schema import StudyAttrs, set_study_attrs, study_attrs
+from sweep.storage.schema import StudyAttrs, set_study_attrs, study_attrs, summary_attrs
 
 MARKER = ".study"  # holds the identity of the study whose runs a folder has
 
@@ -129,7 +129,7 @@ def claim_runs(study: optuna.Study, folder: Path) -> None:
 def _refuse_copy(study: optuna.Study, identity: str) -> None:
     """Refuse to continue what `optuna.copy_study` made in the same storage: it has no runs."""
     for other in optuna.get_all_study_summaries(study._storage, include_best_trial=False):
-        same = other.user_attrs.get("identity") == identity
+        same = summary_attrs(other).identity == identity
         if same and other._study_id < study._study_id:
             raise InputError(
                 f"study {study.study_name!r} must have runs of its own to go on, but it is a copy "

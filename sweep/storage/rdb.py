@@ -5,9 +5,9 @@ is; sweep.storage.schema says what is there besides. The tuner is the only write
 """
 
 import os
+import re
 import shlex
 import warnings
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -33,15 +33,36 @@ from sweep.storage.schema import (
     trial_attrs,
 )
 from sweep.storage.sqlite import explained
+from sweep.study.paths import read_path
 from sweep.study.spec import StudySpec
+from sweep.study.suggest import nearest
+from sweep.study.toml_file import shipped_files
 
-DEFAULT_STORAGE = "sqlite:///runs/sweep.db"
 _opened: list[RDBStorage] = []  # by this process, to be closed at its end
 
 
 def storage_url(storage: str) -> str:
-    """A SQLAlchemy URL as it is; anything else is the path of a SQLite file."""
-    return storage if "://" in storage else f"sqlite:///{storage}"
+    """Return a SQLAlchemy URL as it is, or the URL of the SQLite file at a path; ~ is home.
+
+    Raises:
+        InputError: a URL of SQLite has too few slashes, or ~ is the home of an unknown user.
+    """
+    scheme, _, rest = storage.partition(":")
+    if re.fullmatch(r"sqlite(\+\w+)?", scheme) and rest.strip("/") and not rest.startswith("///"):
+        path = rest.removeprefix("//")
+        raise InputError(
+            f"storage must be a path or a URL with three slashes, but got {storage!r}; "
+            f"pass {path} or sqlite:///{path}."
+        )
+    if "://" not in storage:
+        quoted = storage.replace("%", "%25").replace("?", "%3F")
+        return f"sqlite:///{_from_home(quoted)}"
+    start, slashes, path = storage.partition(":///")
+    return start + slashes + _from_home(path)
+
+
+def _from_home(path: str) -> str:
+    return str(read_path(path, "storage")) if path.startswith("~") else path
 
 
 def open_storage(storage: str, *, create: bool = False) -> RDBStorage:
@@ -80,7 +101,7 @@ def _unusable(storage: str, error: Exception) -> InputError:
 
 
 def sqlite_path(url: str) -> Path | None:
-    """The file of a SQLite URL; None for other databases."""
+    """Return the file of a SQLite URL; None for other databases."""
     try:
         parsed = sa.make_url(url)
     except sa.exc.ArgumentError:
@@ -225,11 +246,12 @@ def load_study(storage: RDBStorage, name: str) -> optuna.Study:
     try:
         return optuna.load_study(study_name=name, storage=storage)
     except KeyError:
-        known = sorted(s.study_name for s in optuna.get_all_study_summaries(storage))
+        known = sorted(optuna.get_all_study_names(storage))
+        near = nearest(name, known)
+        starts = f"; `squen-sweep run --study {name}` starts it" if name in shipped_files() else ""
         raise InputError(
             f"study {name!r} must be in the storage, but it holds "
-            f"{', '.join(known) if known else 'no study yet'}; "
-            f"`squen-sweep run --study {name}` starts it."
+            f"{', '.join(known) if known else 'no study yet'}{near or starts}."
         ) from None
 
 
@@ -316,7 +338,9 @@ def _refuse_other_spec(study: optuna.Study, spec: StudySpec) -> None:
     attrs = study_attrs(study)
     if attrs.spec_digest == spec.digest:
         return
-    differing = _differing(attrs.spec or {}, spec.model_dump(mode="json"))
+    differing = spec.differences(attrs.spec or {})
+    if not differing:  # written in another way, or its digest was made in another way
+        return
     raise InputError(
         f"study {spec.name!r} was made from another spec ({', '.join(differing)} differs); "
         f"start a new study with --as NEW_NAME, or pass another --storage and --runs."
@@ -358,14 +382,3 @@ def _refuse_other_device(study: optuna.Study, device: str) -> None:
             f"study {study.study_name!r} must go on where it was started, on {stored}, but got "
             f"{device}; pass --device {stored}, or start a new study with --as NEW_NAME."
         )
-
-
-def _differing(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> Iterable[str]:
-    """The dotted keys whose values differ, without what only describes."""
-    keys = [k for k in {**old, **new} if prefix or k not in ("description", "question")]
-    for key in keys:
-        a, b = old.get(key), new.get(key)
-        if isinstance(a, dict) and isinstance(b, dict):
-            yield from _differing(a, b, f"{prefix}{key}.")
-        elif a != b:
-            yield prefix + key

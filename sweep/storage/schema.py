@@ -15,6 +15,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 import sqlalchemy as sa
+from optuna.study import StudySummary
 
 from gpt.events import Evaluation
 
@@ -87,6 +88,11 @@ class HasAttrs(Protocol):
 def study_attrs(study: HasAttrs) -> StudyAttrs:
     """Read the attributes of a study; one that another program made has none of them."""
     return StudyAttrs(**_known(study.user_attrs, _STUDY))
+
+
+def summary_attrs(summary: StudySummary) -> StudyAttrs:
+    """Read the attributes of a study from its summary."""
+    return StudyAttrs(**_known(summary.user_attrs, _STUDY))
 
 
 def trial_attrs(trial: HasAttrs) -> TrialAttrs:

@@ -1,1 +1,1 @@
-"""Studies: what a study file declares."""
+"""A study as its file declares it: tables, parameters, checks."""

@@ -1,20 +1,20 @@
-"""The text of a study: the configuration that finds it again, and what is stored of it."""
+"""The text of a study: the configuration that finds it again, and the facts stored about it."""
 
 import math
-from pathlib import Path
 from typing import Any
 
 from gpt.config import DataConfig
 from gpt.data.dataset import TokenData
+from sweep.study.paths import read_path
 from sweep.study.spec import StudySpec
 
 
-def pinned(data: DataConfig, tokens: TokenData) -> DataConfig:
-    """The configuration that finds exactly these tokens again, here or on another machine."""
+def pin_dataset(data: DataConfig, tokens: TokenData) -> DataConfig:
+    """Return the configuration that finds exactly these tokens again, or fails."""
     meta = tokens.meta
     changes: dict[str, Any] = {"fingerprint": meta.fingerprint}
     if meta.kind == "files":
-        changes["source"] = str(Path(data.source).resolve())
+        changes["source"] = str(read_path(data.source, "data.source").resolve())
     else:  # what "auto" turned out to be
         changes["source"] = meta.kind
     if data.tokenizer == "bpe":  # a text of few words may hold fewer than were asked for
@@ -23,7 +23,7 @@ def pinned(data: DataConfig, tokens: TokenData) -> DataConfig:
 
 
 def data_facts(tokens: TokenData, spec: StudySpec) -> dict[str, Any]:
-    """What the study's attribute "data" says of its text."""
+    """Return the study's attribute "data": name, kind, fingerprint, sizes and floor of its text."""
     meta = tokens.meta
     skipped = int(spec.base("eval_skip_tokens"))
     validation = tokens.validation(spec.block_size, spec.eval_tokens, skipped)

@@ -1,4 +1,4 @@
-"""One searched parameter: its range or its choices, and when it applies. Knows nothing of GPTs."""
+"""One searched parameter: its range or choices, and the condition under which it is searched."""
 
 import math
 from collections.abc import Mapping
@@ -14,8 +14,8 @@ from optuna.distributions import (
 from optuna.trial import BaseTrial
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-LARGEST = 1e15  # beyond it, neighbouring whole numbers are the same float and ranges overflow
-MAX_LISTED = 100  # ranges of up to so many whole numbers are checked in full, others at their ends
+LARGEST = 1e15  # beyond it, neighbouring integers are the same float and ranges overflow
+MAX_LISTED = 100  # integer ranges up to this size are checked in full, longer ones at their ends
 
 
 def _number(value: Any) -> Any:
@@ -38,14 +38,14 @@ def _scalar(value: Any) -> Any:
     return value if isinstance(value, str | bool) else _number(value)
 
 
-# With these validators a wrong value gives one clear line, not one for each type that might fit.
+# With these validators a wrong value gives one clear line, not one per type of the union.
 Number = Annotated[int | float, BeforeValidator(_number)]
 Scalar = Annotated[bool | int | float | str, BeforeValidator(_scalar)]
-Condition = Annotated[Any, BeforeValidator(_condition)]  # a Scalar, or a list of those that do
+Condition = Annotated[Any, BeforeValidator(_condition)]  # a Scalar, or a list of them
 
 
 class Spec(BaseModel):
-    """Part of a study file: frozen, without unknown keys, without silent conversions."""
+    """Part of a study file: frozen, no unknown keys, no silent conversions."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -53,15 +53,15 @@ class Spec(BaseModel):
 class Parameter(Spec):
     """A range (`low`, `high`) or a list of `choices`.
 
-    A range holds whole numbers if all its numbers are whole numbers, else real numbers.
+    A range of integers is written with integers only (low = 1, high = 6); any other is of reals.
     """
 
     low: Number | None = None
     high: Number | None = None  # included
-    log: bool = False  # even in the logarithm
-    step: Number | None = None  # between neighbours; None: 1 for whole numbers, none for real ones
+    log: bool = False  # uniform in the logarithm
+    step: Number | None = None  # between neighbours; None: 1 for integers, continuous for reals
     choices: list[Scalar] | None = None
-    when: dict[str, Condition] = Field(default_factory=dict)  # the values of others that it needs
+    when: dict[str, Condition] = Field(default_factory=dict)  # searched only with these values
 
     @model_validator(mode="after")
     def _is_a_range_or_choices(self) -> Self:
@@ -96,32 +96,32 @@ class Parameter(Spec):
             raise ValueError(f"step must be above 0, but got {step}")
         if isinstance(low, int) and isinstance(high, int) and isinstance(step, float):
             raise ValueError(
-                f"step must be a whole number between whole numbers, but got {step}; "
+                f"step must be an integer between integers, but got {step}; "
                 f"for real numbers write low={low}.0"
             )
         # In decimals, as they were written: 0.3 is three steps of 0.1 here, but not in floats.
         if (Decimal(str(high)) - Decimal(str(low))) % Decimal(str(step)):
             raise ValueError(
-                f"high must be low plus a whole number of steps, "
+                f"high must be low plus a multiple of step, "
                 f"but got low={low}, high={high} and step={step}"
             )
 
     @property
     def is_int(self) -> bool:
-        """Whether this is a range of whole numbers."""
+        """True for a range of integers."""
         return isinstance(self.low, int) and isinstance(self.high, int)
 
     def applies(self, params: Mapping[str, Any]) -> bool:
-        """Whether this parameter is searched, given the unconditional ones."""
+        """Return True if this parameter is searched, given the unconditional ones."""
         return all(name in params and params[name] in self.allowed(name) for name in self.when)
 
     def allowed(self, name: str) -> list[Any]:
-        """The values of another parameter with which this one is searched."""
+        """Return the values of another parameter with which this one is searched."""
         value = self.when[name]
         return value if isinstance(value, list) else [value]
 
     def contains(self, value: Any) -> bool:
-        """Whether a trial may have this value."""
+        """Return True if a trial may have this value."""
         if self.choices is not None:
             return any(value == choice and type(value) is type(choice) for choice in self.choices)
         low, high = self._ends()
@@ -133,7 +133,7 @@ class Parameter(Spec):
         return step is None or not (Decimal(str(value)) - Decimal(str(low))) % Decimal(str(step))
 
     def distribution(self) -> BaseDistribution:
-        """The same space, in Optuna's words."""
+        """Return the same space as an Optuna distribution."""
         if self.choices is not None:
             return CategoricalDistribution(self.choices)
         low, high = self._ends()
@@ -142,7 +142,7 @@ class Parameter(Spec):
         return FloatDistribution(low, high, log=self.log, step=self.step)
 
     def suggest(self, trial: BaseTrial, name: str) -> Any:
-        """The value that an Optuna trial suggests."""
+        """Return the value that an Optuna trial suggests."""
         if self.choices is not None:
             return trial.suggest_categorical(name, self.choices)
         low, high = self._ends()
@@ -152,7 +152,7 @@ class Parameter(Spec):
         return trial.suggest_float(name, low, high, log=self.log, step=self.step)
 
     def at(self, u: float) -> Any:
-        """The value at a place in [0, 1): all have equal shares of it (log: of the logarithm)."""
+        """Return the value at position u in [0, 1), shared evenly by values (log: logarithms)."""
         if self.choices is not None:
             return self.choices[int(u * len(self.choices))]
         low, high = self._ends()
@@ -162,14 +162,14 @@ class Parameter(Spec):
         return min(max(value, float(low)), float(high))  # rounding must not lead out of the range
 
     def _at_step(self, u: float, low: float, high: float, step: float) -> Any:
-        if self.log:  # whole numbers; n has the share [n, n + 1)
+        if self.log:  # integers; n has the share [n, n + 1)
             return min(max(int(_between(u, low, high + 1, log=True)), low), high)
         steps = round((high - low) / step) + 1
         value = Decimal(str(low)) + int(u * steps) * Decimal(str(step))
         return int(value) if self.is_int else float(value)
 
     def values(self) -> list[Any]:
-        """All values, or for a long range its ends: what is worth checking before a sweep."""
+        """Return the values to check before a sweep: all of them, or the ends of a long range."""
         if self.choices is not None:
             return list(self.choices)
         low, high = self._ends()
@@ -189,7 +189,7 @@ class Parameter(Spec):
 
 
 def _repeats(choices: list[Scalar]) -> bool:
-    """Whether two choices are equal (1 and 1.0) or are shown as the same name (1 and "1")."""
+    """Return True if two choices are equal (1 and 1.0) or print as the same name (1 and "1")."""
     return min(len(set(choices)), len({str(choice) for choice in choices})) < len(choices)
 
 

@@ -1,43 +1,38 @@
-"""Study files, checked: what a study compares, searches and trains. Knows nothing of storage.
+"""A study: what it compares, searches and trains, as its TOML file declares it.
 
-A study file is TOML:
-
-    name, description, question    what it is, and the question that its report answers
-    compare = "loss"               the parameter whose choices are the arms; else one arm, "all"
-    metric = "perplexity"          what trials are ranked by; or link_perplexity
-    [data] [train]                 fields of gpt.config.DataConfig and TrainConfig;
-                                   dtype = "auto" is what trains faster where the study starts
-    [search.<param>]               low, high, log, step, or choices; when = { loss = "squentropy" }
-                                   or a list of them; nothing: the range of a loss's option
-    [[baselines]]                  settings that run first in each arm
-    [sampler] [pruner] [verdict]   see SamplerSpec, PrunerSpec and VerdictSpec
-    [budget.cpu] [budget.cuda]     any of these tables again, laid over them on that device
+name, description, question    what it is, and the question that its report answers
+compare = "loss"               the parameter whose choices are the arms; else one arm, "all"
+metric = "perplexity"          what trials are ranked by; or link_perplexity
+[data] [train]                 fields of gpt.config.DataConfig and TrainConfig;
+                               dtype = "auto" picks what trains faster where the study starts
+[search.<param>]               low, high, log, step, or choices; when = { loss = "squentropy" }
+                               or a list of values; a loss's option has a range of its own
+[[baselines]]                  settings that run first in each arm
+[sampler] [pruner] [verdict]   see SamplerSpec, PrunerSpec and VerdictSpec
+[budget.cpu] [budget.cuda]     any of these tables again, laid over them on that device
 """
 
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal, Self
 
 from optuna.distributions import BaseDistribution
 from optuna.trial import BaseTrial
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator
 
 from gpt.config import DataConfig, TrainConfig, explain
 from gpt.errors import InputError
-from sweep.study import toml_file as study_file
 from sweep.study.search_space import Parameter, Scalar, Spec
-from sweep.study.validation import check
 
 ONE_ARM = "all"  # the arm of a study that compares nothing
-AUTO = "auto"  # a dtype that is settled when the study starts
+AUTO = "auto"  # a dtype that is resolved when the study starts
 GPT2_VOCAB_SIZE = 50257  # ids of tiktoken's "gpt2"
 
 
 class SamplerSpec(Spec):
-    """How parameters are proposed, within each arm."""
+    """The sampler that proposes parameters within each arm."""
 
     kind: Literal["tpe", "gp", "random", "qmc"] = "tpe"  # gp: for an arm's first 100; qmc: Sobol
     seed: int = Field(default=0, ge=0)
@@ -45,38 +40,41 @@ class SamplerSpec(Spec):
 
 
 class PrunerSpec(Spec):
-    """Which trials are stopped early, within each arm."""
+    """The pruner that stops trials early within each arm."""
 
     kind: Literal["median", "none"] = "median"
-    warmup_fraction: float = Field(default=0.3, ge=0.0, le=1.0)  # of max_steps: none is stopped yet
-    startup_trials: int = Field(default=4, ge=1)  # complete ones of the arm before any is stopped
-    # Share of the trials to be stopped that run on, to see how often the pruner is wrong.
+    warmup_fraction: float = Field(default=0.3, ge=0.0, le=1.0)  # of max_steps, without pruning
+    startup_trials: int = Field(default=4, ge=1)  # complete trials of the arm before any is stopped
+    # Share of the trials to be stopped that run on as shadows: how often is the pruner wrong?
     shadow_fraction: float = Field(default=0.1, ge=0.0, le=1.0)
 
 
 class VerdictSpec(Spec):
-    """What `squen-sweep verdict` runs and asks; fixed before the results are known."""
+    """The runs and the margin of `squen-sweep verdict`, fixed before any result is known."""
 
     margin: float = Field(default=0.01, gt=0.0, lt=1.0)  # of perplexity: less does not matter
     top: int = Field(default=3, ge=1)  # configurations of each arm that are screened
-    screening_seeds: int = Field(default=3, ge=1)  # of each, to choose one
+    screening_seeds: int = Field(default=3, ge=1, le=900)  # of each, to choose one
     seeds: int = Field(default=5, ge=2, le=900)  # of the chosen one, to judge it
 
 
 class Baseline(Spec):
-    """A setting to beat: the same for each arm."""
+    """A setting to beat, the same in each arm."""
 
     name: str
     params: dict[str, Scalar]
 
     @field_validator("name")
     @classmethod
-    def _name_is_a_word(cls, name: str) -> str:
-        return _word(name)
+    def _name_is_aword(cls, name: str) -> str:
+        return word(name)
 
 
 class StudySpec(Spec):
-    """What a study file declares, for one device."""
+    """A study on one device.
+
+    It checks its parts alone; sweep.study.validation.validate checks them together.
+    """
 
     name: str
     description: str = ""
@@ -93,42 +91,37 @@ class StudySpec(Spec):
 
     @field_validator("name")
     @classmethod
-    def _name_is_a_word(cls, name: str) -> str:
-        return _word(name)
+    def _name_is_aword(cls, name: str) -> str:
+        return word(name)
 
     @field_validator("search", mode="before")
     @classmethod
     def _options_have_ranges(cls, search: Any) -> Any:
-        """A loss's option that is named without a range has the one of gpt.losses.functional."""
+        """Fill in the range of a loss's option that is named without one."""
         if not isinstance(search, dict):
             return search
         return {name: _with_range(name, table) for name, table in search.items()}
-
-    @model_validator(mode="after")
-    def _parts_fit_together(self) -> Self:
-        check(self)
-        return self
 
     # --- what trials may be ------------------------------------------------------------------
 
     @property
     def arms(self) -> list[str]:
-        """Names of what is compared, in the order of the file."""
+        """Names of the compared choices, in the order of the file."""
         if self.compare is None:
             return [ONE_ARM]
         return [str(choice) for choice in self.search[self.compare].choices or []]
 
     @property
     def drawn(self) -> list[str]:
-        """The parameters that are drawn within an arm: unconditional ones first, then by name.
+        """The parameters drawn within an arm: unconditional ones first, then by name.
 
-        The order of the file does not enter: moving a table changes no trial.
+        The order of the file is ignored, so that moving a table changes no trial.
         """
         names = [name for name in self.search if name != self.compare]
         return sorted(names, key=lambda name: (bool(self.search[name].when), name))
 
     def point(self, arm: str, value_of: Callable[[str, Parameter], Any]) -> dict[str, Any]:
-        """Parameters of one trial: compare's is the arm's, `value_of` gives others that apply."""
+        """Return the parameters of one trial: the arm's, and those that apply from `value_of`."""
         params = self._of_arm(arm)
         for name in self.drawn:
             if self.search[name].applies(params):
@@ -136,11 +129,11 @@ class StudySpec(Spec):
         return params
 
     def suggest(self, trial: BaseTrial, arm: str) -> dict[str, Any]:
-        """Parameters that an Optuna trial suggests; compare's is not asked for, it is the arm's."""
+        """Return the parameters that an Optuna trial suggests within an arm."""
         return self.point(arm, lambda name, parameter: parameter.suggest(trial, name))
 
     def baseline_params(self, baseline: Baseline, arm: str) -> dict[str, Any]:
-        """A baseline in one arm; a conditional parameter that it does not give has its default."""
+        """Return a baseline's parameters in one arm; conditional ones may take their defaults."""
         given = self._of_arm(arm) | baseline.params
 
         def value_of(name: str, parameter: Parameter) -> Any:
@@ -178,7 +171,7 @@ class StudySpec(Spec):
         return params
 
     def distributions(self, params: Mapping[str, Any]) -> dict[str, BaseDistribution]:
-        """Optuna's distribution of each of these parameters."""
+        """Return Optuna's distribution of each of these parameters."""
         return {name: self.search[name].distribution() for name in params}
 
     def _of_arm(self, arm: str) -> dict[str, Any]:
@@ -189,7 +182,7 @@ class StudySpec(Spec):
         return {self.compare: (self.search[self.compare].choices or [])[self.arms.index(arm)]}
 
     def _default(self, name: str, given: Mapping[str, Any]) -> Any:
-        """What a run has where nothing is said, for a field of TrainConfig or a loss's option."""
+        """Return the default of a field of TrainConfig or of a loss's option."""
         from gpt.losses.functional import LOSSES  # imports torch
 
         if name in TrainConfig.model_fields:
@@ -201,13 +194,13 @@ class StudySpec(Spec):
     def train_config(
         self, params: Mapping[str, Any], data: DataConfig, device: str, threads: int
     ) -> TrainConfig:
-        """The run of a trial.
+        """Return the configuration of a trial.
 
         Args:
-            params: Of the trial; a name is a field of TrainConfig or an option of the loss.
+            params: The trial's parameters: fields of TrainConfig and options of the loss.
             data: The text, usually pinned to a fingerprint.
             device: "cpu", "cuda" or "cuda:<index>".
-            threads: Of the CPU, for this trial.
+            threads: CPU threads of this trial.
 
         Raises:
             InputError: these values make no run.
@@ -219,35 +212,35 @@ class StudySpec(Spec):
             raise InputError(f"study {self.name}: {explain(error)}") from None
 
     def train_values(self, params: Mapping[str, Any], data: DataConfig) -> dict[str, Any]:
-        """Values for TrainConfig, not yet checked, without those of the machine."""
+        """Return values for TrainConfig, not yet checked and without those of the machine."""
         fields = {name: value for name, value in params.items() if name in TrainConfig.model_fields}
         options = {name: value for name, value in params.items() if name not in fields}
         vocab_size = GPT2_VOCAB_SIZE if data.tokenizer == "gpt2" else data.bpe_vocab_size
         shape = {"data": data, "vocab_size": vocab_size}
         values = {**self.train, **fields, "loss_options": options, **shape}
-        if values.get("dtype") == AUTO:  # not settled yet, as in checks of the study file
+        if values.get("dtype") == AUTO:  # not resolved yet, as in checks of the study file
             del values["dtype"]
         return values
 
     @property
     def leaves_dtype_open(self) -> bool:
-        """Whether dtype is "auto": what is faster on the machine where the study starts."""
+        """True where dtype is "auto": resolved on the machine where the study starts."""
         return bool(self.train.get("dtype") == AUTO)
 
     def with_dtype(self, dtype: str) -> Self:
-        """The same study with its dtype settled, if the file left it open."""
+        """Return the study with its dtype resolved, if the file left it open."""
         if not self.leaves_dtype_open:
             return self
         return self.model_copy(update={"train": self.train | {"dtype": dtype}})
 
     @property
     def max_steps(self) -> int:
-        """Optimiser steps of a trial that is not stopped early."""
+        """Optimiser steps of a complete trial."""
         return int(self.base("max_steps"))
 
     @property
     def eval_tokens(self) -> int:
-        """Validation targets of each evaluation, before rounding up to whole stories."""
+        """Validation targets of each evaluation, before rounding up to complete stories."""
         return int(self.base("eval_tokens"))
 
     @property
@@ -258,84 +251,100 @@ class StudySpec(Spec):
         return int(self.base("block_size"))
 
     def base(self, field: str) -> Any:
-        """A field of TrainConfig in all trials that do not search it."""
+        """Return a field of TrainConfig as [train] sets it, or its default."""
         return self.train.get(field, TrainConfig.model_fields[field].default)
 
     @property
-    def digest(self) -> str:
-        """SHA-256, in hex, of all that changes results: not of names, words, or the text's source.
+    def meaning(self) -> dict[str, Any]:
+        """The values that results depend on, the same however the file spells them.
 
-        The margin of the verdict is part of it: moved after a look, it could make any answer.
-
-        The text itself is pinned by its fingerprint, in the study's storage.
+        Defaults are written out, numbers have their field's type, and train has no value that
+        every trial replaces. Left out are names, prose, where the text is found (its fingerprint
+        pins it) and the verdict's sizes; its margin is not, since a margin that moves after an
+        interim analysis could give any answer.
         """
-        words: dict[str, Any] = {"name": True, "description": True, "question": True}
-        parts = {"data": {"source", "fingerprint"}, "verdict": {"top", "screening_seeds", "seeds"}}
-        content = self.model_dump(mode="json", exclude=words | parts)
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-class StudySummary(NamedTuple):
-    """A study that is there to run."""
-
-    name: str
-    description: str
-    path: Path
-
-
-def shipped_studies() -> list[StudySummary]:
-    """The studies of the package, by name."""
-    return [
-        StudySummary(name, study_file.read(path)["description"], path)
-        for name, path in study_file.shipped_files().items()
-    ]
-
-
-def load_study(study: str, device: str) -> StudySpec:
-    """Read and check a study file.
-
-    Args:
-        study: The name of a shipped study, or the path of a .toml file.
-        device: "cpu" or "cuda"; a budget for another device is checked as well, but not used.
-
-    Raises:
-        InputError: there is no such study, or one line that names the file, the key, what must hold
-            and what came instead.
-    """
-    path = study_file.find(study)
-    tables = study_file.read(path)
-    try:
-        budgets = {key: study_file.budget_of(tables, key) for key in study_file.DEVICES}
-        specs = {
-            key: _resolve(tables, budget, key)
-            for key, budget in budgets.items()
-            if budget or key == device
+        tables = self.model_dump(mode="json", exclude=_NO_MATTER)
+        train = {name: _as_field(name, value) for name, value in (_DEFAULTS | self.train).items()}
+        always = {name for name, parameter in self.search.items() if not parameter.when}
+        return tables | {
+            "train": {name: value for name, value in train.items() if name not in always},
+            "search": {name: self._meaning_of(name) for name in self.search},
+            "baselines": [
+                {
+                    "name": one.name,
+                    "params": {arm: _typed(self.baseline_params(one, arm)) for arm in self.arms},
+                }
+                for one in self.baselines
+            ],
         }
-    except ValueError as error:
-        raise InputError(study_file.one_line(f"{path.name}: {error}.")) from None
-    return specs[device]
+
+    def _meaning_of(self, name: str) -> dict[str, Any]:
+        parameter = self.search[name]
+        table = parameter.model_dump(mode="json")
+        for key in ("low", "high", "step"):
+            if table[key] is not None and not parameter.is_int:
+                table[key] = float(table[key])
+        if parameter.is_int and not parameter.log:
+            table["step"] = parameter.step or 1
+        if parameter.choices is not None and name != self.compare:  # arms have names as written
+            table["choices"] = [_as_field(name, choice) for choice in parameter.choices]
+        table["when"] = {
+            other: sorted((_as_field(other, value) for value in parameter.allowed(other)), key=str)
+            for other in parameter.when
+        }
+        return table
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of `meaning`, in hex."""
+        return hashlib.sha256(json.dumps(self.meaning, sort_keys=True).encode()).hexdigest()
+
+    def differences(self, stored: Mapping[str, Any]) -> list[str]:
+        """Return the dotted keys in which a stored study means something else.
+
+        Args:
+            stored: `model_dump` of a study, also one of an earlier version.
+        """
+        try:
+            other = type(self).model_validate(stored)
+        except ValidationError as error:
+            return [".".join(map(str, error.errors(include_url=False)[0]["loc"]))]
+        return list(_differing(other.meaning, self.meaning))
 
 
-def renamed(spec: StudySpec, name: str) -> StudySpec:
-    """The same study under another name.
+# Results do not depend on them.
+_NO_MATTER: dict[str, Any] = {
+    **dict.fromkeys(("name", "description", "question"), True),
+    "data": {"source", "fingerprint"},
+    "verdict": {"top", "screening_seeds", "seeds"},
+}
 
-    Raises:
-        InputError: it is no name for a study.
-    """
-    try:
-        return spec.model_copy(update={"name": _word(name)})
-    except ValueError as error:
-        raise InputError(f"--as {error}.") from None
+# What a trial has where neither [train] nor [search] says anything.
+_DEFAULTS: dict[str, Any] = {
+    name: field.default
+    for name, field in TrainConfig.model_fields.items()
+    if isinstance(field.default, bool | int | float | str)
+}
 
 
-def _resolve(tables: study_file.Table, budget: study_file.Table, device: str) -> StudySpec:
-    """The study on one device. Raises ValueError: "key: what must hold, but got what"."""
-    base = {key: value for key, value in tables.items() if key != "budget"}
-    try:
-        return StudySpec.model_validate(study_file.merged(base, budget))
-    except ValidationError as error:
-        key, colon, rest = _explain(error).partition(": ")
-        raise ValueError(study_file.written_at(key, budget, device) + colon + rest) from None
+def _as_field(name: str, value: Any) -> Any:
+    """Return 1 as 1.0 where the field is real, as are all options of losses."""
+    field = TrainConfig.model_fields.get(name)
+    real = field is None or field.annotation is float
+    return float(value) if real and type(value) is int else value
+
+
+def _typed(params: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: _as_field(name, value) for name, value in params.items()}
+
+
+def _differing(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for key in {**old, **new}:
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            yield from _differing(a, b, f"{prefix}{key}.")
+        elif a != b:
+            yield prefix + key
 
 
 def _with_range(name: str, table: Any) -> Any:
@@ -349,32 +358,8 @@ def _with_range(name: str, table: Any) -> Any:
     return table
 
 
-def _explain(error: ValidationError) -> str:
-    """As gpt.config.explain, with the nearest key for one that is not known."""
-    first = error.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "missing":
-        return f"{key}: must be given"
-    if first["type"] != "extra_forbidden":
-        return explain(error).rstrip(".")
-    *tables, name = (str(part) for part in first["loc"])
-    known = [*_KEYS[tables[0] if tables else ""].model_fields, *([] if tables else ["budget"])]
-    return f"{key}: {study_file.unknown(name, known)}"
-
-
-_KEYS: dict[str, type[BaseModel]] = {
-    "": StudySpec,
-    "search": Parameter,
-    "baselines": Baseline,
-    "sampler": SamplerSpec,
-    "pruner": PrunerSpec,
-    "verdict": VerdictSpec,
-    "data": DataConfig,
-}
-
-
-def _word(name: str) -> str:
-    """Names are used as folders, in attributes and in plots."""
+def word(name: str) -> str:
+    """Return a name that can be a folder, an attribute and a label; else raise ValueError."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
         raise ValueError(
             f"must be 1 to 64 letters, digits, '.', '_' and '-', the first a letter or digit, "

@@ -1,39 +1,45 @@
-"""A study file as plain tables: find it, read it, lay a device's budget over it."""
+"""Study files: find one, read its TOML, lay a device's budget over it, check it."""
 
-import difflib
 import os
+import shlex
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel, ValidationError
 
 import studies
+from gpt.config import DataConfig, explain
 from gpt.errors import InputError
+from sweep.study.paths import read_path
+from sweep.study.search_space import Parameter
+from sweep.study.spec import Baseline, PrunerSpec, SamplerSpec, StudySpec, VerdictSpec, word
+from sweep.study.suggest import nearest, unknown
+from sweep.study.validation import check_study_name, validate
 
 DEVICES = ("cpu", "cuda")
 BUDGET_TABLES = ("data", "train", "search", "baselines", "sampler", "pruner", "verdict")
 
-FEW = 8  # names that a message may list besides the nearest
-
-Table = dict[str, Any]
+TomlTable = dict[str, Any]
 
 
 def shipped_files() -> dict[str, Path]:
-    """The study files of the package by name."""
+    """Return the study files of the package by name."""
     folder = Path(str(studies.__file__)).parent
     return {path.stem: path for path in sorted(folder.glob("*.toml"))}
 
 
-def find(study: str) -> Path:
-    """The file of a shipped study, or the path that was given.
+def find_study_file(study: str) -> Path:
+    """Return the file of a shipped study, or of the path that was given.
 
     Raises:
-        InputError: neither; the message lists the shipped studies and names the nearest.
+        InputError: there is neither; the message lists the shipped studies and the nearest.
     """
     shipped = shipped_files()
     if study in shipped:
         return shipped[study]
-    path = Path(study)
+    path = read_path(study, "--study")
     if path.is_file():
         return path
     if study.endswith(".toml") or os.sep in study:
@@ -44,14 +50,14 @@ def find(study: str) -> Path:
     )
 
 
-def read(path: Path) -> Table:
-    """The tables of a TOML file.
+def read_tables(path: Path) -> TomlTable:
+    """Read the tables of a TOML file.
 
     Raises:
-        InputError: unreadable, or no TOML; the message says where.
+        InputError: it is unreadable, or no TOML; the message says where.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"{path}: must be readable, but {error.strerror}.") from None
     except UnicodeDecodeError as error:
@@ -60,11 +66,11 @@ def read(path: Path) -> Table:
         raise InputError(one_line(f"{path.name}: must be TOML, but is not: {error}.")) from None
 
 
-def budget_of(tables: Table, device: str) -> Table:
-    """What [budget.<device>] holds; empty without one.
+def budget_of(tables: TomlTable, device: str) -> TomlTable:
+    """Return the tables of [budget.<device>]; empty without one.
 
     Raises:
-        ValueError: a budget is no table, for no known device, or holds what is no device's matter.
+        ValueError: a budget is no table, for no known device, or holds an unknown table.
     """
     budgets = tables.get("budget", {})
     _require_table("budget", budgets)
@@ -75,8 +81,8 @@ def budget_of(tables: Table, device: str) -> Table:
     return dict(budget)
 
 
-def merged(base: Table, over: Table) -> Table:
-    """`base` with `over` laid over it: tables merge key by key, lists and values are replaced."""
+def merged(base: TomlTable, over: TomlTable) -> TomlTable:
+    """Return `base` with `over` laid over it: tables merge by key, other values are replaced."""
     result = dict(base)
     for key, value in over.items():
         both = isinstance(value, dict) and isinstance(result.get(key), dict)
@@ -84,20 +90,20 @@ def merged(base: Table, over: Table) -> Table:
     return result
 
 
-def written_at(key: str, budget: Table, device: str) -> str:
-    """The dotted key where a merged value stands in the file: in the device's budget, or not."""
-    place: Any = budget
+def written_at(key: str, budget: TomlTable, device: str) -> str:
+    """Return the dotted key under which a merged value stands in the file."""
+    table: Any = budget
     for part in key.split("."):
-        place = _child(place, part)
-    return key if place is None else f"budget.{device}.{key}"
+        table = _child(table, part)
+    return key if table is None else f"budget.{device}.{key}"
 
 
-def _child(place: Any, part: str) -> Any:
-    if isinstance(place, dict):
-        return place.get(part)
-    if isinstance(place, list):  # [[baselines]]: by index or by name
-        named = [item for item in place if isinstance(item, dict) and item.get("name") == part]
-        by_index = place[int(part) : int(part) + 1] if part.isdecimal() else []
+def _child(table: Any, part: str) -> Any:
+    if isinstance(table, dict):
+        return table.get(part)
+    if isinstance(table, list):  # [[baselines]]: by index or by name
+        named = [item for item in table if isinstance(item, dict) and item.get("name") == part]
+        by_index = table[int(part) : int(part) + 1] if part.isdecimal() else []
         return next(iter(named + by_index), None)
     return None
 
@@ -110,25 +116,107 @@ def require_known(table: str, keys: Iterable[str], known: Iterable[str]) -> None
             raise ValueError(f"{table}.{key}: {unknown(key, known)}")
 
 
-def unknown(key: str, known: Iterable[str]) -> str:
-    """What to say of a key that is not known: the nearest, and all of them where they are few."""
-    known = list(known)
-    near = nearest(key, known)
-    every = f"; known are {', '.join(known)}" if len(known) <= FEW or not near else ""
-    return f"is not a known key{near}{every}"
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """What a message says of the nearest known name; empty when none is near."""
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f"; the nearest is {near[0]!r}" if near else ""
-
-
 def one_line(text: str) -> str:
-    """A message on one line, whatever keys and values it quotes."""
+    """Return a message on one line, whatever keys and values it quotes."""
     return "\\n".join(text.splitlines())
 
 
 def _require_table(key: str, value: Any) -> None:
     if not isinstance(value, Mapping):
         raise ValueError(f"{key}: must be a table, but got {value!r}")
+
+
+class StudySummary(NamedTuple):
+    """A shipped study."""
+
+    name: str
+    description: str
+    path: Path
+
+
+def shipped_studies() -> list[StudySummary]:
+    """Return the studies of the package, by name."""
+    return [
+        StudySummary(name, read_tables(path)["description"], path)
+        for name, path in shipped_files().items()
+    ]
+
+
+def read_study_file(study: str, device: str) -> StudySpec:
+    """Read and check a study file.
+
+    Args:
+        study: The name of a shipped study, or the path of a .toml file.
+        device: "cpu" or "cuda"; a budget for another device is checked as well, but not used.
+
+    Raises:
+        InputError: there is no such study, or one line that names the file, the key, what must hold
+            and what came instead.
+    """
+    path = find_study_file(study)
+    tables = read_tables(path)
+    if "vocab_size" in tables:
+        raise InputError(
+            f"{path.name}: must be a study, but it is the configuration of one run; "
+            f"`squen-sweep train {shlex.quote(str(path))}` trains it."
+        )
+    try:
+        budgets = {key: budget_of(tables, key) for key in DEVICES}
+        specs = {
+            key: _resolve(tables, budget, key)
+            for key, budget in budgets.items()
+            if budget or key == device
+        }
+    except ValueError as error:
+        raise InputError(one_line(f"{path.name}: {error}.")) from None
+    return specs[device]
+
+
+def renamed(spec: StudySpec, name: str) -> StudySpec:
+    """Return the study under another name.
+
+    Raises:
+        InputError: no study may have this name.
+    """
+    try:
+        check_study_name(word(name))
+    except ValueError as error:
+        raise InputError(f"--as {error}.") from None
+    return spec.model_copy(update={"name": name})
+
+
+def _resolve(tables: TomlTable, budget: TomlTable, device: str) -> StudySpec:
+    """Return the study on one device; ValueErrors are "key: what must hold, but got what"."""
+    base = {key: value for key, value in tables.items() if key != "budget"}
+    try:
+        spec = StudySpec.model_validate(merged(base, budget))
+        validate(spec)
+    except ValueError as error:
+        fault = _explain(error) if isinstance(error, ValidationError) else str(error)
+        key, colon, rest = fault.partition(": ")
+        raise ValueError(written_at(key, budget, device) + colon + rest) from None
+    return spec
+
+
+def _explain(error: ValidationError) -> str:
+    """Return gpt.config.explain's line, with the nearest key for an unknown one."""
+    first = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "missing":
+        return f"{key}: must be given"
+    if first["type"] != "extra_forbidden":
+        return explain(error).rstrip(".")
+    *tables, name = (str(part) for part in first["loc"])
+    known = [*_KEYS[tables[0] if tables else ""].model_fields, *([] if tables else ["budget"])]
+    return f"{key}: {unknown(name, known)}"
+
+
+_KEYS: dict[str, type[BaseModel]] = {
+    "": StudySpec,
+    "search": Parameter,
+    "baselines": Baseline,
+    "sampler": SamplerSpec,
+    "pruner": PrunerSpec,
+    "verdict": VerdictSpec,
+    "data": DataConfig,
+}

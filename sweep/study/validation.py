@@ -1,9 +1,7 @@
-"""What must hold between the parts of a study, and whether every trial that it may ask for can run.
+"""Checks between the parts of a study, before it runs: can every trial that it may ask for train?
 
-Asked before a sweep, not during it. Faults are ValueErrors: "key: what must hold, but got what".
+Faults are ValueErrors: "key: what must hold, but got what".
 """
-
-from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import combinations, product
@@ -12,18 +10,20 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from gpt.config import TrainConfig, explain
+from gpt.errors import InputError
+from sweep.study.paths import read_source
 from sweep.study.search_space import Parameter
-from sweep.study.toml_file import nearest, unknown
+from sweep.study.spec import Baseline, StudySpec
+from sweep.study.suggest import nearest, unknown
 
 if TYPE_CHECKING:
     from gpt.losses.loss import Loss
-    from sweep.study.spec import Baseline, StudySpec
 
 NOT_OF_A_STUDY = {
     "data": "it is the table [data]",
     "vocab_size": "it is the tokenizer's; set data.tokenizer and data.bpe_vocab_size",
     "loss_options": "name the option itself, as in [search.square_weight]; one choice fixes it",
-    "eval_skip_tokens": "only `squen-sweep verdict` passes over stories, those of the sweep",
+    "eval_skip_tokens": "only `squen-sweep verdict` skips stories, those of the sweep",
     "device": "it is chosen when the sweep runs",
     "threads": "they are chosen when the sweep runs",
 }
@@ -31,23 +31,50 @@ NOT_SEARCHED = {
     "max_steps": "trials must be comparable at equal steps; set it in [train]",
     "eval_interval": "trials must be comparable at equal steps; set it in [train]",
     "eval_tokens": "trials must be evaluated on the same tokens; set it in [train]",
+    "seed": "a seed is luck, no setting to win by; `squen-sweep verdict --seeds N` trains with "
+    "fresh ones",
 }
+RESERVED_NAMES = ("artifacts", "final")  # folders of ours beside those of studies
+RESERVED_ENDINGS = (".screening", ".confirm")  # studies that a verdict runs
+MAX_SEED = 10**12  # verdicts count fresh seeds on from the study's
 
 
-def check(spec: StudySpec) -> None:
-    """Raise ValueError for the first thing that is wrong, causes before their consequences."""
+def validate(spec: StudySpec) -> None:
+    """Raise ValueError for the first fault, causes before their consequences."""
+    _check_study(spec)
     _check_names(spec)
     _check_train(spec)
     _check_losses(spec)
     _check_parts(spec)
     _check_runs(spec)
+    _check_steps(spec)
+    _check_pruner(spec)
+
+
+def check_study_name(name: str) -> None:
+    """Raise ValueError for a name that would meet a folder or a study of ours."""
+    if name.lower() in RESERVED_NAMES or name.lower().endswith(RESERVED_ENDINGS):
+        reserved = ", ".join(RESERVED_NAMES + tuple(f"*{ending}" for ending in RESERVED_ENDINGS))
+        raise ValueError(f"must not be one of {reserved}, which are ours, but got {name!r}")
+
+
+def _check_study(spec: StudySpec) -> None:
+    """Refuse a name that is taken, and a URL as the text."""
+    try:
+        check_study_name(spec.name)
+    except ValueError as error:
+        raise ValueError(f"name: {error}") from None
+    try:
+        read_source(spec.data.source, "data.source:")
+    except InputError as error:
+        raise ValueError(str(error).rstrip(".")) from None
 
 
 # --- names -----------------------------------------------------------------------------------
 
 
 def _check_names(spec: StudySpec) -> None:
-    """Every name in [train] and [search] must be a field of TrainConfig or an option of a loss."""
+    """Refuse names in [train] and [search] that are no field of TrainConfig or option of a loss."""
     fields = [name for name in TrainConfig.model_fields if name not in NOT_OF_A_STUDY]
     options = [option for loss in _losses().values() for option in loss.options]
     searched = [name for name in fields if name not in NOT_SEARCHED] + options
@@ -63,16 +90,16 @@ def _check_names(spec: StudySpec) -> None:
 
 
 def _check_train(spec: StudySpec) -> None:
-    """Each value of [train] must be possible, also one that the search replaces."""
+    """Refuse impossible values of [train], also one that the search replaces."""
     try:
         TrainConfig.model_validate(spec.train_values({}, spec.data))
     except ValidationError as error:
-        if error.errors(include_url=False)[0]["loc"]:  # what is between fields is checked later
+        if error.errors(include_url=False)[0]["loc"]:  # faults between fields are found later
             raise ValueError(f"train.{explain(error).rstrip('.')}") from None
 
 
 def _check_losses(spec: StudySpec) -> None:
-    """Losses must exist."""
+    """Refuse losses that do not exist."""
     searched = spec.search["loss"].values() if "loss" in spec.search else []
     for key, losses in (("train.loss", [spec.base("loss")]), ("search.loss.choices", searched)):
         for loss in losses:
@@ -81,8 +108,8 @@ def _check_losses(spec: StudySpec) -> None:
                 raise ValueError(f"{key}: must be among {some}")
 
 
-def _losses() -> dict[str, Loss]:
-    """Late, because it imports torch, and listing studies shall not wait for that."""
+def _losses() -> "dict[str, Loss]":
+    """Import torch late: listing studies shall not wait for it."""
     from gpt.losses.functional import LOSSES
 
     return LOSSES
@@ -92,7 +119,7 @@ def _losses() -> dict[str, Loss]:
 
 
 def _check_parts(spec: StudySpec) -> None:
-    """Compare, conditions and baselines must name what is searched."""
+    """Refuse a compare, a condition or a baseline that names something not searched."""
     _check_compare(spec)
     for name, parameter in spec.search.items():
         _check_when(spec, name, parameter)
@@ -113,8 +140,7 @@ def _check_compare(spec: StudySpec) -> None:
         raise ValueError(f"compare: must be a searched parameter, but got {spec.compare!r}{near}")
     if spec.search[spec.compare].choices is None or spec.search[spec.compare].when:
         raise ValueError(
-            f"compare: must be a parameter with choices and without when, "
-            f"but got {spec.compare!r}, which is not"
+            f"compare: must be a parameter with choices and without when, but got {spec.compare!r}"
         )
 
 
@@ -135,7 +161,7 @@ def _check_when(spec: StudySpec, name: str, parameter: Parameter) -> None:
 
 
 def _check_option(spec: StudySpec, name: str, parameter: Parameter) -> None:
-    """A loss's option must be searched only where that loss trains."""
+    """Refuse a loss's option that is searched where another loss trains."""
     known = [loss for loss, one in _losses().items() if name in one.options]
     trained = spec.search["loss"].values() if "loss" in spec.search else [spec.base("loss")]
     having = [loss for loss in trained if loss in known] or known
@@ -150,7 +176,7 @@ def _check_option(spec: StudySpec, name: str, parameter: Parameter) -> None:
 
 
 def _check_kind(name: str, parameter: Parameter) -> None:
-    """Whole numbers for a real one: low = 0 and high = 1 would silently search 0 and 1 alone."""
+    """Refuse integers for a real parameter: low = 0, high = 1 would search 0 and 1 alone."""
     field = TrainConfig.model_fields.get(name)
     if parameter.is_int and (field is None or field.annotation is float):
         raise ValueError(
@@ -181,7 +207,7 @@ def _check_baseline(spec: StudySpec, baseline: Baseline) -> None:
 
 
 def _check_runs(spec: StudySpec) -> None:
-    """The baselines and the corners of the space must all be runs."""
+    """Refuse baselines and corners of the space that are no runs."""
     for arm in spec.arms:
         for baseline in spec.baselines:
             key = f"baselines.{baseline.name}.params"
@@ -193,7 +219,7 @@ def _check_runs(spec: StudySpec) -> None:
 
 
 def corners(spec: StudySpec, arm: str) -> Iterator[dict[str, Any]]:
-    """Trials with every pair of values: no check of TrainConfig looks at more than two fields."""
+    """Yield trials with every pair of values: TrainConfig relates no more than two fields."""
     for names in combinations(spec.drawn, min(2, len(spec.drawn))):
         for values in product(*(spec.search[name].values() for name in names)):
             yield _corner(spec, arm, dict(zip(names, values, strict=True)))
@@ -216,7 +242,7 @@ def _check_defaults(spec: StudySpec, key: str, params: dict[str, Any]) -> None:
 
 
 def _check_run(spec: StudySpec, params: dict[str, Any], section: str) -> None:
-    """Build the run, and say in which table of the study the fault is."""
+    """Build a run; its fault is reported with the table that it stands in."""
     try:
         TrainConfig.model_validate(spec.train_values(params, spec.data))
     except ValidationError as error:
@@ -225,3 +251,49 @@ def _check_run(spec: StudySpec, params: dict[str, Any], section: str) -> None:
             raise ValueError(f"{section}.{fault}") from None
         drawn = any(name in fault for name in params)  # a fault between fields names them
         raise ValueError(f"{section if drawn else 'train'}: {fault}") from None
+
+
+# --- what would train, but to no purpose -----------------------------------------------------
+
+
+def _check_steps(spec: StudySpec) -> None:
+    """Refuse a warm-up without an end, evaluations after the end, and seeds too large to add to."""
+    steps = spec.max_steps
+    warmup = _largest(spec, "warmup_steps")
+    if warmup >= steps:
+        raise ValueError(
+            f"{_table(spec, 'warmup_steps')}.warmup_steps: must be below max_steps, or no trial "
+            f"reaches its learning rate, but got warmup_steps={warmup} and max_steps={steps}; "
+            f"set a lower one"
+        )
+    interval = spec.base("eval_interval")
+    if interval > steps:
+        raise ValueError(
+            f"train.eval_interval: must be at most max_steps, "
+            f"but got eval_interval={interval} and max_steps={steps}"
+        )
+    if spec.base("seed") > MAX_SEED:
+        raise ValueError(f"train.seed: must be at most {MAX_SEED}, but got {spec.base('seed')}")
+
+
+def _check_pruner(spec: StudySpec) -> None:
+    """Refuse a pruner that no evaluation of a trial would ask."""
+    if spec.pruner.kind == "none":
+        return
+    steps, interval = spec.max_steps, spec.base("eval_interval")
+    warmup = spec.pruner.warmup_fraction
+    last = (steps - 1) // interval * interval  # before the end, where there is nothing to save
+    if last == 0 or last < round(warmup * steps):
+        raise ValueError(
+            f"pruner: must have an evaluation after its warm-up and before the last step, but got "
+            f"warmup_fraction={warmup}, max_steps={steps} and eval_interval={interval}; "
+            f'lower one of them, or set kind = "none"'
+        )
+
+
+def _table(spec: StudySpec, name: str) -> str:
+    return "search" if name in spec.search else "train"
+
+
+def _largest(spec: StudySpec, name: str) -> Any:
+    return max(spec.search[name].values()) if name in spec.search else spec.base(name)

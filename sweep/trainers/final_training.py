@@ -1,9 +1,10 @@
-"""Training a configuration file to its end, in this process. Knows nothing of studies.
+"""Train a configuration file to its last step, in this process.
 
 It enters gpt.train where a sweep's trials do, so an exported trial trains again digit for digit.
 """
 
 import json
+import shlex
 import tomllib
 from collections.abc import Callable, Iterable
 from contextlib import closing
@@ -22,11 +23,11 @@ if TYPE_CHECKING:
 CONFIG = "config.json"
 
 
-class TrainingEndedError(RuntimeError):
-    """A run ended before its last step, for a reason that a restart would meet again."""
+class TrainingFailedError(RuntimeError):
+    """Raised when a run ends before its last step for a reason that a restart would meet again."""
 
 
-def prepared(
+def prepare_run(
     path: Path,
     run_dir: Path,
     *,
@@ -39,14 +40,14 @@ def prepared(
 
     Args:
         path: See `read_config_file`.
-        run_dir: New, or of the same run.
+        run_dir: A new directory, or one of the same run.
         steps: Optimiser steps instead of the file's.
         data: Other text: "auto", "hub", "built-in" or a path.
         device: Another device.
-        show: Told what takes long, and the notice that comes with the text.
+        show: Called with what takes long, and with the notice that comes with the text.
 
     Returns:
-        The run, pinned to its text.
+        The configuration, pinned to its text.
 
     Raises:
         InputError: one of these cannot work; nothing was written then.
@@ -60,9 +61,14 @@ def prepared(
         config = with_data(config, data)
     if device is not None:
         config = config.model_copy(update={"device": device})
+    if config.warmup_steps >= config.max_steps:
+        raise InputError(
+            f"{path}: warmup_steps must be below max_steps, or the run never reaches its learning "
+            f"rate, but got warmup_steps={config.warmup_steps} and max_steps={config.max_steps}."
+        )
     check_device(config.device)
     check_claim(run_dir)
-    config, notice = pinned(config, show, new_vocabulary=data is not None)
+    config, notice = with_prepared_data(config, show, new_vocabulary=data is not None)
     if notice:
         show(f"NOTICE: {notice}")
     claim(run_dir, config)
@@ -70,32 +76,40 @@ def prepared(
 
 
 def read_config_file(path: Path) -> TrainConfig:
-    """The configuration in a .toml or .json file, such as `squen-sweep export` writes.
+    """Read a configuration from a .toml or .json file, such as `squen-sweep export` writes.
 
     Raises:
         InputError: no such file, another suffix, no TOML or JSON, or no configuration.
     """
     parsers: dict[str, Callable[[str], Any]] = {".toml": tomllib.loads, ".json": json.loads}
+    if (path / CONFIG).is_file():
+        raise InputError(f"{path} must be a file, but it is a run directory; pass {path / CONFIG}.")
     if path.suffix not in parsers:
         raise InputError(
             f"{path} must be a .toml or .json configuration; `squen-sweep export` writes one."
         )
     try:
-        values = parsers[path.suffix](path.read_text(encoding="utf-8"))
+        values = parsers[path.suffix](path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"{path} must be a configuration file, but: {error.strerror}.") from None
     except ValueError as error:  # of JSON, TOML and UTF-8 alike
         raise InputError(f"{path} must be {path.suffix[1:].upper()}, but {error}.") from None
     if not isinstance(values, dict):
         raise InputError(f"{path} must hold a table of keys, but got {type(values).__name__}.")
+    if "search" in values or "budget" in values:
+        raise InputError(
+            f"{path} must be the configuration of one run, but it is a study; "
+            f"`squen-sweep run --study {shlex.quote(str(path))}` runs it, and "
+            f"`squen-sweep export --study NAME -o best.toml` writes its best configuration."
+        )
     return train_config(values, where=str(path))
 
 
 def with_steps(config: TrainConfig, steps: int) -> TrainConfig:
-    """The same run over another number of optimiser steps.
+    """Return the same run over another number of optimiser steps.
 
-    A longer run keeps the warm-up; in a shorter one it shrinks in proportion, since a learning rate
-    that hardly reaches its peak would be another run.
+    A longer run keeps the warm-up. In a shorter one it shrinks in proportion: with a learning rate
+    that hardly reaches its peak, it would be another run.
 
     Raises:
         InputError: `steps` is below 1.
@@ -109,19 +123,19 @@ def with_steps(config: TrainConfig, steps: int) -> TrainConfig:
 
 
 def with_data(config: TrainConfig, source: str) -> TrainConfig:
-    """The same run on other text: unpinned from the text it was exported with."""
+    """Return the same run on other text, no longer pinned to the one it was exported with."""
     data = config.data.model_copy(update={"source": source, "fingerprint": None})
     return config.model_copy(update={"data": data})
 
 
-def pinned(
+def with_prepared_data(
     config: TrainConfig, progress: Callable[[str], None], new_vocabulary: bool = False
 ) -> tuple[TrainConfig, str | None]:
-    """The run on exactly the text that is prepared now, and the notice that comes with that text.
+    """Return the run pinned to the text that is prepared now, and the notice of that text.
 
     Args:
-        config: Its data need not be prepared.
-        progress: Told what is being done.
+        config: The run; its text need not be prepared.
+        progress: Called with what is being done.
         new_vocabulary: Take the tokenizer's size instead of insisting on the configuration's.
 
     Raises:
@@ -142,7 +156,7 @@ def pinned(
 
 
 def check_claim(run_dir: Path, config: TrainConfig | None = None) -> None:
-    """Raise InputError unless `run_dir` is new, empty, or a run of this very configuration."""
+    """Raise InputError unless `run_dir` is new, empty, or a run of this configuration."""
     if (run_dir / CONFIG).exists():
         if config is not None:
             _refuse_other(run_dir, read_config(run_dir / CONFIG), config)
@@ -154,7 +168,7 @@ def check_claim(run_dir: Path, config: TrainConfig | None = None) -> None:
 
 
 def claim(run_dir: Path, config: TrainConfig) -> None:
-    """Make `run_dir` the directory of this run; one of the same run is left as it is.
+    """Make `run_dir` the directory of this run; one of the same run stays as it is.
 
     Raises:
         InputError: the directory holds another run or something else.
@@ -173,7 +187,7 @@ def claim(run_dir: Path, config: TrainConfig) -> None:
 
 
 def is_done(run_dir: Path) -> bool:
-    """Whether an earlier call trained this run to its last step, and its weights are there.
+    """Return True if this run was trained to its last step and its weights are there.
 
     Raises:
         InputError: they are damaged.
@@ -187,17 +201,17 @@ def is_done(run_dir: Path) -> bool:
 
 
 def continue_run(run_dir: Path, max_steps: int) -> int | None:
-    """Train `run_dir` from where it stands to the end, showing each evaluation.
+    """Train `run_dir` from its newest checkpoint to its last step; print each evaluation.
 
     Ctrl-C once, SIGTERM or SIGHUP stops it at a checkpoint; Ctrl-C twice stops it now.
 
     Returns:
-        The signal that stopped it early, or None at the end.
+        The signal that stopped it early; None if it is complete.
 
     Raises:
         InputError: see gpt.train.train_directory.
         KeyboardInterrupt: Ctrl-C came twice.
-        TrainingEndedError: the loss is not finite any more, or the memory does not suffice.
+        TrainingFailedError: the loss is no longer finite, or memory ran out.
     """
     from gpt.errors import DivergedError
     from gpt.train import is_out_of_memory, train_directory
@@ -213,7 +227,7 @@ def continue_run(run_dir: Path, max_steps: int) -> int | None:
     except (DivergedError, RuntimeError, MemoryError) as error:
         if not (isinstance(error, DivergedError) or is_out_of_memory(error)):
             raise
-        raise TrainingEndedError(str(error).splitlines()[0]) from None
+        raise TrainingFailedError(str(error).splitlines()[0]) from None
     return None if is_done(run_dir) else signals[0]
 
 
@@ -237,7 +251,7 @@ def _show_lines(evaluations: "Iterable[Evaluation]", max_steps: int) -> None:
 
 
 def _show_bar(evaluations: "Iterable[Evaluation]", max_steps: int) -> None:
-    """A bar that moves at every evaluation, a clock that always does, the lines above them."""
+    """Show a bar that moves at each evaluation and a running clock, with the lines above them."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -269,5 +283,5 @@ def _line(evaluation: "Evaluation", max_steps: int) -> str:
 
 
 def _seconds_left(evaluation: "Evaluation", max_steps: int) -> float:
-    """At the run's own seconds per step so far."""
+    """Extrapolate the run's seconds per step so far."""
     return (max_steps - evaluation.step) * evaluation.elapsed_seconds / evaluation.step

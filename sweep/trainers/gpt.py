@@ -12,7 +12,7 @@ from gpt.errors import DataError
 from gpt.events import Event, parse_event
 from gpt.model import num_params
 from gpt.system.files import atomic_write_text
-from sweep.study.dataset import data_facts, pinned
+from sweep.study.dataset import data_facts, pin_dataset
 from sweep.study.spec import StudySpec
 from sweep.trainers.base import Facts, RunFacts
 
@@ -50,7 +50,7 @@ class GPTTrainer:
         tokens = prepare(self._data, show)
         tokens.require(spec.block_size)
         facts = data_facts(tokens, spec)
-        self._data = pinned(self._data, tokens)
+        self._data = pin_dataset(self._data, tokens)
         return self.recall(spec, facts)
 
     def recall(self, spec: StudySpec, data: dict[str, Any]) -> Facts:

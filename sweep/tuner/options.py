@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sweep.storage.rdb import DEFAULT_STORAGE
+from sweep.study.paths import DEFAULT_STORAGE
 from sweep.tuner.limits import Limits
 
 

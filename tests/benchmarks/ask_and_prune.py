@@ -16,7 +16,8 @@ from tests.stored_studies import evaluation
 from sweep.search.pruners import may_stop_at, should_prune
 from sweep.search.samplers import next_arm, next_params, sobol_params
 from sweep.storage.rdb import open_storage, record_evaluation
-from sweep.study.spec import StudySpec, load_study
+from sweep.study.spec import StudySpec
+from sweep.study.toml_file import read_study_file
 from tests.benchmarks import measuring
 
 STORED, FILLED = (1_000, 10_000), 500
@@ -112,7 +113,7 @@ def measure(spec: StudySpec, n: int) -> dict[str, list[float]]:
 
 def main() -> None:
     """Measure and write the results."""
-    spec = load_study("tinystories", "cpu")
+    spec = read_study_file("tinystories", "cpu")
     times = {str(n): measure(spec, n) for n in STORED}
     summary = {
         n: {kind: measuring.spread(values) for kind, values in kinds.items()}

@@ -22,8 +22,8 @@ import torch
 
 from gpt.data.dataset import prepare
 from gpt.train import train
-from sweep.study.dataset import pinned
-from sweep.study.spec import load_study
+from sweep.study.dataset import pin_dataset
+from sweep.study.toml_file import read_study_file
 
 RATES = (2e-3, 5e-3)
 DEPTHS, WIDTH = (1, 2, 4, 6), 64
@@ -52,12 +52,14 @@ def runs() -> list[Run]:
 
 def train_one(run: Run, stories: str) -> Run:
     """The run with its perplexity, and its seconds of training and evaluation."""
-    spec = load_study("tinystories", "cpu")
+    spec = read_study_file("tinystories", "cpu")
     source = "built-in" if run["text"] == "built-in" else stories
     data = spec.data.model_copy(update={"source": source})
     tokens = prepare(data)
     params = {"learning_rate": run["learning_rate"], "dropout": 0.0, "n_layer": run["n_layer"]}
-    config = spec.train_config(params | {"loss": "cross_entropy"}, pinned(data, tokens), "cpu", 1)
+    config = spec.train_config(
+        params | {"loss": "cross_entropy"}, pin_dataset(data, tokens), "cpu", 1
+    )
     changed = {
         "n_embd": run["n_embd"],
         "seed": run["seed"],

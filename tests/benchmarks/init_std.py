@@ -14,8 +14,8 @@ from typing import Any
 
 from gpt.data.dataset import prepare
 from gpt.train import train
-from sweep.study.dataset import pinned
-from sweep.study.spec import load_study
+from sweep.study.dataset import pin_dataset
+from sweep.study.toml_file import read_study_file
 from tests.benchmarks import measuring
 
 GRID: dict[str, tuple[Any, ...]] = {
@@ -36,12 +36,12 @@ Setting = dict[str, Any]
 def perplexity(job: tuple[Setting, str]) -> float:
     """After the last step."""
     setting, stories = job
-    spec = load_study("tinystories", "cpu")
+    spec = read_study_file("tinystories", "cpu")
     source = "built-in" if setting["text"] == "built-in" else stories
     data = spec.data.model_copy(update={"source": source})
     params = {name: setting[name] for name in ("loss", "n_layer")}
     params |= {"learning_rate": LEARNING_RATE, "dropout": 0.0}
-    config = spec.train_config(params, pinned(data, prepare(data)), "cpu", 1)
+    config = spec.train_config(params, pin_dataset(data, prepare(data)), "cpu", 1)
     changed = {name: setting[name] for name in ("warmup_steps", "init_std", "seed")}
     changed |= {"eval_interval": spec.max_steps, "eval_tokens": EVAL_TOKENS, "dtype": "bfloat16"}
     (end,) = train(config.model_copy(update=changed))

@@ -15,7 +15,7 @@ from typing import Any
 import optuna
 from optuna.pruners import BasePruner, PercentilePruner
 
-from sweep.study.spec import load_study
+from sweep.study.toml_file import read_study_file
 from sweep.verdict import pruner_audit
 from sweep.verdict.pruner_audit import Grid
 from tests.benchmarks import measuring
@@ -32,7 +32,7 @@ def pruner(percentile: float, patience: float, grid: Grid) -> BasePruner:
 
 def audit(database: str) -> dict[str, Any]:
     """What each pruner would have done, both arms together."""
-    spec = load_study("tinystories", "cpu")
+    spec = read_study_file("tinystories", "cpu")
     study = optuna.load_study(study_name=spec.name, storage=f"sqlite:///{database}")
     table = pruner_audit.what_if_table(study, spec, TOP)
     return {

@@ -21,7 +21,7 @@ from typing import Any
 from gpt.config import read_config
 from gpt.data.dataset import prepare
 from gpt.events import Event, read_events
-from sweep.study.spec import load_study
+from sweep.study.toml_file import read_study_file
 from tests.benchmarks import measuring
 
 TRIALS = 40
@@ -119,7 +119,7 @@ def main() -> None:
     parser.add_argument("--nanogpt", type=Path, required=True, metavar="DIR")
     parser.add_argument("--seeds", type=int, nargs="+", required=True)
     args = parser.parse_args()
-    data = load_study("tinystories", "cpu").data.model_copy(update={"source": "built-in"})
+    data = read_study_file("tinystories", "cpu").data.model_copy(update={"source": "built-in"})
     fingerprint = prepare(data).meta.fingerprint
     pairs = [pair(seed, args.nanogpt.resolve(), fingerprint) for seed in args.seeds]
     figures = {

@@ -19,8 +19,8 @@ from gpt.config import TrainConfig
 from gpt.data.dataset import prepare
 from gpt.train import train
 from sweep.backends.local import available_cores
-from sweep.study.dataset import pinned
-from sweep.study.spec import load_study
+from sweep.study.dataset import pin_dataset
+from sweep.study.toml_file import read_study_file
 
 STEPS = 60
 REPEATS = 5
@@ -29,10 +29,10 @@ PRECISIONS = ("float32", "bfloat16")
 
 def budget() -> TrainConfig:
     """A run of three layers, too short to learn much."""
-    spec = load_study("tinystories", "cpu")
+    spec = read_study_file("tinystories", "cpu")
     source = spec.data.model_copy(update={"source": "built-in"})
     params = {"learning_rate": 3e-3, "dropout": 0.1, "n_layer": 3, "loss": "cross_entropy"}
-    config = spec.train_config(params, pinned(source, prepare(source)), "cpu", 1)
+    config = spec.train_config(params, pin_dataset(source, prepare(source)), "cpu", 1)
     short = {"max_steps": STEPS, "eval_interval": STEPS, "eval_tokens": 1}
     return config.model_copy(update=short)
 

@@ -19,7 +19,8 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 
 from sweep.search.samplers import next_arm, next_params
-from sweep.study.spec import StudySpec, load_study
+from sweep.study.spec import StudySpec
+from sweep.study.toml_file import read_study_file
 from tests.benchmarks import measuring
 
 PLANS = (("tpe", 8), ("tpe", 4), ("gp", 8), ("gp", 6), ("gp", 4))  # sampler, Sobol points
@@ -101,7 +102,7 @@ def measure(spec: StudySpec, surface: dict[str, Any], kind: str, startup: int) -
 def main() -> None:
     """Measure and write the results."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    spec = load_study("tinystories", "cpu")
+    spec = read_study_file("tinystories", "cpu")
     surface = surfaces(spec, sys.argv[1:])
     figures: dict[str, Any] = {"sweeps": SWEEPS, "noise_of_log_perplexity": NOISE}
     figures["median_and_0.1_and_0.9_quantile_of_perplexity_after_trials_of_an_arm"] = plans = {}

@@ -21,8 +21,9 @@ from gpt.config import DataConfig
 from gpt.data.dataset import prepare
 from gpt.events import read_events
 from sweep.backends.local import Slot, TrialProcess, available_cores, faster_dtype
-from sweep.study.dataset import pinned
-from sweep.study.spec import StudySpec, load_study
+from sweep.study.dataset import pin_dataset
+from sweep.study.spec import StudySpec
+from sweep.study.toml_file import read_study_file
 
 STEPS = 100
 REPEATS = 5
@@ -56,9 +57,9 @@ def main() -> None:
     """Measure and write the results."""
     cores = available_cores()
     plans = [(cores, 1), (1, cores), (1, 1)]
-    spec = load_study("tinystories", "cpu").with_dtype(faster_dtype("cpu"))
+    spec = read_study_file("tinystories", "cpu").with_dtype(faster_dtype("cpu"))
     source = spec.data.model_copy(update={"source": "built-in"})
-    data = pinned(source, prepare(source))
+    data = pin_dataset(source, prepare(source))
     rates: dict[str, list[float]] = {f"{p} x {t} threads": [] for p, t in plans}
     with tempfile.TemporaryDirectory() as folder:
         for repeat in range(REPEATS):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from gpt.data.dataset import prepare
 from gpt.events import Event, read_events
-from sweep.study.spec import load_study
+from sweep.study.toml_file import read_study_file
 from tests.benchmarks import measuring
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path.cwd())}
@@ -60,7 +60,7 @@ def _first_evaluation(runs: Path) -> Event:
 
 def main() -> None:
     """Measure and write the results."""
-    data = load_study("tinystories", "cpu").data
+    data = read_study_file("tinystories", "cpu").data
     prepare(data.model_copy(update={"source": "built-in"}))
     seconds = measuring.alternate({"help": of_help, "first step": of_first_step})
     summary = {name: measuring.spread(values) for name, values in seconds.items()}

@@ -12,8 +12,8 @@ from typing import Any
 from gpt.data.dataset import prepare
 from gpt.train import train
 from sweep.backends.local import faster_dtype
-from sweep.study.dataset import pinned
-from sweep.study.spec import load_study
+from sweep.study.dataset import pin_dataset
+from sweep.study.toml_file import read_study_file
 from tests.benchmarks import measuring
 
 LOSSES = ("cross_entropy", "squentropy")
@@ -22,10 +22,10 @@ REPEATS = 11  # the losses differ by less than a minute of this machine from the
 
 def trial(loss: str, shares: dict[str, list[float]]) -> float:
     """Training tokens per second; the share of evaluation is added to `shares`."""
-    spec = load_study("tinystories", "cpu").with_dtype(faster_dtype("cpu"))
+    spec = read_study_file("tinystories", "cpu").with_dtype(faster_dtype("cpu"))
     source = spec.data.model_copy(update={"source": "built-in"})
     params = {"learning_rate": 3e-3, "dropout": 0.1, "n_layer": 3, "loss": loss}
-    config = spec.train_config(params, pinned(source, prepare(source)), "cpu", 1)
+    config = spec.train_config(params, pin_dataset(source, prepare(source)), "cpu", 1)
     *_, last = evaluations = list(train(config))
     between = config.eval_interval * config.tokens_per_step
     training = sum(between / evaluation.tokens_per_second for evaluation in evaluations)

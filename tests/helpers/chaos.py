@@ -256,7 +256,8 @@ def add(figures: dict[str, Any], path: Path, seconds: float) -> None:
     kept = json.loads(path.read_text())["seeds"] if path.exists() else []
     results = [result for result in kept if result["seed"] != figures["seed"]]
     results = sorted([*results, figures], key=lambda result: result["seed"])
-    command = f"python tests/helpers/chaos.py --seeds {len(results)} --seconds {seconds:g} --output {path}"
+    options = f"--seeds {len(results)} --seconds {seconds:g} --output {path}"
+    command = f"python tests/helpers/chaos.py {options}"
     path.write_text(json.dumps(summary(results, command), indent=1) + "\n")
 
 

@@ -10,7 +10,8 @@ from optuna.trial import TrialState, create_trial
 
 from gpt.events import Evaluation
 from sweep.storage.rdb import create_study, open_storage, record_evaluation
-from sweep.study.spec import StudySpec, load_study
+from sweep.study.spec import StudySpec
+from sweep.study.toml_file import read_study_file
 
 STUDY = """
 name = "tiny"
@@ -63,7 +64,7 @@ class StoredStudy:
     def __init__(self, folder: Path, text: str = STUDY, **data: Any) -> None:
         path = folder / "study.toml"
         path.write_text(text)
-        self.spec: StudySpec = load_study(str(path), "cpu")
+        self.spec: StudySpec = read_study_file(str(path), "cpu")
         self.path = folder / "sweep.db"
         self.storage: RDBStorage = open_storage(str(self.path), create=True)
         self.study: optuna.Study = create_study(self.storage, self.spec, DATA | data, "cpu")

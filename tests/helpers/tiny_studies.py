@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from sweep.callbacks.plain import PlainProgress, QuietProgress
-from sweep.study.spec import StudySpec, load_study
+from sweep.study.spec import StudySpec
+from sweep.study.toml_file import read_study_file
 from sweep.tuner.callback import Callback
 from sweep.tuner.limits import Limits
 from sweep.tuner.options import RunOptions
@@ -81,7 +82,7 @@ def tiny_study(
             batch_size=batch_size,
         )
     )
-    return load_study(str(path), "cpu")
+    return read_study_file(str(path), "cpu")
 
 
 def run_tiny(

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from tiny_studies import STUDY
 from typer.testing import CliRunner
 
 from gpt.events import read_events
-from sweep.cli import app, main
+from sweep.cli import _option, app, main
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = (
@@ -148,6 +149,18 @@ def test_help_of_every_command_has_an_example(command):
     assert f"Example: squen-sweep {command}" in result.output
 
 
+@pytest.mark.parametrize("command", [(), *((command,) for command in COMMANDS)])
+def test_h_is_help_and_flags_have_no_type(command):
+    short = CliRunner().invoke(app, [*command, "-h"])
+    assert short.exit_code == 0
+    assert short.output == CliRunner().invoke(app, [*command, "--help"]).output
+    assert "<bool>" not in short.output
+
+
+def test_version_is_that_of_the_package(home):
+    assert home("--version") == Outcome(0, f"squen-sweep {version('squen-sweep')}\n", "")
+
+
 def test_help_loads_nothing_heavy():
     code = (
         "import sys; sys.argv = ['squen-sweep', '--help']\n"
@@ -210,6 +223,23 @@ def test_run_again_says_that_the_study_is_complete(swept):
     assert "tiny is already complete: 2/2 trials (2 complete)" in out
 
 
+def test_a_study_goes_on_from_a_file_that_says_the_same_in_other_words(swept):
+    path = Path("tiny.toml")
+    before = path.read_bytes()
+    head, *tables = before.decode().split("\n[")
+    changed = "\n[".join([head, *reversed(tables)])
+    changed = changed.replace("n_embd = 16", "dropout = 0.0 # none\nn_embd = 16")
+    changed = changed.replace("low = 0.001", "low = 1e-3")
+    assert changed.encode() != before
+    path.write_bytes(b"\xef\xbb\xbf" + changed.replace("\n", "\r\n").encode())
+    try:
+        code, out, err = swept("run", "--study", "tiny.toml", "--trials", "2")
+    finally:
+        path.write_bytes(before)
+    assert (code, err) == (0, "")
+    assert "tiny is already complete: 2/2 trials" in out
+
+
 def test_a_changed_study_goes_on_under_another_name(swept):
     path = Path("tiny.toml")
     before = path.read_text()
@@ -264,11 +294,14 @@ def test_status_fits_a_narrow_terminal(swept):
 
 def test_status_takes_the_study_file_as_well_as_the_name(swept):
     assert swept("status", "--study", "tiny.toml") == swept("status", "--study", "tiny")
+    changed = swept.folder / "changed.toml"
+    changed.write_text('name = "tiny"\n[search.seed]\nlow = 1\nhigh = 9')
+    assert swept("status", "--study", "changed.toml") == swept("status", "--study", "tiny")
 
 
 def test_status_works_before_the_first_trial_and_shows_the_notice(home):
     from sweep.storage.rdb import create_study, open_storage
-    from sweep.study.spec import load_study
+    from sweep.study.toml_file import read_study_file
 
     facts = {
         "fingerprint": "0123abcd",
@@ -278,7 +311,7 @@ def test_status_works_before_the_first_trial_and_shows_the_notice(home):
         "notice": "these are not TinyStories figures",
         "floor_perplexity": 1.99,
     }
-    spec = load_study("tiny.toml", "cpu")
+    spec = read_study_file("tiny.toml", "cpu")
     create_study(open_storage("new.db", create=True), spec, facts, "cpu")
     code, out, _ = home("status", "--study", "tiny", "--storage", "new.db")
     assert code == 0
@@ -315,13 +348,62 @@ def test_train_for_longer_goes_into_a_directory_of_its_own(swept):
     assert "max_steps is 16 there and 20 here" in err
 
 
+def test_export_replaces_what_it_wrote_and_other_files_only_by_force(swept, tmp_path):
+    for name in ("own.toml", "own.json", "own.py"):
+        own = str(tmp_path / name)
+        assert swept("export", "--study", "tiny", "-o", own).code == 0
+        assert swept("export", "--study", "tiny", "-o", own, "--trial", "1").code == 0
+    (tmp_path / "empty.toml").touch()
+    assert swept("export", "--study", "tiny", "-o", str(tmp_path / "empty.toml")).code == 0
+
+    other = tmp_path / "notes.toml"
+    other.write_text("mine = true")
+    assert swept("export", "--study", "tiny", "-o", str(other)).code == 2
+    assert other.read_text() == "mine = true"
+    assert swept("export", "--study", "tiny", "-o", str(other), "--force").code == 0
+    assert other.read_text().startswith("# Study tiny, trial ")
+
+
+def test_an_exported_configuration_is_no_study(swept, tmp_path):
+    path = tmp_path / "best.toml"
+    assert swept("export", "--study", "tiny", "-o", str(path)).code == 0
+    assert_refused(
+        swept, ("run", "--study", str(path)), f"best.toml: .*`squen-sweep train {path}` trains it"
+    )
+
+
+def test_paths_from_the_home_folder_are_found_by_every_command(home, monkeypatch):
+    monkeypatch.setenv("HOME", str(home.folder / "my home"))
+    (home.folder / "my home").mkdir()
+    shutil.move("tiny.toml", "my home/tiny.toml")
+    shutil.move("text", "my home/my text")
+    where = ("--storage=~/x.db",)
+    run = ("run", "--study=~/tiny.toml", "--runs=~/r", "--data=~/my text", *where)
+    assert home(*run, "--trials", "1", "--quiet") == Outcome(0, "", "")
+    assert home("status", "--study=~/tiny.toml", *where).code == 0
+    assert home("export", "--study", "tiny", "--output=~/best.toml", *where).code == 0
+    assert home("train", "~/best.toml", "--out=~/final run").code == 0
+    assert home("sample", "~/final run", "--max-new-tokens", "4").code == 0
+    assert home("doctor", "--runs=~/r", *where).code == 0
+    assert not (home.folder / "~").exists()
+    made = {path.name for path in (home.folder / "my home").iterdir()}
+    assert made >= {"x.db", "r", "best.toml", "final run"}
+
+
+@pytest.mark.parametrize("words", [["--storage", "a.db"], ["--storage=a.db"]])
+def test_the_storage_of_an_error_line_is_the_one_that_was_typed(monkeypatch, words):
+    monkeypatch.setattr(sys, "argv", ["squen-sweep", "status", *words])
+    assert _option("--storage") == "a.db"
+    assert _option("--runs") is None
+
+
 def test_export_writes_to_stdout_without_an_output(swept):
     code, out, err = swept("export", "--study", "tiny", "--format", "json", "--trial", "1")
     assert (code, err) == (0, "")
     assert json.loads(out)["loss"] == "squentropy"
 
 
-def test_sample_tells_the_same_stories_for_the_same_seed(swept):
+def test_sample_prints_the_same_stories_for_the_same_seed(swept):
     arguments = ("sample", "runs/tiny/0", "--prompt", "Tom saw", "--max-new-tokens", "8")
     code, out, err = swept(*arguments, "--num-samples", "2", "--seed", "3")
     assert (code, err) == (0, "")
@@ -509,9 +591,31 @@ BAD_BEFORE_A_RUN = {
     "dashboard without storage": (("dashboard",), "runs/sweep.db must exist"),
     "dashboard on no port": (("dashboard", "--port", "0"), "--port .* got 0"),
     "missing configuration": (("train", "best.toml"), "best.toml"),
-    "study as configuration": (("train", "tiny.toml"), "tiny.toml: "),
+    "study as configuration": (
+        ("train", "tiny.toml"),
+        "tiny.toml must be .* but it is a study; `squen-sweep run --study tiny.toml` .* export",
+    ),
+    "URL as text": (
+        ("run", "--study", "tiny.toml", "--data", "https://example.com/stories.txt"),
+        "--data must be a path .*'https://example.com/stories.txt'",
+    ),
+    "URL as runs": (
+        ("run", "--study", "tiny.toml", "--runs", "s3://b/runs"),
+        "--runs must be a path",
+    ),
+    "URL as configuration": (("train", "https://example.com/best.toml"), "must be a path"),
+    "URL with too few slashes": (
+        ("run", "--study", "tiny.toml", "--storage", "sqlite://runs/x.db"),
+        "pass runs/x.db or sqlite:///runs/x.db",
+    ),
+    "URL without slashes": (("status", *TINY, "--storage", "sqlite:x.db"), "pass x.db or"),
+    "reserved name": (
+        ("run", "--study", "tiny.toml", "--as", "final"),
+        "--as must not be .*'final'",
+    ),
     "story as configuration": (("train", "text/train.txt"), "must be a .toml or .json"),
-    "missing run": (("sample", "runs/final/best"), "runs/final/best/config.json"),
+    "missing run": (("sample", "runs/final/best"), "runs/final/best must be a run directory"),
+    "folder as run": (("sample", "text"), "text must be a run directory, .* no config.json"),
     "no samples": (("sample", "text", "--num-samples", "0"), "--num-samples .* at least 1"),
     "no tokens": (("sample", "text", "--max-new-tokens", "0"), "--max-new-tokens .* at least 1"),
     "cold": (("sample", "text", "--temperature", "-1"), "--temperature .* at least 0"),
@@ -535,6 +639,10 @@ BAD_STUDY_FILES = {  # what stands in the study file: what is written instead, w
         '"mse"]',
         "search.loss.choices: must be among cross_entropy, squentropy, .*but got 'mse'",
     ),
+    "warm-up without an end": ("warmup_steps = 2", "warmup_steps = 12", "warmup_steps: .*=12"),
+    "no evaluation": ("eval_interval = 4", "eval_interval = 13", "eval_interval: .*=13"),
+    "seed as a setting": ("[search.n_layer]", "[search.seed]", "search.seed: .*verdict --seeds"),
+    "reserved name": ('name = "tiny"', 'name = "artifacts"', "name: .*'artifacts'"),
     "heads": ("n_embd = 16", "n_embd = 15", "n_embd must be a multiple of n_head, .*n_embd=15"),
     "block too long": ("block_size = 16", "block_size = 90000", "longer than one block"),
 }
@@ -561,6 +669,19 @@ BAD_AFTER_A_RUN = {
         "attempt to write a readonly database",
     ),
     "unknown stored study": (("status", "--study", "tinny"), "'tinny'.*it holds tiny"),
+    "stored study in capitals": (("status", "--study", "Tiny"), "the nearest is 'tiny'"),
+    "study's folder as run": (
+        ("sample", "runs/tiny"),
+        "runs/tiny must be a run directory, .* 2 of them; pass one, such as runs/tiny/0",
+    ),
+    "checkpoints as run": (("sample", "runs/tiny/0/checkpoints"), "pass runs/tiny/0"),
+    "configuration as run": (("sample", "runs/tiny/0/config.json"), "pass runs/tiny/0"),
+    "run as configuration": (("train", "runs/tiny/0"), "pass runs/tiny/0/config.json"),
+    "export over a study": (("export", *TINY, "-o", "tiny.toml"), "tiny.toml must be .* --force"),
+    "export over a trial's configuration": (
+        ("export", *TINY, "-o", "runs/tiny/0/config.json"),
+        "runs/tiny/0/config.json must be .* --force",
+    ),
     "unknown arm": (("export", *TINY, "--arm", "mse"), "cross_entropy, squentropy.*'mse'"),
     "unknown trial": (("export", *TINY, "--trial", "2"), "--trial .* got 2"),
     "unknown format": (("export", *TINY, "--format", "yaml"), "--format .* got 'yaml'"),
@@ -646,10 +767,10 @@ def test_bad_input_is_one_line_and_changes_nothing(swept, case):
 
 def test_a_study_without_a_finished_trial_is_not_exported(home):
     from sweep.storage.rdb import create_study, open_storage
-    from sweep.study.spec import load_study
+    from sweep.study.toml_file import read_study_file
 
     facts = {"fingerprint": "0123abcd", "name": "text"}
-    spec = load_study("tiny.toml", "cpu")
+    spec = read_study_file("tiny.toml", "cpu")
     opened = open_storage("new.db", create=True)
     create_study(opened, spec, facts, "cpu")
     opened.engine.dispose()  # the last connection that is closed moves its log into the file

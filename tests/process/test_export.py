@@ -10,7 +10,7 @@ from optuna.trial import TrialState, create_trial
 from gpt.config import DataConfig, TrainConfig
 from gpt.data.dataset import prepare
 from gpt.errors import InputError
-from sweep.export import FORMATS, Origin, export, format_of, to_json, to_nanogpt, to_toml
+from sweep.export import EXPORTERS, Origin, export, format_of, to_json, to_nanogpt, to_toml
 from sweep.trainers.final_training import read_config_file
 
 ORIGIN = Origin("stories", 7, "squentropy", "complete", 53.123456789012345, 600)
@@ -138,7 +138,7 @@ def test_export_says_that_a_run_directory_is_gone(study, tmp_path):
 )
 def test_exported_file_reads_back_as_the_very_same_configuration(exported, form, tmp_path):
     path = tmp_path / f"best.{form}"
-    path.write_text(FORMATS[form](exported, ORIGIN, "best"))
+    path.write_text(EXPORTERS[form](exported, ORIGIN, "best"))
     assert read_config_file(path) == exported
 
 
@@ -149,6 +149,7 @@ def test_toml_says_where_it_comes_from_and_how_to_train_it():
     assert repr(53.123456789012345) in header[0]
     assert header[1].endswith("squen-sweep train best.toml")
     assert header[2].endswith("squen-sweep train best.toml --steps 2400")
+    assert "squen-sweep train 'my best.toml'\n" in to_toml(config(), ORIGIN, "my best.toml")
 
 
 def test_json_is_the_text_of_a_run_directory():
@@ -223,7 +224,7 @@ def test_format_comes_from_the_option_first_then_from_the_suffix():
 
 @pytest.mark.parametrize(("file", "form"), [("best.json", "toml"), ("best.toml", "nanogpt")])
 def test_format_refuses_a_suffix_of_another_one(file, form):
-    with pytest.raises(InputError, match=rf"{file} must end as --format {form} does") as caught:
+    with pytest.raises(InputError, match=rf"{file} must end in .* for --format {form}") as caught:
         format_of(Path(file), form)
     assert "\n" not in str(caught.value)
 

@@ -185,7 +185,7 @@ def test_out_of_memory_goes_on_with_half_the_micro_batch_then_is_told_to_the_sam
 ):
     monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "1000000")  # larger blocks are not kept in reserve
     inject(monkeypatch, "memory@trial=0,bytes=100000; memory@trial=1,bytes=100000,times=2")
-    spec = tiny_study(tmp_path, text, max_steps=2, eval_interval=2, batch_size=1024)
+    spec = tiny_study(tmp_path, text, max_steps=3, eval_interval=3, batch_size=1024)
     summary = run_tiny(spec, tmp_path, trials=3)  # a slot goes on with the third
     assert [action for action, _, _ in fired(tmp_path)] == ["memory"] * 3
     assert summary.outcomes == {"complete": 2, "oom": 1}

@@ -18,7 +18,7 @@ from sweep.trainers.final_training import (
     claim,
     continue_run,
     is_done,
-    prepared,
+    prepare_run,
     read_config_file,
     with_data,
     with_steps,
@@ -95,6 +95,20 @@ def test_read_config_file_says_what_is_wrong_with_it(tmp_path, name, content, me
     assert "\n" not in str(raised.value)
 
 
+def test_read_config_file_reads_over_a_byte_order_mark(config, tmp_path):
+    path = tmp_path / "best.json"
+    path.write_bytes(b"\xef\xbb\xbf" + config.model_dump_json().encode())
+    assert read_config_file(path) == config
+
+
+def test_a_run_that_never_ends_its_warm_up_is_refused(config, tmp_path):
+    path = tmp_path / "best.json"
+    path.write_text(json.dumps(config.model_dump(mode="json") | {"warmup_steps": 12}))
+    with pytest.raises(InputError, match=r"best\.json: .* warmup_steps=12 and max_steps=12"):
+        prepare_run(path, tmp_path / "run", show=lambda line: None)
+    assert not (tmp_path / "run").exists()
+
+
 def test_read_config_file_says_that_there_is_none(tmp_path):
     with pytest.raises(InputError, match=r"best\.toml must be a configuration file"):
         read_config_file(tmp_path / "best.toml")
@@ -125,7 +139,7 @@ def test_claim_refuses_a_directory_with_something_else_in_it(config, tmp_path):
 def test_prepared_pins_the_run_to_the_text_that_it_found(config, tmp_path):
     path = tmp_path / "best.json"
     path.write_text(config.model_dump_json())
-    run = prepared(path, tmp_path / "run", show=lambda line: None)
+    run = prepare_run(path, tmp_path / "run", show=lambda line: None)
     assert run.data.fingerprint is not None
     assert read_config(tmp_path / "run" / "config.json") == run
 
@@ -134,7 +148,7 @@ def test_prepared_refuses_a_vocabulary_that_is_not_the_tokenizers(config, tmp_pa
     path = tmp_path / "best.json"
     path.write_text(json.dumps(config.model_dump(mode="json") | {"vocab_size": 300}))
     with pytest.raises(InputError, match=r"vocab_size must be 280, .* but got 300"):
-        prepared(path, tmp_path / "run", show=lambda line: None)
+        prepare_run(path, tmp_path / "run", show=lambda line: None)
     assert not (tmp_path / "run").exists()
 
 

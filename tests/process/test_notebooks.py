@@ -12,7 +12,7 @@ import pytest
 from tiny_runs import write_stories
 from tiny_studies import run_tiny, tiny_study
 
-from sweep.study.spec import load_study
+from sweep.study.toml_file import read_study_file
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -38,7 +38,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SQUEN_SWEEP_CACHE", str(folder / "cache"))
         (folder / "runs").mkdir()
-        spec = load_study(str(folder / "study.toml"), "cpu")
+        spec = read_study_file(str(folder / "study.toml"), "cpu")
         run_tiny(spec, folder / "runs", trials=4, runs=folder / "runs")
     (folder / "notebooks").mkdir()
     return folder

@@ -32,7 +32,7 @@ from gpt.events import read_events
 from gpt.train import train
 from sweep.search.pruners import is_shadow
 from sweep.storage.rdb import check_study, open_storage
-from sweep.study.spec import load_study
+from sweep.study.toml_file import read_study_file
 from sweep.tuner.callback import Callback, Counts, SweepEvent, TrialFinished, TrialStarted
 
 
@@ -330,7 +330,7 @@ def test_a_changed_tokenizer_is_refused(finished: Path, tmp_path: Path):
     spec = tiny_study(tmp_path, finished / "text")
     path = tmp_path / "tiny.toml"
     path.write_text(path.read_text().replace("bpe_vocab_size = 280", "bpe_vocab_size = 270"))
-    changed = load_study(str(path), "cpu")
+    changed = read_study_file(str(path), "cpu")
     assert changed.data != spec.data
     with pytest.raises(InputError, match=r"data\.bpe_vocab_size differs.*--as NEW_NAME"):
         run_tiny(changed, finished, trials=3)

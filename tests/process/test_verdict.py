@@ -28,7 +28,7 @@ from sweep.cli import main
 from sweep.report.report import write_report
 from sweep.storage.lock import only_tuner
 from sweep.storage.rdb import load_study, open_storage
-from sweep.study.spec import load_study as load_spec
+from sweep.study.toml_file import read_study_file
 from sweep.verdict.confirm_plan import CONFIRM, SCREENING, phase_spec, seeds_of
 from sweep.verdict.confirm_results import chosen_trials, phase_runs
 from sweep.verdict.confirm_runs import Place, run_phases
@@ -47,7 +47,7 @@ class Swept:
         tiny_study(folder, text)
         with (folder / "tiny.toml").open("a") as file:
             file.write(VERDICT)
-        run_tiny(load_spec(str(folder / "tiny.toml"), "cpu"), folder, trials=3)
+        run_tiny(read_study_file(str(folder / "tiny.toml"), "cpu"), folder, trials=3)
 
     @property
     def storage(self) -> RDBStorage:

@@ -9,14 +9,15 @@ from hypothesis import strategies as st
 from optuna.trial import TrialState, create_trial
 
 from sweep.search.pruners import may_stop_at, should_prune
-from sweep.study.spec import PrunerSpec, StudySpec, load_study
+from sweep.study.spec import PrunerSpec, StudySpec
+from sweep.study.toml_file import read_study_file
 
 STEPS = (10, 20, 30, 40)  # of 40; the warm-up of a fourth ends at 10
 
 
 @pytest.fixture(scope="session")
 def spec() -> StudySpec:
-    study = load_study(str((Path(__file__).parents[1] / "helpers" / "mine.toml")), "cpu")
+    study = read_study_file(str(Path(__file__).parents[1] / "helpers" / "mine.toml"), "cpu")
     return with_pruner(study, warmup_fraction=0.25, startup_trials=3)
 
 

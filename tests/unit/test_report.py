@@ -23,6 +23,7 @@ from sweep.report.facts import commands, facts, provenance
 from sweep.report.report import _drawn, render, write_report
 from sweep.report.tables import all_table, best_table, metrics_table
 from sweep.storage.rdb import open_storage
+from sweep.study.search_space import Parameter
 from sweep.visualization.figures import Figure, figures
 
 NO_ARMS = STUDY.replace('compare = "loss"', "").partition("[search.square_weight]")[0]
@@ -215,6 +216,21 @@ def test_report_cannot_be_taken_for_tinystories_when_it_is_the_built_in_corpus(t
 
 def test_report_on_other_text_has_no_notice(page):
     assert not any("notice" in attributes.get("class", "") for _, attributes in page.elements)
+
+
+def test_facts_take_seeds_and_dtypes_from_the_trials_and_not_from_the_file(tmp_path):
+    stored = StoredStudy(tmp_path)
+    searched = {
+        "seed": Parameter(low=1, high=9),
+        "dtype": Parameter(choices=["float32", "bfloat16"]),
+    }
+    stored.spec = stored.spec.model_copy(update={"search": stored.spec.search | searched})
+    stored.add("cross_entropy", [50.0], seed=3, dtype="bfloat16")
+    stored.add("squentropy", [50.0], seed=1, dtype="float32")
+    found = dict(facts(read_study(stored.storage, stored.study)))
+    assert "with seeds 1, 3: " in found["Trials"]
+    assert "1337" not in found["Trials"]
+    assert found["Device"] == "cpu, bfloat16 and float32"
 
 
 def test_facts_say_how_the_answer_was_obtained(stored):

@@ -27,7 +27,8 @@ from gpt.system.files import atomic_write_text
 from gpt.train import train_directory
 from sweep.cli import main
 from sweep.report.report import write_report
-from sweep.study.spec import StudySpec, load_study, renamed, shipped_studies
+from sweep.study.spec import StudySpec
+from sweep.study.toml_file import read_study_file, renamed, shipped_studies
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -174,7 +175,7 @@ def refusal(call: Callable[[], object]) -> str | None:
 
 @cache
 def some_study() -> StudySpec:
-    return load_study("tinystories", "cpu")
+    return read_study_file("tinystories", "cpu")
 
 
 @settings(deadline=None)

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from optuna.samplers import TPESampler
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from sweep.search.arms import arm_trials, arm_view, regressable
-from sweep.search.samplers import MOST_REGRESSED, next_arm, next_params, sobol_params
-from sweep.study.spec import SamplerSpec, StudySpec, load_study
+from sweep.search.arms import arm_trials, arm_view, gp_observations
+from sweep.search.samplers import MAX_GP_TRIALS, next_arm, next_params, sobol_params
+from sweep.study.spec import SamplerSpec, StudySpec
+from sweep.study.toml_file import read_study_file
 
 CROSS, SQUEN = "cross_entropy", "squentropy"
 STARTUP = 4
@@ -25,10 +26,8 @@ STARTUP = 4
 @pytest.fixture(scope="session")
 def spec() -> StudySpec:
     """One baseline, four Sobol points, then TPE; square_weight is searched for squentropy only."""
-    return with_sampler(
-        load_study(str((Path(__file__).parents[1] / "helpers" / "mine.toml")), "cpu"),
-        startup_trials=STARTUP,
-    )
+    path = Path(__file__).parents[1] / "helpers" / "mine.toml"
+    return with_sampler(read_study_file(str(path), "cpu"), startup_trials=STARTUP)
 
 
 @pytest.fixture
@@ -275,7 +274,7 @@ def test_a_gaussian_process_learns_from_pruned_trials_by_the_log_of_all_perplexi
     pruned.report(math.exp(5), 20)  # where no other was evaluated
     study.tell(pruned, state=TrialState.PRUNED)
 
-    seen = regressable(study.trials)
+    seen = gp_observations(study.trials)
 
     assert [trial.value for trial in seen[:4]] == [math.log(t.value) for t in study.trials[:4]]
     assert (seen[4].state, seen[4].value) == (TrialState.COMPLETE, pytest.approx(5))
@@ -309,11 +308,11 @@ def test_a_pruned_trial_counts_with_what_it_was_on_its_way_to(
         told(TrialState.PRUNED, {40: last}, outcome),
     ]
 
-    assert regressable(trials)[3].value == pytest.approx(math.log(expected))
+    assert gp_observations(trials)[3].value == pytest.approx(math.log(expected))
 
 
 def test_many_trials_of_an_arm_are_left_to_tpe(study: optuna.Study, spec: StudySpec) -> None:
-    run(study, with_sampler(spec, kind="random", startup_trials=STARTUP), MOST_REGRESSED, arm=CROSS)
+    run(study, with_sampler(spec, kind="random", startup_trials=STARTUP), MAX_GP_TRIALS, arm=CROSS)
     tpe, gp = (with_sampler(spec, kind=kind, startup_trials=STARTUP) for kind in ("tpe", "gp"))
 
     assert next_params(study, gp, CROSS) == next_params(study, tpe, CROSS)

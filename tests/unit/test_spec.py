@@ -10,7 +10,9 @@ from gpt.config import DataConfig
 from gpt.errors import InputError
 from gpt.losses.functional import LOSSES
 from sweep.search.samplers import sobol_params
-from sweep.study.spec import StudySpec, load_study, shipped_studies
+from sweep.study.paths import read_path, read_source
+from sweep.study.spec import StudySpec
+from sweep.study.toml_file import read_study_file, shipped_studies
 
 VALID = (Path(__file__).parents[1] / "helpers" / "mine.toml").read_text()
 N_LAYER = "[search.n_layer]\nlow = 1\nhigh = 4"
@@ -24,7 +26,7 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def spec(path: Path) -> StudySpec:
     path.write_text(VALID)
-    return load_study(str(path), "cpu")
+    return read_study_file(str(path), "cpu")
 
 
 # --- what a file means -----------------------------------------------------------------------
@@ -33,7 +35,7 @@ def spec(path: Path) -> StudySpec:
 def test_budget_of_the_device_is_laid_over_the_study(path: Path) -> None:
     path.write_text(VALID)
 
-    cpu, cuda = load_study(str(path), "cpu"), load_study(str(path), "cuda")
+    cpu, cuda = read_study_file(str(path), "cpu"), read_study_file(str(path), "cuda")
 
     assert (cpu.train["n_embd"], cuda.train["n_embd"]) == (32, 64)
     assert (cpu.search["n_layer"].high, cuda.search["n_layer"].high) == (4, 8)
@@ -46,8 +48,8 @@ def test_baselines_of_a_budget_replace_those_outside_of_it(path: Path) -> None:
     )
     path.write_text(VALID + baseline)
 
-    assert [one.name for one in load_study(str(path), "cuda").baselines] == ["wide"]
-    assert [one.name for one in load_study(str(path), "cpu").baselines] == ["base"]
+    assert [one.name for one in read_study_file(str(path), "cuda").baselines] == ["wide"]
+    assert [one.name for one in read_study_file(str(path), "cpu").baselines] == ["base"]
 
 
 def test_arms_are_the_choices_of_the_compared_parameter(spec: StudySpec) -> None:
@@ -60,7 +62,7 @@ def test_a_study_that_compares_nothing_has_one_arm(path: Path) -> None:
             "n_layer = 2", 'n_layer = 2, loss = "squentropy"'
         )
     )
-    spec = load_study(str(path), "cpu")
+    spec = read_study_file(str(path), "cpu")
 
     assert spec.arms == ["all"]
     assert spec.baseline_params(spec.baselines[0], "all")["square_weight"] == 1.0
@@ -124,7 +126,7 @@ def test_a_parameter_may_apply_with_several_values_of_another(path: Path) -> Non
             'when = { loss = "squentropy" }', 'when = { loss = ["squentropy", "logit_l2"] }'
         )
     )
-    spec = load_study(str(path), "cpu")
+    spec = read_study_file(str(path), "cpu")
 
     having = [arm for arm in spec.arms if "square_weight" in sobol_params(spec, arm, 0)]
     assert having == ["squentropy", "logit_l2"]
@@ -135,7 +137,7 @@ def test_an_option_named_without_a_range_has_that_of_its_loss(path: Path) -> Non
     assert whole in VALID
     path.write_text(VALID.replace(whole, "[search.square_weight]\nwhen"))
 
-    found = load_study(str(path), "cpu").search["square_weight"]
+    found = read_study_file(str(path), "cpu").search["square_weight"]
 
     option = LOSSES["squentropy"].options["square_weight"]
     assert (found.low, found.high, found.log) == (option.low, option.high, option.log)
@@ -147,7 +149,7 @@ def test_every_option_of_every_loss_can_be_searched_by_its_name_alone(path: Path
         for option in loss.options:
             search = f'[train]\nloss = "{name}"\n[search.{option}]\n'
             path.write_text(f'name = "one"\n[data]\nsource = "built-in"\n{search}')
-            spec = load_study(str(path), "cpu")
+            spec = read_study_file(str(path), "cpu")
             params = sobol_params(spec, "all", 0)
             config = spec.train_config(params, spec.data, "cpu", 1)
             assert config.loss_options == {option: params[option]}
@@ -155,9 +157,9 @@ def test_every_option_of_every_loss_can_be_searched_by_its_name_alone(path: Path
 
 def test_trials_are_ranked_by_perplexity_unless_the_study_says_otherwise(path: Path) -> None:
     path.write_text(VALID)
-    assert load_study(str(path), "cpu").metric == "perplexity"
+    assert read_study_file(str(path), "cpu").metric == "perplexity"
     path.write_text('metric = "link_perplexity"\n' + VALID)
-    assert load_study(str(path), "cpu").metric == "link_perplexity"
+    assert read_study_file(str(path), "cpu").metric == "link_perplexity"
 
 
 @pytest.mark.parametrize(("tokenizer", "vocab_size"), [("gpt2", 50257), ("bpe", 512)])
@@ -170,7 +172,7 @@ def test_vocabulary_is_the_tokenizers(spec: StudySpec, tokenizer: str, vocab_siz
 
 def test_dtype_may_be_left_open_and_is_then_settled_once(path: Path) -> None:
     path.write_text(VALID.replace("[train]", '[train]\ndtype = "auto"'))
-    spec = load_study(str(path), "cpu")
+    spec = read_study_file(str(path), "cpu")
     assert spec.leaves_dtype_open
 
     settled = spec.with_dtype("bfloat16")
@@ -194,8 +196,8 @@ def test_block_size_is_the_longest_that_is_searched(path: Path) -> None:
         .replace("search.n_layer]\nhigh = 8", "search.block_size]\nhigh = 128")
     )
 
-    assert load_study(str(path), "cpu").block_size == 64
-    assert load_study(str(path), "cuda").block_size == 128
+    assert read_study_file(str(path), "cpu").block_size == 64
+    assert read_study_file(str(path), "cuda").block_size == 128
 
 
 # --- stored form and digest ------------------------------------------------------------------
@@ -225,7 +227,7 @@ def test_digest_does_not_hang_on_words_or_sources(
     assert old in VALID
     path.write_text(VALID.replace(old, new))
 
-    assert load_study(str(path), "cpu").digest == spec.digest
+    assert read_study_file(str(path), "cpu").digest == spec.digest
 
 
 def test_digest_and_drawn_points_do_not_hang_on_the_order_of_tables(
@@ -233,11 +235,84 @@ def test_digest_and_drawn_points_do_not_hang_on_the_order_of_tables(
 ) -> None:
     head, *tables = VALID.split("\n[")
     path.write_text("\n[".join([head, *reversed(tables)]))
-    reordered = load_study(str(path), "cpu")
+    reordered = read_study_file(str(path), "cpu")
 
     assert list(reordered.search) != list(spec.search)
     assert reordered.digest == spec.digest
     assert sobol_params(reordered, "squentropy", 3) == sobol_params(spec, "squentropy", 3)
+
+
+SAME = [  # what stands in the file, and another way to write it
+    ("n_embd = 32", "dropout = 0.0\nbeta2 = 0.95\nn_embd = 32"),
+    ("n_embd = 32", "weight_decay = 1e-1\nn_embd = 32"),
+    ("low = 1e-4\nhigh = 1e-2", "high = 0.01 # a comment\nlow = 0.0001"),
+    ("high = 10.0", "high = 10"),
+    ("low = 1\nhigh = 4", "low = 1\nstep = 1\nhigh = 4"),
+    ("n_embd = 32", "n_layer = 3\nn_embd = 32"),  # every trial replaces it
+    ('{ loss = "squentropy" }', '{ loss = ["squentropy"] }'),
+    ("n_layer = 2 }", "n_layer = 2, square_weight = 1.0 }"),
+    ("n_layer = 2 }", "n_layer = 2, square_weight = 1 }"),
+    ('kind = "tpe"', 'kind = "tpe"\nseed = 0'),
+    ('kind = "median"', 'kind = "median"\nshadow_fraction = 1e-1'),
+    ("[sampler]", "[verdict]\nmargin = 1e-2\n[sampler]"),
+    ('compare = "loss"', 'compare = "loss"\nmetric = "perplexity"'),
+]
+
+
+@pytest.mark.parametrize(("old", "new"), SAME)
+def test_what_is_meant_decides_and_not_how_it_is_written(
+    path: Path, spec: StudySpec, old: str, new: str
+) -> None:
+    assert old in VALID
+    path.write_text("# a comment\n" + VALID.replace(old, new, 1))
+
+    again = read_study_file(str(path), "cpu")
+
+    assert again.digest == spec.digest
+    assert again.differences(spec.model_dump(mode="json")) == []
+    for arm in spec.arms:  # and trials are the same, digit for digit
+        written, meant = (
+            one.train_config(sobol_params(one, arm, 1), one.data, "cpu", 1) for one in (again, spec)
+        )
+        assert written == meant
+
+
+def test_a_study_that_an_earlier_version_stored_is_the_same(spec: StudySpec) -> None:
+    stored = spec.model_dump(mode="json")
+    del stored["metric"], stored["verdict"]["seeds"]  # keys that came later
+
+    assert spec.differences(stored) == []
+    assert "train.n_embd" in spec.differences(stored | {"train": {"n_embd": 64}})
+    assert "train.n_head" not in spec.differences(stored | {"train": {"n_embd": 64}})  # its default
+    assert spec.differences(stored | {"optimizer": "muon"}) == ["optimizer"]
+
+
+def test_a_byte_order_mark_is_read_over(path: Path, spec: StudySpec) -> None:
+    path.write_bytes(b"\xef\xbb\xbf" + VALID.encode())
+
+    assert read_study_file(str(path), "cpu") == spec
+
+
+def test_a_path_may_begin_at_the_home_folder(
+    path: Path, spec: StudySpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(path.parent))
+    assert read_study_file("~/mine.toml", "cpu") == spec
+    assert read_path(Path("~/a b"), "--runs") == path.parent / "a b"
+    assert read_source("~/text", "--data") == str(path.parent / "text")
+
+
+@pytest.mark.parametrize("source", ["auto", "hub", "built-in", "./hub", "a b/c.txt", "C:\\text"])
+def test_a_source_that_needs_no_home_stays_as_it_is(source: str) -> None:
+    assert read_source(source, "--data") == source
+
+
+@pytest.mark.parametrize(
+    "text", ["https://example.com/x", "s3://bucket/x", Path("https://x"), "~nobody-has-this-name/x"]
+)
+def test_a_path_that_is_none_here_is_refused_in_one_line(text: str | Path) -> None:
+    with pytest.raises(InputError, match=r"^--runs must be a path on this machine, but got .*\.$"):
+        read_path(text, "--runs")
 
 
 @pytest.mark.parametrize(
@@ -250,6 +325,9 @@ def test_digest_and_drawn_points_do_not_hang_on_the_order_of_tables(
         ('kind = "tpe"', 'kind = "tpe"\nseed = 1'),
         ('kind = "median"', 'kind = "none"'),
         ("learning_rate = 1e-3", "learning_rate = 2e-3"),
+        ("n_layer = 2 }", "n_layer = 2, square_weight = 2.0 }"),
+        ("low = 1e-4\nhigh = 1e-2\nlog = true", "low = 1e-4\nhigh = 1e-2"),
+        ("[sampler]", "[verdict]\nmargin = 0.02\n[sampler]"),
         ('["cross_entropy", "squentropy"]', '["squentropy", "cross_entropy"]'),
     ],
 )
@@ -259,7 +337,7 @@ def test_digest_hangs_on_all_that_changes_results(
     assert old in VALID
     path.write_text(VALID.replace(old, new))
 
-    assert load_study(str(path), "cpu").digest != spec.digest
+    assert read_study_file(str(path), "cpu").digest != spec.digest
 
 
 def test_shipped_studies_are_listed_by_name() -> None:

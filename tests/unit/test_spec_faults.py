@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt.errors import InputError
-from gpt.losses.functional import LOSSES
 from sweep.search.samplers import sobol_params
-from sweep.study.spec import StudySpec, load_study
+from sweep.study.spec import StudySpec
+from sweep.study.toml_file import read_study_file
 
 VALID = (Path(__file__).parents[1] / "helpers" / "mine.toml").read_text()
 N_LAYER = "[search.n_layer]\nlow = 1\nhigh = 4"
@@ -26,273 +26,296 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "mine.toml"
 
 
-FAULTS = [
+FAULTS = [  # what stands in the file, what is written instead: the key, the rule, what came
     (
         "low = 1e-4",
         "low = 1e-1",
-        "search.learning_rate: low must be below high, but got low=0.1 and high=0.01.",
+        "search.learning_rate",
+        ("low must be below high", "low=0.1", "high=0.01"),
     ),
     (
         "low = 1e-4",
         "low = 1e-2",
-        "search.learning_rate: low must be below high, but got low=0.01 and high=0.01.",
+        "search.learning_rate",
+        ("low must be below high", "low=0.01", "high=0.01"),
     ),
     (
         "low = 1e-4",
         "low = 0.0",
-        "search.learning_rate: low must be above 0 where log = true, but got low=0.0 and "
-        "high=0.01.",
+        "search.learning_rate",
+        ("low must be above 0", "low=0.0", "high=0.01"),
     ),
     (
         "low = 1e-4",
         "low = -1.0",
-        "search.learning_rate: low must be above 0 where log = true, but got low=-1.0 and "
-        "high=0.01.",
+        "search.learning_rate",
+        ("low must be above 0", "low=-1.0", "high=0.01"),
     ),
     (
         "log = true",
         "log = true\nstep = 0.1",
-        "search.learning_rate: must have log or step, but got log = true and step=0.1.",
+        "search.learning_rate",
+        ("must have log or step", "step=0.1"),
     ),
-    (
-        "low = 1e-4",
-        "",
-        "search.learning_rate: must have low and high, or choices, but got no low.",
-    ),
-    (
-        "low = 1e-4",
-        'low = "tiny"',
-        "search.learning_rate.low: must be a number, at most 1e+15 in size, but got 'tiny'.",
-    ),
-    (
-        "low = 1e-4",
-        "low = nan",
-        "search.learning_rate.low: must be a number, at most 1e+15 in size, but got nan.",
-    ),
+    ("low = 1e-4", "", "search.learning_rate", ("must have low and high", "no low")),
+    ("low = 1e-4", 'low = "tiny"', "search.learning_rate.low", ("must be a number", "'tiny'")),
+    ("low = 1e-4", "low = nan", "search.learning_rate.low", ("must be a number",)),
     (
         "log = true",
         'log = "yes"',
-        "search.learning_rate.log: input should be a valid boolean, but got 'yes'.",
+        "search.learning_rate.log",
+        ("input should be a valid boolean", "'yes'"),
     ),
     (
         "high = 1e-2",
         "hihg = 1e-2",
-        "search.learning_rate.hihg: is not a known key; the nearest is 'high'; known are low, "
-        "high, log, step, choices, when.",
+        "search.learning_rate.hihg",
+        ("is not a known key", "nearest is 'high'"),
     ),
     (
-        N_LAYER,
+        "[search.n_layer]\nlow = 1\nhigh = 4",
         "[search.n_layer]\nlow = 0\nhigh = 4",
-        "search.n_layer: input should be greater than or equal to 1, but got 0.",
+        "search.n_layer",
+        ("input should be greater than or equal to 1", "0"),
     ),
     (
-        N_LAYER,
+        "[search.n_layer]\nlow = 1\nhigh = 4",
         "[search.n_layer]\nlow = 1.5\nhigh = 4",
-        "search.n_layer: input should be a valid integer, but got 1.5.",
+        "search.n_layer",
+        ("input should be a valid integer", "1.5"),
     ),
     (
         "[search.n_layer]",
         "[search.n_leyer]",
-        "search.n_leyer: is not a known key; the nearest is 'n_layer'.",
+        "search.n_leyer",
+        ("is not a known key", "nearest is 'n_layer'"),
     ),
     (
         "[search.n_layer]",
         "[search.max_steps]",
-        "search.max_steps: must not be set here: trials must be comparable at equal steps; set "
-        "it in [train].",
+        "search.max_steps",
+        ("must not be set here", "[train]"),
     ),
-    (
-        '["cross_entropy", "squentropy"]',
-        "[]",
-        "search.loss: choices must not be empty, but got [].",
-    ),
+    ('["cross_entropy", "squentropy"]', "[]", "search.loss", ("choices must not be empty", "[]")),
     (
         '["cross_entropy", "squentropy"]',
         '"squentropy"',
-        "search.loss.choices: input should be a valid list, but got 'squentropy'.",
+        "search.loss.choices",
+        ("input should be a valid list", "'squentropy'"),
     ),
     (
         '["cross_entropy", "squentropy"]',
         '["cross_entropy", "squentrpy"]',
-        f"search.loss.choices: must be among {', '.join(LOSSES)}, but got 'squentrpy'; "
-        "the nearest is 'squentropy'.",
+        "search.loss.choices",
+        ("must be among", "'squentrpy'", "nearest is 'squentropy'"),
     ),
     (
         "low = 0.1\nhigh = 10.0",
         "low = 1\nhigh = 10",
-        "search.square_weight: must be a range of real numbers, such as low = 1.0, but got "
-        "low=1 and high=10.",
+        "search.square_weight",
+        ("must be a range of real numbers", "low=1", "high=10"),
     ),
     (
-        WHEN,
+        '{ loss = "squentropy" }',
         '{ los = "squentropy" }',
-        "search.square_weight.when: must name a searched parameter without a when of its own "
-        "(learning_rate, n_layer, loss), but got 'los'; the nearest is 'loss'.",
+        "search.square_weight.when",
+        ("must name a searched parameter without a when of its own", "'los'", "nearest is 'loss'"),
     ),
     (
-        WHEN,
+        '{ loss = "squentropy" }',
         '{ loss = "mse" }',
-        "search.square_weight.when: loss must be a value that is searched ('cross_entropy', "
-        "'squentropy'), but got 'mse'.",
+        "search.square_weight.when",
+        ("loss must be a value that is searched", "'mse'"),
     ),
     (
-        WHEN,
+        '{ loss = "squentropy" }',
         "{ n_layer = 9 }",
-        "search.square_weight.when: n_layer must be a value that is searched (1 to 4), but got 9.",
+        "search.square_weight.when",
+        ("n_layer must be a value that is searched", "9"),
     ),
     (
         'when = { loss = "squentropy" }',
         "",
-        "search.square_weight: must be searched for squentropy only, but cross_entropy is "
-        'trained too; add when = { loss = "squentropy" }.',
+        "search.square_weight",
+        ("must be searched for squentropy only", "add when = { loss"),
     ),
-    (
-        "n_embd = 32",
-        "n_embed = 32",
-        "train.n_embed: is not a known key; the nearest is 'n_embd'.",
-    ),
+    ("n_embd = 32", "n_embed = 32", "train.n_embed", ("is not a known key", "nearest is 'n_embd'")),
     (
         "n_embd = 32",
         'n_embd = "wide"',
-        "train.n_embd: input should be a valid integer, but got 'wide'.",
+        "train.n_embd",
+        ("input should be a valid integer", "'wide'"),
     ),
     (
         "n_embd = 32",
         "n_embd = 30",
-        "train: n_embd must be a multiple of n_head, but got n_embd=30 and n_head=4.",
+        "train",
+        ("n_embd must be a multiple of n_head", "n_embd=30", "n_head=4"),
     ),
-    (
-        "n_embd = 32",
-        'n_embd = 32\nloss = "mse"',
-        f"train.loss: must be among {', '.join(LOSSES)}, but got 'mse'.",
-    ),
-    (
-        "n_embd = 32",
-        'n_embd = 32\ndevice = "cuda"',
-        "train.device: must not be set here: it is chosen when the sweep runs.",
-    ),
+    ("n_embd = 32", 'n_embd = 32\nloss = "mse"', "train.loss", ("must be among", "'mse'")),
+    ("n_embd = 32", 'n_embd = 32\ndevice = "cuda"', "train.device", ("must not be set here",)),
     (
         "n_embd = 32",
         "n_embd = 32\nvocab_size = 99",
-        "train.vocab_size: must not be set here: it is the tokenizer's; set data.tokenizer and "
-        "data.bpe_vocab_size.",
+        "train.vocab_size",
+        ("must not be set here", "data.bpe_vocab_size"),
     ),
     (
         "bpe_vocab_size = 512",
         "bpe_vocab_size = 3",
-        "data.bpe_vocab_size: input should be greater than or equal to 257, but got 3.",
+        "data.bpe_vocab_size",
+        ("input should be greater than or equal to 257", "3"),
     ),
     (
         'source = "built-in"',
         'sorce = "built-in"',
-        "data.sorce: is not a known key; the nearest is 'source'; known are source, hub_name, "
-        "max_stories, tokenizer, bpe_vocab_size, fingerprint.",
+        "data.sorce",
+        ("is not a known key", "nearest is 'source'"),
     ),
     (
         'compare = "loss"',
         'compare = "los"',
-        "compare: must be a searched parameter, but got 'los'; the nearest is 'loss'.",
+        "compare",
+        ("must be a searched parameter", "'los'", "nearest is 'loss'"),
     ),
     (
         'compare = "loss"',
         'compare = "n_layer"',
-        "compare: must be a parameter with choices and without when, but got 'n_layer', which "
-        "is not.",
+        "compare",
+        ("must be a parameter with choices and without when", "'n_layer'"),
     ),
     (
         "n_layer = 2 }",
         "n_layer = 2, depth = 3 }",
-        "baselines.base.params.depth: is not a known key; known are learning_rate, n_layer, "
-        "square_weight.",
+        "baselines.base.params.depth",
+        ("is not a known key",),
     ),
     (
         "n_layer = 2 }",
         "n_layer = 20 }",
-        "baselines.base.params.n_layer: must be in the search space (1 to 4), but got 20.",
+        "baselines.base.params.n_layer",
+        ("must be in the search space", "20"),
     ),
     (
         ", n_layer = 2 }",
         "}",
-        "baselines.base.params: must set every searched parameter, but got no n_layer.",
+        "baselines.base.params",
+        ("must set every searched parameter", "no n_layer"),
     ),
     (
         "n_layer = 2 }",
         'n_layer = 2, loss = "squentropy" }',
-        "baselines.base.params.loss: must not be set, because a baseline runs in each arm.",
+        "baselines.base.params.loss",
+        ("must not be set",),
     ),
     (
         "low = 0.1\n",
         "low = 2.0\n",
-        "baselines.base.params: must set square_weight, because its default 1.0 is outside "
-        "search.square_weight (2.0 to 10.0).",
+        "baselines.base.params",
+        ("must set square_weight", "1.0", "2.0", "10.0"),
     ),
     (
         "[sampler]",
         '[[baselines]]\nname = "base"\nparams = {}\n[sampler]',
-        "baselines: names must differ from each other, but got ['base', 'base'].",
+        "baselines",
+        ("names must differ from each other", "['base', 'base']"),
     ),
-    (
-        'kind = "tpe"',
-        'kind = "bayes"',
-        "sampler.kind: input should be 'tpe', 'gp', 'random' or 'qmc', but got 'bayes'.",
-    ),
+    ('kind = "tpe"', 'kind = "bayes"', "sampler.kind", ("input should be 'tpe'", "'bayes'")),
     (
         'kind = "median"',
         'kind = "hyperband"',
-        "pruner.kind: input should be 'median' or 'none', but got 'hyperband'.",
+        "pruner.kind",
+        ("input should be 'median' or 'none'", "'hyperband'"),
     ),
-    (
-        'name = "mine"',
-        'name = "../mine"',
-        "name: must be 1 to 64 letters, digits, '.', '_' and '-', the first a letter or digit, "
-        "but got '../mine'.",
-    ),
-    (
-        'name = "mine"',
-        "",
-        "name: must be given.",
-    ),
-    (
-        'name = "mine"',
-        'name = "mine"\n"a\\nb" = 3',
-        "a\\nb: is not a known key; known are name, description, question, compare, metric, data, "
-        "train, search, baselines, sampler, pruner, verdict, budget.",
-    ),
+    ('name = "mine"', 'name = "../mine"', "name", ("must be 1 to 64 letters", "'../mine'")),
+    ('name = "mine"', "", "name", ("must be given",)),
+    ('name = "mine"', 'name = "mine"\n"a\\nb" = 3', "a\\nb", ("is not a known key",)),
     (
         "[budget.cuda.train]",
         "[budget.gpu.train]",
-        "budget.gpu: is not a known key; the nearest is 'cpu'; known are cpu, cuda.",
+        "budget.gpu",
+        ("is not a known key", "nearest is 'cpu'"),
     ),
     (
         "[budget.cuda.train]\nn_embd",
         "[budget.cuda]\nn_embd",
-        "budget.cuda.n_embd: is not a known key; known are data, train, search, baselines, "
-        "sampler, pruner, verdict.",
+        "budget.cuda.n_embd",
+        ("is not a known key",),
     ),
     (
         "high = 8",
         "high = 0",
-        "budget.cuda.search.n_layer: low must be below high, but got low=1 and high=0.",
+        "budget.cuda.search.n_layer",
+        ("low must be below high", "low=1", "high=0"),
     ),
     (
         "n_embd = 64",
         "n_embd = 0",
-        "budget.cuda.train.n_embd: input should be greater than or equal to 1, but got 0.",
+        "budget.cuda.train.n_embd",
+        ("input should be greater than or equal to 1", "0"),
+    ),
+    (
+        "[search.n_layer]\nlow = 1",
+        "[search.seed]\nlow = 1",
+        "search.seed",
+        ("must not be set here", "squen-sweep verdict --seeds"),
+    ),
+    ("warmup_steps = 4", "warmup_steps = 40", "train.warmup_steps", ("below max_steps", "=40")),
+    ("warmup_steps = 4", "", "train.warmup_steps", ("below max_steps", "warmup_steps=100")),
+    (
+        "eval_interval = 10",
+        "eval_interval = 41",
+        "train.eval_interval",
+        ("at most max_steps", "eval_interval=41", "max_steps=40"),
+    ),
+    ("eval_interval = 10", "eval_interval = 40", "pruner", ("evaluation", 'set kind = "none"')),
+    (
+        'kind = "median"',
+        'kind = "median"\nwarmup_fraction = 0.9',
+        "pruner",
+        ("after its warm-up", "warmup_fraction=0.9", "eval_interval=10"),
+    ),
+    ("n_embd = 32", "n_embd = 32\nseed = 9223372036854772807", "train.seed", ("at most",)),
+    (
+        "[sampler]",
+        "[verdict]\nscreening_seeds = 901\n[sampler]",
+        "verdict.screening_seeds",
+        ("900",),
+    ),
+    ('name = "mine"', 'name = "final"', "name", ("must not be one of", "'final'")),
+    ('name = "mine"', 'name = "Artifacts"', "name", ("must not be one of", "'Artifacts'")),
+    ('name = "mine"', 'name = "mine.confirm"', "name", ("must not be one of", "'mine.confirm'")),
+    (
+        'source = "built-in"',
+        'source = "https://example.com/stories.txt"',
+        "data.source",
+        ("must be a path", "https://example.com/stories.txt"),
     ),
 ]
 
 
-@pytest.mark.parametrize(("old", "new", "message"), FAULTS, ids=[fault[2] for fault in FAULTS])
+@pytest.mark.parametrize(("old", "new", "key", "words"), FAULTS)
 def test_fault_is_one_line_with_file_key_and_what_must_hold(
-    path: Path, old: str, new: str, message: str
+    path: Path, old: str, new: str, key: str, words: tuple[str, ...]
 ) -> None:
     assert old in VALID
     path.write_text(VALID.replace(old, new, 1))
 
     with pytest.raises(InputError) as error:
-        load_study(str(path), "cpu")
+        read_study_file(str(path), "cpu")
 
-    assert str(error.value) == f"mine.toml: {message}"
+    line = str(error.value)
+    assert line.startswith(f"mine.toml: {key}: ")
+    assert "\n" not in line
+    assert [word for word in words if word not in line] == []
+
+
+def test_a_searched_warm_up_must_end_before_the_last_step(path: Path) -> None:
+    text = VALID.replace(N_LAYER, "[search.warmup_steps]\nlow = 2\nhigh = 50")
+    path.write_text(text.replace("n_layer", "warmup_steps").replace("high = 8", "high = 60"))
+
+    with pytest.raises(InputError, match=r"search\.warmup_steps: .*=50 and max_steps=40"):
+        read_study_file(str(path), "cpu")
 
 
 def test_heads_that_do_not_divide_the_width_are_found_in_the_middle_of_a_range(path: Path) -> None:
@@ -300,7 +323,7 @@ def test_heads_that_do_not_divide_the_width_are_found_in_the_middle_of_a_range(p
     path.write_text(text)
 
     with pytest.raises(InputError, match=r"n_embd must be a multiple of n_head.*n_head=3"):
-        load_study(str(path), "cpu")
+        read_study_file(str(path), "cpu")
 
 
 def test_heads_that_do_not_divide_the_width_are_found_between_two_searched_parameters(
@@ -316,7 +339,7 @@ def test_heads_that_do_not_divide_the_width_are_found_between_two_searched_param
     path.write_text(text)
 
     with pytest.raises(InputError, match=r"search: n_embd must be .* n_embd=34 and n_head=4"):
-        load_study(str(path), "cpu")
+        read_study_file(str(path), "cpu")
 
 
 @pytest.mark.parametrize("text", ["name = \n", "[search\n", "\x00", "a = 1\na = 2\n"])
@@ -326,19 +349,19 @@ def test_file_that_is_no_toml_is_refused(path: Path, text: str) -> None:
     with pytest.raises(
         InputError, match=r"^mine\.toml: must be TOML, but is not: .*\(at line \d.*\)\.$"
     ):
-        load_study(str(path), "cpu")
+        read_study_file(str(path), "cpu")
 
 
 def test_file_that_is_no_text_is_refused(path: Path) -> None:
     path.write_bytes(b"\xff\xfe\x00")
 
     with pytest.raises(InputError, match="must be TOML in UTF-8"):
-        load_study(str(path), "cpu")
+        read_study_file(str(path), "cpu")
 
 
 def test_unknown_study_is_refused_with_the_nearest_and_all_names() -> None:
     with pytest.raises(InputError) as error:
-        load_study("tinystoris", "cpu")
+        read_study_file("tinystoris", "cpu")
 
     assert str(error.value) == (
         "study must be one of original, smoke, tinystories or the path of a .toml file, "
@@ -348,7 +371,7 @@ def test_unknown_study_is_refused_with_the_nearest_and_all_names() -> None:
 
 def test_study_file_that_is_missing_is_refused(path: Path) -> None:
     with pytest.raises(InputError, match=r"mine\.toml: must be a study file, but there is no"):
-        load_study(str(path), "cpu")
+        read_study_file(str(path), "cpu")
 
 
 # --- any file at all -------------------------------------------------------------------------
@@ -399,7 +422,7 @@ def mutated(draw: st.DrawFn) -> dict[str, Any]:
 
 def spec_or_line(path: Path, device: str) -> StudySpec | str:
     try:
-        return load_study(str(path), device)
+        return read_study_file(str(path), device)
     except InputError as error:
         return str(error)
 

@@ -26,6 +26,7 @@ from sweep.storage.rdb import (
     record_evaluation,
     storage_url,
 )
+from sweep.study.toml_file import read_study_file
 
 
 def evaluation(step: int, cross_entropy: float = 4.0) -> Evaluation:
@@ -36,6 +37,40 @@ def evaluation(step: int, cross_entropy: float = 4.0) -> Evaluation:
 def test_a_path_is_a_sqlite_file_and_a_url_stays_a_url():
     assert storage_url("runs/sweep.db") == "sqlite:///runs/sweep.db"
     assert storage_url("postgresql://host/db") == "postgresql://host/db"
+    assert storage_url("sqlite+pysqlite:///x.db?timeout=3") == "sqlite+pysqlite:///x.db?timeout=3"
+
+
+@pytest.mark.parametrize(
+    "given", ["~/a b.db", "sqlite:///~/a b.db", "{home}/a b.db", "sqlite:///{home}/a b.db"]
+)
+def test_a_storage_is_found_however_its_path_is_written(tmp_path, monkeypatch, given: str):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    open_storage(given.format(home=tmp_path), create=True).engine.dispose()
+    assert [path.name for path in tmp_path.iterdir()] == ["a b.db"]
+
+
+@pytest.mark.parametrize("name", ["50%.db", "%20.db", "what?.db", "a#b.db", "a&b=c.db"])
+def test_a_path_may_have_signs_that_mean_something_in_a_url(tmp_path, name: str):
+    open_storage(str(tmp_path / name), create=True).engine.dispose()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize(
+    ("given", "path"),
+    [
+        ("sqlite:x.db", "x.db"),
+        ("sqlite:/x.db", "/x.db"),
+        ("sqlite://runs/x.db", "runs/x.db"),
+        ("sqlite+pysqlite://x.db", "x.db"),
+    ],
+)
+def test_a_sqlite_url_with_too_few_slashes_is_answered_with_the_right_one(given, path):
+    with pytest.raises(InputError) as caught:
+        storage_url(given)
+    assert repr(given) in str(caught.value)
+    assert str(caught.value).endswith(f"pass {path} or sqlite:///{path}.")
+    assert storage_url(f"sqlite:///{path}") == storage_url(path)
 
 
 @pytest.mark.parametrize("storage", ["", "sqlite://", "sqlite:///:memory:", "sqlite+pysqlite://"])
@@ -218,3 +253,32 @@ def test_an_unknown_study_is_named_with_those_that_are_there(tmp_path: Path):
     storage = open_storage(str(tmp_path / "sweep.db"), create=True)
     with pytest.raises(InputError, match=r"'nope' must be in the storage.*no study yet"):
         load_study(storage, "nope")
+
+
+def test_an_unknown_study_is_answered_with_what_can_work(tmp_path: Path):
+    storage = open_storage(str(tmp_path / "sweep.db"), create=True)
+    optuna.create_study(storage=storage, study_name="tiny")
+    for name, words in {
+        "Tiny": "holds tiny; the nearest is 'tiny'.",
+        "TINNY": "holds tiny; the nearest is 'tiny'.",
+        "smoke": "holds tiny; `squen-sweep run --study smoke` starts it.",
+        "other": "holds tiny.",  # no such study could be run
+    }.items():
+        with pytest.raises(InputError) as caught:
+            load_study(storage, name)
+        assert str(caught.value).endswith(words)
+
+
+def test_a_study_is_resumed_from_a_file_that_means_the_same(tmp_path: Path):
+    stored = stored_studies.StoredStudy(tmp_path)
+    stored.study.set_user_attr("spec_digest", "of an earlier version")
+    facts = stored.study.user_attrs["data"]
+    written = stored_studies.STUDY.replace("low = 1e-4", "low = 0.0001 # the lowest")
+    (tmp_path / "again.toml").write_text(written + "[train]\ndropout = 0.0\n")
+    check_study(stored.study, read_study_file(str(tmp_path / "again.toml"), "cpu"), facts, "cpu")
+
+    (tmp_path / "again.toml").write_text(written + "[train]\ndropout = 0.1\n")
+    with pytest.raises(InputError, match=r"another spec \(train.dropout differs\)"):
+        check_study(
+            stored.study, read_study_file(str(tmp_path / "again.toml"), "cpu"), facts, "cpu"
+        )

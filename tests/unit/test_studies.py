@@ -8,7 +8,8 @@ import pytest
 
 from gpt.config import TrainConfig
 from sweep.search.samplers import sobol_params
-from sweep.study.spec import StudySpec, load_study, shipped_studies
+from sweep.study.spec import StudySpec
+from sweep.study.toml_file import read_study_file, shipped_studies
 
 STUDIES = [study.name for study in shipped_studies()]
 both_devices = pytest.mark.parametrize("device", ["cpu", "cuda"])
@@ -30,7 +31,7 @@ def runs(spec: StudySpec, device: str) -> list[TrainConfig]:
 @every_study
 @both_devices
 def test_study_has_the_name_of_its_file_and_says_what_it_asks(name: str, device: str) -> None:
-    spec = load_study(name, device)
+    spec = read_study_file(name, device)
 
     assert spec.name == name
     assert spec.description.endswith(".")
@@ -41,14 +42,14 @@ def test_study_has_the_name_of_its_file_and_says_what_it_asks(name: str, device:
 def test_list_of_studies_shows_name_description_and_file(name: str) -> None:
     summary = next(study for study in shipped_studies() if study.name == name)
 
-    assert summary.description == load_study(name, "cpu").description
+    assert summary.description == read_study_file(name, "cpu").description
     assert summary.path == Path(__file__).parents[2] / "studies" / f"{name}.toml"
 
 
 @every_study
 @both_devices
 def test_every_trial_that_a_study_may_ask_for_is_a_run(name: str, device: str) -> None:
-    for config in runs(load_study(name, device), device):
+    for config in runs(read_study_file(name, device), device):
         assert config.warmup_steps < config.max_steps
         assert config.loss in ("cross_entropy", "squentropy")
 
@@ -56,7 +57,8 @@ def test_every_trial_that_a_study_may_ask_for_is_a_run(name: str, device: str) -
 @every_study
 @both_devices
 def test_evaluations_are_on_one_grid_that_ends_at_the_last_step(name: str, device: str) -> None:
-    grids = {(run.max_steps, run.eval_interval) for run in runs(load_study(name, device), device)}
+    configs = runs(read_study_file(name, device), device)
+    grids = {(run.max_steps, run.eval_interval) for run in configs}
 
     ((max_steps, eval_interval),) = grids
     assert max_steps % eval_interval == 0
@@ -66,7 +68,7 @@ def test_evaluations_are_on_one_grid_that_ends_at_the_last_step(name: str, devic
 @every_study
 @both_devices
 def test_losses_are_compared_with_the_same_baselines(name: str, device: str) -> None:
-    spec = load_study(name, device)
+    spec = read_study_file(name, device)
 
     assert spec.arms == ["cross_entropy", "squentropy"]
     for baseline in spec.baselines:
@@ -77,7 +79,7 @@ def test_losses_are_compared_with_the_same_baselines(name: str, device: str) -> 
 
 @both_devices
 def test_tinystories_searches_what_the_project_is_about(device: str) -> None:
-    spec = load_study("tinystories", device)
+    spec = read_study_file("tinystories", device)
 
     real = optuna.distributions.FloatDistribution
     highest = {"cpu": 3e-2, "cuda": 1e-2}[device]
@@ -88,7 +90,7 @@ def test_tinystories_searches_what_the_project_is_about(device: str) -> None:
 
 @both_devices
 def test_tinystories_first_weights_grow_with_the_root_of_what_gpt2_is_wider(device: str) -> None:
-    spec = load_study("tinystories", device)
+    spec = read_study_file("tinystories", device)
 
     for_width = 0.02 * math.sqrt(768 / spec.base("n_embd"))
     assert spec.base("init_std") == pytest.approx(for_width, rel=0.25)
@@ -97,7 +99,7 @@ def test_tinystories_first_weights_grow_with_the_root_of_what_gpt2_is_wider(devi
 @pytest.mark.parametrize("name", ["tinystories", "original"])
 @both_devices
 def test_baselines_are_nanogpts_defaults_and_the_original_study(name: str, device: str) -> None:
-    spec = load_study(name, device)
+    spec = read_study_file(name, device)
 
     nanogpt, original = (baseline.params for baseline in spec.baselines)
     deepest = max(spec.search["n_layer"].values())
@@ -107,7 +109,7 @@ def test_baselines_are_nanogpts_defaults_and_the_original_study(name: str, devic
 
 
 def test_original_has_the_size_of_the_original() -> None:
-    spec = load_study("original", "cuda")
+    spec = read_study_file("original", "cuda")
 
     configs = runs(spec, "cuda")
     assert {(c.n_embd, c.n_head, c.vocab_size) for c in configs} == {(768, 12, 50257)}
@@ -116,7 +118,7 @@ def test_original_has_the_size_of_the_original() -> None:
 
 
 def test_smoke_needs_no_network_and_few_tokens() -> None:
-    spec = load_study("smoke", "cpu")
+    spec = read_study_file("smoke", "cpu")
 
     assert spec.data.source == "built-in"
     assert all(config.max_steps * config.tokens_per_step < 50_000 for config in runs(spec, "cpu"))
