@@ -62,7 +62,11 @@ print("torch._dynamo" in sys.modules)
 """
     command = [sys.executable, "-c", code]
     done = subprocess.run(
-        command, cwd=Path(__file__).parents[1] / "helpers", capture_output=True, text=True, check=True
+        command,
+        cwd=Path(__file__).parents[1] / "helpers",
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert done.stdout.splitlines()[-1] == "False"
 

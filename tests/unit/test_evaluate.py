@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gpt.config import GPTConfig
 from gpt.data.dataset import ValidationSet
-from gpt.evaluate import Scores, flat_targets, hidden_states, perplexity, score, metrics
+from gpt.evaluate import Scores, flat_targets, hidden_states, metrics, perplexity, score
 from gpt.events import Metrics
 from gpt.losses.functional import LOSSES
 from gpt.model import GPT
