@@ -8,6 +8,7 @@ needs a study with a verdict, kaleido and a Chromium.
 
 import argparse
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import plotly.graph_objects as go
@@ -19,9 +20,11 @@ from sweep.analysis.study_reader import StudyReader, answer, read_study
 from sweep.storage.rdb import load_study, open_storage
 from sweep.visualization.style import GREY, add_floor, arm_colours, frame
 
-WIDTH, HEIGHT, SCALE = 1600, 700, 2  # pixels shown, and pixels drawn for each
+WIDTH, HEIGHT, SCALE = 1600, 760, 2  # pixels, and how many of them are really drawn
 INK, MUTED, LINES = "#1c1e21", "#5b616b", "#e4e2dd"
-FAINT = 0.22  # opacity of the trials that are not the best of their arm
+LETTERS = 112  # of a line of the answer
+SMALL, MIDDLE, LARGE = 22, 25, 32  # pixels of letters: a README shows the picture at half size
+FAINT = 0.28  # opacity of the trials that are not the best of their arm
 
 
 def picture(reader: StudyReader) -> go.Figure:
@@ -38,32 +41,42 @@ def picture(reader: StudyReader) -> go.Figure:
     figure = make_subplots(1, 2, column_widths=[0.56, 0.44], horizontal_spacing=0.1)
     _curves(figure, reader)
     _forest(figure, reader)
-    figure.update_xaxes(showgrid=True, gridcolor=LINES, zeroline=False, ticks="", title_standoff=12)
+    figure.update_xaxes(showgrid=True, gridcolor=LINES, zeroline=False, ticks="", title_standoff=14)
     figure.update_yaxes(gridcolor=LINES, zeroline=False, title_standoff=8)
-    _heading(figure, 0.0, "Learning curves of every trial, the best of each loss thick")
-    _heading(figure, 0.624, "The best of each, trained again with fresh seeds")
-    figure.add_annotation(
-        text=f"<b>{reader.spec['question']}</b>  {answer(reader).text}",
-        **{"x": 0, "y": 1.245, "xref": "paper", "yref": "paper", "xanchor": "left"},
-        **{"showarrow": False, "font": {"size": 21, "color": INK}, "align": "left"},
-    )
+    words = wrap(answer(reader).text, LETTERS)
+    seeds = len(reader.verdict["comparisons"][0]["difference"]["per_seed"])
+    margin = 142 + 36 * len(words)  # pixels above the plots
+    _words(figure, margin - 20, [f"<b>{reader.spec['question']}</b>"], size=LARGE, color=INK)
+    _words(figure, margin - 70, words, size=MIDDLE, color=INK)
+    _words(figure, 46, ["Every trial; thick: the best of each arm"])
+    right = figure.layout.xaxis2.domain[0]
+    _words(figure, 46, [f"The best again with {seeds} fresh seeds (rings)"], x=right)
     return figure.update_layout(
         template="none",
         width=WIDTH,
         height=HEIGHT,
         paper_bgcolor="#ffffff",
         plot_bgcolor="#ffffff",
-        font={"family": "Liberation Sans, DejaVu Sans, sans-serif", "size": 17, "color": MUTED},
-        margin={"l": 84, "r": 36, "t": 142, "b": 78},
+        font={"family": "Liberation Sans, DejaVu Sans, sans-serif", "size": SMALL, "color": MUTED},
+        margin={"l": 110, "r": 30, "t": margin, "b": 92},
         showlegend=False,
     )
 
 
-def _heading(figure: go.Figure, x: float, text: str) -> None:
+def _words(
+    figure: go.Figure,
+    above: int,
+    lines: list[str],
+    x: float = 0.0,
+    size: int = SMALL,
+    color: str = MUTED,
+) -> None:
+    """Write lines that begin so many pixels above the plots."""
     figure.add_annotation(
-        text=text,
-        **{"x": x, "y": 1.105, "xref": "paper", "yref": "paper", "xanchor": "left"},
-        **{"showarrow": False, "font": {"size": 17, "color": MUTED}},
+        text="<br>".join(lines),
+        **{"x": x, "xref": "paper", "xanchor": "left", "align": "left", "showarrow": False},
+        **{"y": 1, "yref": "paper", "yanchor": "top", "yshift": above},
+        font={"size": size, "color": color},
     )
 
 
@@ -97,9 +110,9 @@ def _names(figure: go.Figure, reader: StudyReader, data: Any) -> None:
         ended = f", best {best['perplexity'].iloc[-1]:,.4g}" if len(best) else ""
         figure.add_annotation(
             text=f"<b>{arm}</b>{ended}",
-            **{"x": 0.985, "y": 0.97 - 0.075 * i, "xref": "x domain", "yref": "y domain"},
+            **{"x": 0.985, "y": 0.98 - 0.1 * i, "xref": "x domain", "yref": "y domain"},
             **{"xanchor": "right", "yanchor": "top", "showarrow": False},
-            font={"size": 19, "color": colour},
+            font={"size": MIDDLE, "color": colour},
             bgcolor="rgba(255,255,255,0.85)",
         )
 
@@ -110,11 +123,8 @@ def _forest(figure: go.Figure, reader: StudyReader) -> None:
     data = data[data["primary"]].reset_index(drop=True)
     colours, count = arm_colours(reader.arms), len(data)
     low, high = 1 / (1 + margin), 1 + margin
-    band = {"x0": low, "x1": high, "line_width": 0, "layer": "below"}
-    figure.add_vrect(**band, fillcolor=GREY, opacity=0.18, row=1, col=2)
-    figure.add_vline(x=1, line={"color": GREY, "width": 2}, row=1, col=2)
-    for place, row in enumerate(data.to_dict("records")):
-        y, colour = count - 1 - place, colours[row["arm"]]
+    for nth, row in enumerate(data.to_dict("records")):
+        y, colour = count - 1 - nth, colours[row["arm"]]
         change, ends = 100 * (row["ratio"] - 1), [100 * (row[key] - 1) for key in ("low", "high")]
         rings = {"color": colour, "size": 15, "symbol": "circle-open", "line": {"width": 2.5}}
         shift = [y - 0.24] * len(row["seeds"])
@@ -129,14 +139,17 @@ def _forest(figure: go.Figure, reader: StudyReader) -> None:
         ):
             figure.add_trace(trace, row=1, col=2)
         figure.add_annotation(
-            text=f"<b>{row['against']}</b><br>{change:+.1f}%, 95% interval "
-            f"{ends[0]:+.1f}% to {ends[1]:+.1f}%",
-            **{"x": 0.02, "y": y + 0.36, "xref": "x2 domain", "yref": "y2", "xanchor": "left"},
-            **{"showarrow": False, "align": "left", "font": {"size": 18, "color": colour}},
+            text=f"<b>{row['against']}</b><br>{change:+.1f}%, "
+            f"from {ends[0]:+.1f}% to {ends[1]:+.1f}%",
+            **{"x": 0.02, "y": y + 0.38, "xref": "x2 domain", "yref": "y2", "xanchor": "left"},
+            **{"showarrow": False, "align": "left", "font": {"size": SMALL, "color": colour}},
             bgcolor="rgba(255,255,255,0.85)",
         )
+    band = {"x0": low, "x1": high, "line_width": 0, "layer": "below"}
+    figure.add_vrect(**band, fillcolor=GREY, opacity=0.18, row=1, col=2)
+    figure.add_vline(x=1, line={"color": GREY, "width": 2}, row=1, col=2)
     figure.add_annotation(
-        text="too small to matter",
+        text="too small<br>to matter",
         **{
             "x": (low + high) / 2,
             "y": 0.02,
@@ -144,14 +157,14 @@ def _forest(figure: go.Figure, reader: StudyReader) -> None:
             "yref": "y2 domain",
             "yanchor": "bottom",
         },
-        **{"showarrow": False, "font": {"size": 15, "color": MUTED}},
+        **{"showarrow": False, "font": {"size": SMALL - 3, "color": MUTED}},
     )
     seeds = [seed for row in data["seeds"] for seed in row]
     spread = [low, high, *data["low"], *data["high"], *seeds]
     room = 0.1 * (max(spread) - min(spread))
     range_ = [min(spread) - room, max(spread) + room]
     title = "ratio of perplexities (left of 1: better)"
-    figure.update_xaxes(title_text=title, range=range_, tickformat="~g", row=1, col=2)
+    figure.update_xaxes(title_text=title, range=range_, tickformat="~g", nticks=6, row=1, col=2)
     hidden = {"range": [-0.65, count - 0.35], "showticklabels": False, "showgrid": False}
     figure.update_yaxes(hidden, row=1, col=2)
 
