@@ -1,4 +1,4 @@
-"""Commands that judge what a search found: verdict, prune."""
+"""The command `verdict`: which arm is better, by how much and how sure."""
 
 import json
 from contextlib import nullcontext
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gpt.errors import BusyError, InputError
+from gpt.errors import BusyError
 from sweep.cli.options import (
     DEFAULT_STORAGE,
     HangTimeout,
@@ -122,32 +122,3 @@ def _answered(
     with nullcontext(unseen) if quiet else working("writing the report") as show:
         publish(study, storage)
         return record, write_report(storage, study, out, show=show)
-
-
-@app.command(epilog="Example: squen-sweep prune --study tinystories --what-if")
-def prune(
-    *,
-    study: StoredStudy,
-    what_if: Annotated[
-        bool, typer.Option("--what-if", help="Replay pruners on the recorded curves.")
-    ] = False,
-    top: Annotated[int, typer.Option(help="How many of an arm's best count as winners.")] = 3,
-    storage: Storage = DEFAULT_STORAGE,
-) -> None:
-    """What other pruners would have saved and lost; changes nothing."""
-    from sweep.cli import console
-    from sweep.verdict.pruner_audit import shadow_table, what_if_table
-    from sweep.verdict.request import sweep_spec
-    from sweep.verdict.tables import shadow_lines, what_if_view
-
-    if not what_if:
-        raise InputError(
-            "prune must be called with --what-if: the sweep itself stops trials while it runs, "
-            "afterwards there are only records to look at."
-        )
-    if top < 1:
-        raise InputError(f"--top must be at least 1, but got {top}.")
-    _, stored = stored_study(study, storage)
-    spec = sweep_spec(stored)
-    table = what_if_table(stored, spec, top)
-    console.show(what_if_view(table, top), *shadow_lines(shadow_table(stored, spec.arms, top)))

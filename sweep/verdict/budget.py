@@ -1,8 +1,15 @@
-"""The budget ledger: what each arm was given and what it used. Reads only."""
+"""Each arm's share of the search: its budget, and how often the pruner was wrong."""
 
+from collections.abc import Sequence
+
+import optuna
 import pandas as pd
+from optuna.trial import FrozenTrial, TrialState
+from scipy import stats
 
 from sweep.analysis.results import OUTCOMES, last_evaluations
+from sweep.search.arms import arm_trials
+from sweep.search.pruners import SHADOW
 from sweep.study.spec import StudySpec
 
 
@@ -41,3 +48,32 @@ def tuned_parameters(spec: StudySpec, arm: str) -> int:
     applying = spec.point(arm, lambda name, parameter: parameter.values())
     applying.pop(spec.compare or "", None)
     return sum(len(values) > 1 for values in applying.values())
+
+
+def shadow_table(study: optuna.Study, arms: Sequence[str], top: int) -> pd.DataFrame:
+    """How often the pruner would have stopped a trial that ended among the arm's best.
+
+    Returns:
+        arm, shadows (finished trials that ran on), among_best (of them, in the arm's top), rate and
+        its exact interval low to high (NaN and 0 to 1 without a shadow).
+    """
+    return pd.DataFrame([_shadow_row(study, arm, top) for arm in arms])
+
+
+def _shadow_row(study: optuna.Study, arm: str, top: int) -> dict[str, object]:
+    finished = [trial for trial in arm_trials(study, arm) if trial.state.is_finished()]
+    shadows = [trial for trial in finished if SHADOW in trial.user_attrs]
+    best = _winners(finished, top)
+    wrong = sum(trial.number in best for trial in shadows)
+    row: dict[str, object] = {"arm": arm, "shadows": len(shadows), "among_best": wrong}
+    if not shadows:
+        return row | {"rate": float("nan"), "low": 0.0, "high": 1.0}
+    interval = stats.binomtest(wrong, len(shadows)).proportion_ci()
+    return row | {"rate": wrong / len(shadows), "low": interval.low, "high": interval.high}
+
+
+def _winners(trials: Sequence[FrozenTrial], top: int) -> set[int]:
+    """Numbers of the best complete trials."""
+    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    best = sorted(complete, key=lambda trial: (trial.values[0], trial.number))
+    return {trial.number for trial in best[:top]}

@@ -10,10 +10,9 @@ import optuna
 from optuna.storages import RDBStorage
 
 from sweep.analysis import results
-from sweep.verdict.budget import ledger_table
+from sweep.verdict.budget import ledger_table, shadow_table
 from sweep.verdict.compare import judge
 from sweep.verdict.original_study import placements
-from sweep.verdict.pruner_audit import shadow_table
 from sweep.verdict.request import Question
 from sweep.verdict.selection_bias import curse_table
 from sweep.verdict.summary_text import headline, paragraph

@@ -10,4 +10,3 @@ $one_core squen-sweep run --study "$here/three_losses.toml" --trials 24 --worker
 $one_core squen-sweep verdict --study three_losses --workers 1
 $one_core squen-sweep verdict --study three_losses --workers 1 --seeds 9
 $one_core squen-sweep verdict --study three_losses --workers 1 --seeds 29 --json > "$here/three_losses.json"
-squen-sweep prune --study three_losses --what-if

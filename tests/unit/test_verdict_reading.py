@@ -15,10 +15,9 @@ from gpt.errors import InputError
 from sweep.analysis import results
 from sweep.cli import main
 from sweep.search.pruners import SHADOW, is_shadow, should_prune
-from sweep.verdict.budget import ledger_table
+from sweep.verdict.budget import ledger_table, shadow_table
 from sweep.verdict.confirm_plan import CONFIRM, SCREENING, phase_spec, plan, seeds_of, wanted_runs
 from sweep.verdict.original_study import card, placements
-from sweep.verdict.pruner_audit import CANDIDATES, shadow_table, what_if_table
 from sweep.verdict.request import make_question
 
 
@@ -120,12 +119,11 @@ def test_a_study_of_one_arm_is_told_that_it_has_none_to_compare(
     )
 
 
-@pytest.mark.parametrize("words", [["verdict"], ["prune", "--what-if"]])
-def test_a_phase_of_a_verdict_is_no_sweep(stored: StoredStudy, monkeypatch, capsys, words):
+def test_a_phase_of_a_verdict_is_no_sweep(stored: StoredStudy, monkeypatch, capsys):
     phase = optuna.create_study(storage=stored.storage, study_name="tiny.confirm")
     phase.set_user_attr("of", "the sweep's identity")
     phase.set_user_attr("spec", phase_spec(stored.spec, CONFIRM).model_dump(mode="json"))
-    assert command(stored, monkeypatch, *words, "--study", "tiny.confirm") == 2
+    assert command(stored, monkeypatch, "verdict", "--study", "tiny.confirm") == 2
     assert capsys.readouterr().err == (
         "error: study 'tiny.confirm' must be a sweep, but it is the confirm phase of the verdict "
         "on 'tiny'; pass --study tiny.\n"
@@ -225,77 +223,6 @@ def test_shadow_table_says_how_often_the_pruner_was_wrong(tmp_path: Path):
     assert first["low"] == pytest.approx(0.0126, abs=1e-3)  # Clopper and Pearson, 1 of 2
     assert (second["shadows"], second["low"], second["high"]) == (0, 0.0, 1.0)
     assert math.isnan(second["rate"])
-
-
-def crossing(tmp_path: Path) -> StoredStudy:
-    """Four ordinary trials, then one that starts slower and ends best, then a hopeless one."""
-    stored = with_shadows(tmp_path, 0.0)
-    stored.add("cross_entropy", [150.0, 100.0, 80.0, 55.0])
-    stored.add("cross_entropy", [150.0, 100.0, 80.0, 56.0])
-    stored.add("cross_entropy", [300.0, 99.0, 70.0, 40.0])
-    stored.add("cross_entropy", [300.0, 290.0, 280.0, 270.0])
-    return stored
-
-
-def test_what_if_counts_steps_saved_and_winners_lost(tmp_path: Path):
-    stored = crossing(tmp_path)
-    table = what_if_table(stored.study, stored.spec, top=1)
-    of_arm = table[table["arm"] == "cross_entropy"].set_index("pruner")
-    assert set(of_arm.index) == set(CANDIDATES)
-    none = of_arm.loc["none"]
-    assert (none["stopped"], none["steps_saved"], none["winners_lost"]) == (0, 0.0, 0)
-    eager, patient = of_arm.loc["median, no warm-up"], of_arm.loc["median, the study's warm-up"]
-    assert (eager["winners_lost"], eager["best_lost"]) == (1, True)
-    assert (patient["winners_lost"], patient["best_lost"]) == (0, False)
-    assert eager["steps_saved"] == pytest.approx(2 * 300 / (6 * 400))
-    assert patient["steps_saved"] == pytest.approx(200 / (6 * 400))
-
-
-def test_what_if_counts_trials_whose_record_ends_before_another_pruner_would_stop(tmp_path: Path):
-    stored = crossing(tmp_path)
-    stored.add("cross_entropy", [140.0, 90.0], outcome="pruned")
-    table = what_if_table(stored.study, stored.spec, top=1).set_index(["arm", "pruner"])
-    assert table.loc[("cross_entropy", "none"), "beyond_record"] == 1
-
-
-def test_what_if_never_stops_a_baseline(tmp_path: Path):
-    stored = crossing(tmp_path)
-    stored.add("cross_entropy", [900.0, 800.0, 700.0, 600.0], origin="baseline:original")
-    table = what_if_table(stored.study, stored.spec, top=1).set_index(["arm", "pruner"])
-    assert table.loc[("cross_entropy", "median, no warm-up"), "stopped"] == 2
-
-
-def test_the_studys_own_pruner_replayed_stops_what_it_stopped(tmp_path: Path):
-    stored = crossing(tmp_path)
-    hopeless = stored.add("cross_entropy", [150.0, 140.0], outcome="pruned")
-    view = stored.add("cross_entropy", [150.0, 140.0], outcome="running")
-    assert should_prune(stored.study, stored.spec, view)
-    table = what_if_table(stored.study, stored.spec, top=1).set_index(["arm", "pruner"])
-    own = table.loc[("cross_entropy", "median, the study's warm-up")]
-    assert hopeless == view - 1
-    assert (own["stopped"], own["beyond_record"]) == (2, 0)
-
-
-def test_prune_shows_each_pruner_for_each_arm_and_the_shadows(tmp_path: Path, monkeypatch, capsys):
-    stored = crossing(tmp_path)
-    stored.add("cross_entropy", [190.0, 180.0, 170.0, 160.0], shadow=200)
-    assert command(stored, monkeypatch, "prune", "--what-if", "--top", "1") == 0
-    shown = capsys.readouterr().out
-    assert all(shown.count(f"\n{name}  ") == 2 for name in CANDIDATES)
-    assert "cross_entropy: 0 of 1 shadow trials ended among the best" in shown
-    assert "squentropy: no trial that would have been stopped ran on" in shown
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ([], "must be called with --what-if"),
-        (["--what-if", "--top", "0"], "--top must be at least"),
-    ],
-)
-def test_prune_refuses_in_one_line(stored: StoredStudy, monkeypatch, capsys, options, message):
-    assert command(stored, monkeypatch, "prune", *options) == 2
-    assert message in capsys.readouterr().err
 
 
 # --- the original study ----------------------------------------------------------------------
