@@ -156,7 +156,9 @@ def figures(stored: "Stored") -> "dict[str, go.Figure]":
         "curves-by-arm": plots.plot_curves(curves, trials, arms, floor),
         "best-so-far-by-arm": plots.plot_best_so_far(stored.trials, arms, floor),
         "expected-best-by-arm": plots.plot_expected_best(
-            expected_best_table(stored.trials, arms), arms, floor
+            expected_best_table(stored.trials, arms, stored.spec["sampler"]["kind"], floor),
+            arms,
+            floor,
         ),
     }
     if "learning_rate" in stored.parameters:

@@ -10,6 +10,7 @@ A study file is TOML:
     [search.<param>]               low, high, log, step, or choices; when = { loss = "squentropy" }
                                    or a list of them; nothing: the range of a loss's option
     [[baselines]]                  settings that run first in each arm
+    [background."<title>"]         pairs of a name and words that the report shows beside a verdict
     [sampler] [pruner] [verdict]   see SamplerSpec, PrunerSpec and VerdictSpec
     [budget.cpu] [budget.cuda]     any of these tables again, laid over them on that device
 """
@@ -90,6 +91,7 @@ class StudySpec(Spec):
     sampler: SamplerSpec = SamplerSpec()
     pruner: PrunerSpec = PrunerSpec()
     verdict: VerdictSpec = VerdictSpec()
+    background: dict[str, dict[str, str]] = Field(default_factory=dict)  # words, by title and name
 
     @field_validator("name")
     @classmethod
@@ -241,6 +243,7 @@ class StudySpec(Spec):
         The text itself is pinned by its fingerprint, in the study's storage.
         """
         words: dict[str, Any] = {"name": True, "description": True, "question": True}
+        words["background"] = True
         parts = {"data": {"source", "fingerprint"}, "verdict": {"top", "screening_seeds", "seeds"}}
         content = self.model_dump(mode="json", exclude=words | parts)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Each arm's share of the search: its budget, and how often the pruner was wrong."""
+"""Each arm's share of the search: its budget, its baselines, and how often the pruner was wrong."""
 
 from collections.abc import Sequence
 
@@ -7,14 +7,14 @@ import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 from scipy import stats
 
-from sweep.analysis.results import OUTCOMES, last_evaluations
+from sweep.analysis.results import OUTCOMES, complete_trials, last_evaluations
 from sweep.search.arms import arm_trials
 from sweep.search.pruners import SHADOW
 from sweep.study.spec import StudySpec
 
 
 def ledger_table(trials: pd.DataFrame, evaluations: pd.DataFrame, spec: StudySpec) -> pd.DataFrame:
-    """One row per arm, in the order of the study file.
+    """Return one row per arm, in the order of the study file.
 
     Args:
         trials: results.trials_table.
@@ -44,14 +44,14 @@ def _row(arm: str, mine: pd.DataFrame, spec: StudySpec) -> dict[str, object]:
 
 
 def tuned_parameters(spec: StudySpec, arm: str) -> int:
-    """How many parameters the search could move in this arm; a single choice is none."""
+    """Count the parameters that the search could move in this arm; a single choice is none."""
     applying = spec.point(arm, lambda name, parameter: parameter.values())
     applying.pop(spec.compare or "", None)
     return sum(len(values) > 1 for values in applying.values())
 
 
 def shadow_table(study: optuna.Study, arms: Sequence[str], top: int) -> pd.DataFrame:
-    """How often the pruner would have stopped a trial that ended among the arm's best.
+    """Count the trials that the pruner would have stopped and that ended among the arm's best.
 
     Returns:
         arm, shadows (finished trials that ran on), among_best (of them, in the arm's top), rate and
@@ -73,7 +73,25 @@ def _shadow_row(study: optuna.Study, arm: str, top: int) -> dict[str, object]:
 
 
 def _winners(trials: Sequence[FrozenTrial], top: int) -> set[int]:
-    """Numbers of the best complete trials."""
+    """Return the numbers of the best complete trials."""
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     best = sorted(complete, key=lambda trial: (trial.values[0], trial.number))
     return {trial.number for trial in best[:top]}
+
+
+def baseline_table(study: optuna.Study, arms: Sequence[str]) -> pd.DataFrame:
+    """Rank each baseline among the complete trials of its arm.
+
+    Returns:
+        arm, baseline, trial, perplexity (the study's metric), rank (1: the best), complete (how
+        many trials are); without baselines that are not complete.
+    """
+    rows = []
+    for arm in arms:
+        trials = sorted(complete_trials(study, arm), key=lambda trial: trial.values[0])
+        for rank, trial in enumerate(trials, start=1):
+            kind, _, name = str(trial.user_attrs.get("origin")).partition(":")
+            if kind == "baseline":
+                rows.append((arm, name, trial.number, trial.values[0], rank, len(trials)))
+    columns = ["arm", "baseline", "trial", "perplexity", "rank", "complete"]
+    return pd.DataFrame(rows, columns=columns)

@@ -62,8 +62,8 @@ def _confirmed(stored: Stored) -> Iterator[Figure]:
         "confirm-ratios",
         "Compared seed by seed",
         f"Ratio of perplexities, {_pairs(stored)}, on stories that the search never saw. "
-        "Rings: one seed each. Diamond and line: mean and 95% interval of a paired t test over "
-        "seeds. Grey band: differences too small to matter. Thin: other yardsticks, and a "
+        "Rings: one seed each. Diamond and line: mean and interval of a paired t test over "
+        "seeds. Grey band: differences too small to matter. Thin: other metrics, and a "
         "bootstrap over seeds and stories.",
         partial(plots.plot_forest, stored.verdict, stored.arms),
         of_verdict=True,
@@ -76,8 +76,18 @@ def _pairs(stored: Stored) -> str:
     return f"{' and '.join(arms[1:])} to {arms[0]}"
 
 
+_TUNING_CURVE = {  # by whether the trials are exchangeable
+    True: "The median of the best of n trials that were drawn at random, with a 95% band for all n "
+    "together. A pruned trial counts as worse than every complete one.",
+    False: "The median of the best of n of these trials, in random order. The sampler learns, so "
+    "its trials depend on each other: the curve foretells no other search, and has no band. A "
+    "pruned trial counts as worse than every complete one.",
+}
+
+
 def _progress(stored: Stored) -> Iterator[Figure]:
     trials, arms, floor = stored.trials, stored.arms, stored.data.get("floor_perplexity")
+    sampler = stored.spec["sampler"]["kind"]
     yield Figure(
         "curves",
         "Learning curves",
@@ -89,10 +99,10 @@ def _progress(stored: Stored) -> Iterator[Figure]:
     yield Figure(
         "expected-best",
         "Expected best after n trials",
-        "The lowest perplexity that half of all searches of n trials reach, if trials are drawn at "
-        "random from those of the arm, with a 95% band for the whole curve. A pruned trial counts "
-        "as worse than every complete one; a sampler that learns should do better.",
-        lambda: plots.plot_expected_best(expected_best_table(trials, arms), arms, floor),
+        _TUNING_CURVE[sampler == "random"],
+        lambda: plots.plot_expected_best(
+            expected_best_table(trials, arms, sampler, floor), arms, floor
+        ),
     )
     yield Figure(
         "outcomes",

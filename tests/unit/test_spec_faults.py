@@ -256,7 +256,7 @@ FAULTS = [
         'name = "mine"',
         'name = "mine"\n"a\\nb" = 3',
         "a\\nb: is not a known key; known are name, description, question, compare, metric, data, "
-        "train, search, baselines, sampler, pruner, verdict, budget.",
+        "train, search, baselines, sampler, pruner, verdict, background, budget.",
     ),
     (
         "[budget.cuda.train]",

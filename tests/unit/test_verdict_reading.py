@@ -10,15 +10,15 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 from stored_studies import STUDY, StoredStudy
+from sweep.verdict.original_study import card, placements
 
 from gpt.errors import InputError
 from sweep.analysis import results
 from sweep.cli import main
 from sweep.search.pruners import SHADOW, is_shadow, should_prune
 from sweep.verdict.budget import ledger_table, shadow_table
-from sweep.verdict.confirm_plan import CONFIRM, SCREENING, phase_spec, plan, seeds_of, wanted_runs
-from sweep.verdict.original_study import card, placements
-from sweep.verdict.request import make_question
+from sweep.verdict.confirm_plan import CONFIRM, SCREENING, phase_spec, plan, planned_runs, seeds_of
+from sweep.verdict.request import make_request
 
 
 @pytest.fixture
@@ -37,9 +37,9 @@ def stored(tmp_path: Path) -> StoredStudy:
 
 
 def test_a_question_takes_its_numbers_from_the_study_file(stored: StoredStudy):
-    question = make_question(stored.study)
-    assert (question.arms, question.top, question.seeds) == (["cross_entropy", "squentropy"], 3, 5)
-    assert [trial.number for trial in question.top_trials("cross_entropy")] == [1, 2, 0]
+    request = make_request(stored.study)
+    assert (request.arms, request.top, request.seeds) == (["cross_entropy", "squentropy"], 3, 5)
+    assert [trial.number for trial in request.top_trials("cross_entropy")] == [1, 2, 0]
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_a_question_takes_its_numbers_from_the_study_file(stored: StoredStudy):
 )
 def test_an_impossible_question_is_refused_in_one_line(stored: StoredStudy, asked, message):
     with pytest.raises(InputError, match=message) as refused:
-        make_question(stored.study, **asked)
+        make_request(stored.study, **asked)
     assert "\n" not in str(refused.value)
 
 
@@ -64,14 +64,14 @@ def test_an_arm_without_a_complete_trial_is_refused(tmp_path: Path):
     stored.add("cross_entropy", [60.0])
     stored.add("squentropy", [70.0], outcome="pruned")
     with pytest.raises(InputError, match="must have a complete trial of squentropy"):
-        make_question(stored.study)
+        make_request(stored.study)
 
 
 def test_a_study_that_compares_nothing_has_no_verdict(tmp_path: Path):
     stored = StoredStudy(tmp_path, STUDY.replace('compare = "loss"', ""))
     stored.add("all", [60.0], loss="cross_entropy")
     with pytest.raises(InputError, match='compare = "loss"'):
-        make_question(stored.study)
+        make_request(stored.study)
 
 
 def command(stored: StoredStudy, monkeypatch: pytest.MonkeyPatch, name: str, *options: str) -> int:
@@ -141,17 +141,17 @@ def test_phases_have_seeds_of_their_own(stored: StoredStudy):
 
 
 def test_a_plan_adds_only_what_is_missing_and_what_failed(stored: StoredStudy):
-    question = make_question(stored.study)
-    spec = phase_spec(question.spec, CONFIRM)
+    request = make_request(stored.study)
+    spec = phase_spec(request.spec, CONFIRM)
     study = optuna.create_study()
-    trials = [question.top_trials(arm)[0] for arm in question.arms]
-    assert plan(study, spec, wanted_runs(trials, [3337, 3338])) == 4
-    assert plan(study, spec, wanted_runs(trials, [3337, 3338])) == 4
+    trials = [request.top_trials(arm)[0] for arm in request.arms]
+    assert plan(study, spec, planned_runs(trials, [3337, 3338])) == 4
+    assert plan(study, spec, planned_runs(trials, [3337, 3338])) == 4
     assert {trial.state for trial in study.trials} == {TrialState.WAITING}
     assert [trial.user_attrs["of_trial"] for trial in study.trials] == [1, 4, 1, 4]
     assert [trial.params["seed"] for trial in study.trials] == [3337, 3337, 3338, 3338]
     study._storage.set_trial_state_values(study.trials[0]._trial_id, TrialState.FAIL)
-    assert plan(study, spec, wanted_runs(trials, [3337, 3338])) == 5
+    assert plan(study, spec, planned_runs(trials, [3337, 3338])) == 5
 
 
 def test_only_the_confirm_phase_passes_over_the_stories_of_the_sweep(stored: StoredStudy):
