@@ -33,6 +33,7 @@ from sweep.verdict.confirm_results import chosen_trials, phase_runs
 from sweep.verdict.confirm_runs import VerdictOptions, run_phases
 from sweep.verdict.record import keep, kept, make_record
 from sweep.verdict.request import make_request
+from sweep.verdict.summary_text import TABLE_COLUMNS
 
 VERDICT = "\n[verdict]\ntop = 2\nscreening_seeds = 1\nseeds = 2\n"
 
@@ -61,7 +62,7 @@ class Swept:
         return ["squen-sweep", "verdict", "--study", "tiny", *places, *options]
 
     @property
-    def place(self) -> VerdictOptions:
+    def options(self) -> VerdictOptions:
         runs, database = self.folder / "runs", str(self.folder / "sweep.db")
         return VerdictOptions(database, runs, "cpu", 2, QuietProgress)
 
@@ -74,7 +75,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory):
         patch.setenv("SQUEN_SWEEP_CACHE", str(folder / "cache"))
         made = Swept(folder)
         request = make_request(made.study())
-        assert not run_phases(request, made.storage, made.place).interrupted
+        assert not run_phases(request, made.storage, made.options).interrupted
         yield made
 
 
@@ -196,7 +197,9 @@ def test_verdict_on_a_complete_confirm_phase_trains_nothing_and_prints_what_the_
     before = {path: path.stat().st_mtime_ns for path in swept.folder.rglob("events.jsonl")}
     assert command("--json") == 0
     record = json.loads(capsys.readouterr().out)
-    assert record["comparisons"][0]["answer"] in ("better", "worse", "equivalent", "inconclusive")
+    assert record["comparisons"][0]["settings_answer"] in (
+        *("better", "worse", "equivalent", "inconclusive"),
+    )
     note = get_note(swept.study()).replace("\\", "")  # which keep names from being markup
     assert f"**{record['headline'][0]}**" in note
     assert record["answer"].replace(record["headline"][0], "").strip() in note
@@ -209,9 +212,13 @@ def test_verdict_says_its_paragraph_and_where_the_report_is(
     swept: Swept, command, capsys: pytest.CaptureFixture[str]
 ):
     assert command() == 0
-    *_, answer, _, report = capsys.readouterr().out.splitlines()
+    *_, header, first, second, _, answer, _, report = capsys.readouterr().out.splitlines()
+    assert header.split() == " ".join(TABLE_COLUMNS).split()
+    assert first.startswith("cross_entropy")
+    assert first.endswith("the reference")
+    assert second.startswith("squentropy")
     assert answer == kept(swept.study())["answer"]
-    assert "the luck of the search is not in them" in answer
+    assert "the luck of the search is not in the intervals" in answer
     assert report == f"report: {swept.folder / 'runs' / 'tiny' / 'report.html'}"
     assert command("--quiet") == 0
     assert capsys.readouterr().out.strip() == answer
@@ -223,11 +230,11 @@ def test_more_seeds_add_their_runs_only_and_the_answer_says_that_it_was_asked_be
 ):
     keep(swept.study(), make_record(make_request(swept.study()), swept.storage))
     more = make_request(swept.study(), seeds=3)
-    summary = run_phases(more, swept.storage, swept.place)
+    summary = run_phases(more, swept.storage, swept.options)
     assert (summary.finished, summary.total) == (6, 6)
     record = make_record(more, swept.storage)
-    assert record["looks"] == [2, 3]
-    assert "answered before, with 2 seeds" in record["answer"]
+    assert record["comparisons"][0]["analysed_seeds"] == [2, 3]
+    assert "this is analysis 2" in record["answer"]
 
 
 @pytest.mark.slow
@@ -300,5 +307,5 @@ def test_changed_text_is_refused_in_one_line(
     before = text.read_text()
     text.write_text(before.replace("Tom", "Tim"))
     with pytest.raises(InputError, match="text or the tokenizer changed"):
-        run_phases(make_request(swept.study(), seeds=9), swept.storage, swept.place)
+        run_phases(make_request(swept.study(), seeds=9), swept.storage, swept.options)
     text.write_text(before)

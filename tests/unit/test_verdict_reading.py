@@ -1,4 +1,4 @@
-"""What is read off a sweep beside the answer: faults, ledger, selection bias, pruner, card."""
+"""A verdict's request, its plan, and what it says of the search beside its answer."""
 
 import math
 import re
@@ -8,15 +8,18 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pytest
+import torch
 from optuna.trial import TrialState
 from stored_studies import STUDY, StoredStudy
-from sweep.verdict.original_study import card, placements
 
+from gpt.config import GPTConfig
 from gpt.errors import InputError
+from gpt.model import GPT
 from sweep.analysis import results
 from sweep.cli import main
 from sweep.search.pruners import SHADOW, is_shadow, should_prune
-from sweep.verdict.budget import ledger_table, shadow_table
+from sweep.study.spec import load_study
+from sweep.verdict.budget import baseline_table, ledger_table, shadow_table
 from sweep.verdict.confirm_plan import CONFIRM, SCREENING, phase_spec, plan, planned_runs, seeds_of
 from sweep.verdict.request import make_request
 
@@ -33,10 +36,10 @@ def stored(tmp_path: Path) -> StoredStudy:
     return stored
 
 
-# --- the question ----------------------------------------------------------------------------
+# --- the request -----------------------------------------------------------------------------
 
 
-def test_a_question_takes_its_numbers_from_the_study_file(stored: StoredStudy):
+def test_a_request_takes_its_numbers_from_the_study_file(stored: StoredStudy):
     request = make_request(stored.study)
     assert (request.arms, request.top, request.seeds) == (["cross_entropy", "squentropy"], 3, 5)
     assert [trial.number for trial in request.top_trials("cross_entropy")] == [1, 2, 0]
@@ -53,7 +56,7 @@ def test_a_question_takes_its_numbers_from_the_study_file(stored: StoredStudy):
         ({"top": 0}, "--top must be at least 1, but got 0"),
     ],
 )
-def test_an_impossible_question_is_refused_in_one_line(stored: StoredStudy, asked, message):
+def test_an_impossible_request_is_refused_in_one_line(stored: StoredStudy, asked, message):
     with pytest.raises(InputError, match=message) as refused:
         make_request(stored.study, **asked)
     assert "\n" not in str(refused.value)
@@ -225,25 +228,40 @@ def test_shadow_table_says_how_often_the_pruner_was_wrong(tmp_path: Path):
     assert math.isnan(second["rate"])
 
 
-# --- the original study ----------------------------------------------------------------------
+# --- baselines and background ----------------------------------------------------------------
 
 
-def test_the_original_studys_settings_are_placed_among_the_trials(stored: StoredStudy):
+def test_baselines_are_ranked_among_the_complete_trials_of_their_arm(stored: StoredStudy):
     number = stored.add("cross_entropy", [300.0, 200.0, 57.0], origin="baseline:original")
-    (placed,) = placements(stored.study)
-    assert (placed.arm, placed.trial, placed.rank, placed.complete) == (
-        "cross_entropy",
-        number,
-        3,
-        4,
+    stored.add("squentropy", [300.0], outcome="pruned", origin="baseline:original")
+    (row,) = baseline_table(stored.study, ["cross_entropy", "squentropy"]).to_dict("records")
+    assert (row["arm"], row["baseline"], row["trial"]) == ("cross_entropy", "original", number)
+    assert (row["rank"], row["complete"], row["perplexity"]) == (3, 4, 57.0)
+
+
+@pytest.mark.parametrize("name", ["tinystories", "original"])
+def test_background_is_words_that_change_no_study(name: str):
+    spec = load_study(name, "cpu")
+    facts = spec.background["The original study"]
+    assert spec.model_copy(update={"background": {}}).digest == spec.digest
+    assert "exp(1.826) is 6.2: nothing explains the 3.8" in facts["Cross-entropy"]
+    assert "exp(1.899) = 6.7" in facts["Squentropy"]
+    assert (math.exp(1.826), math.exp(1.899)) == (
+        pytest.approx(6.2, abs=0.05),
+        pytest.approx(6.7, abs=0.05),
     )
-    assert placed.published == 6.2  # exp(1.826), not the 3.8 that was printed
-    assert math.exp(1.826) == pytest.approx(6.2, abs=0.02)
-
-
-def test_the_card_says_another_scale_and_what_text_ours_is():
-    facts = dict(card("built-in stories"))
     assert "do not compare" in facts["Scale"]
-    assert facts["Text"].startswith("This study's is built-in stories.")
-    assert "50 iterations each, all inside a learning-rate warm-up of 2,000" in facts["Search"]
-    assert "Text" not in dict(card(None))  # a verdict that was kept before it was noted
+
+
+# --- pairs of runs ---------------------------------------------------------------------------
+
+
+def first_weights(n_layer: int) -> torch.Tensor:
+    torch.manual_seed(1)
+    shape = {"vocab_size": 300, "n_layer": n_layer, "n_head": 2, "n_embd": 16, "block_size": 8}
+    return GPT(GPTConfig(**shape)).transformer.wte.weight.detach()
+
+
+def test_one_seed_has_the_same_first_weights_only_where_the_models_have_one_shape():
+    assert torch.equal(first_weights(2), first_weights(2))
+    assert not torch.equal(first_weights(2), first_weights(3))
