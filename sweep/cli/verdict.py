@@ -1,4 +1,4 @@
-"""The command `verdict`: which arm is better, by how much and how sure."""
+"""The command `verdict`: which settings are better, by how much and how sure."""
 
 import json
 from contextlib import nullcontext

@@ -1,4 +1,4 @@
-"""Is the verdict calibrated? Whole studies with a known truth, simulated. Run by hand:
+"""Calibration of the verdict: complete studies with a known truth, simulated. Run by hand:
 
     python tests/benchmarks/verdict.py tests/benchmarks/verdict.json
 
@@ -43,7 +43,7 @@ STUDIES_OF_A_SCHEME = 10_000
 
 @dataclass(frozen=True)
 class World:
-    """What is true, and how a study looks at it."""
+    """A truth, and the study that is made of it."""
 
     effects: tuple[float, ...] = (0.0, 0.0)  # of each arm at its best, the first the reference
     slower: tuple[float, ...] = (1.0, 1.0)  # how much longer an arm's curve stays high
@@ -63,7 +63,7 @@ class World:
 
 
 def configurations(world: World, studies: int, rng: np.random.Generator) -> Floats:
-    """True cross-entropies (K, A, N).
+    """Draw true cross-entropies (K, A, N).
 
     Half of the trials are the points that all arms share, so what they lose to the best setting is
     nearly the same in each; the other half is where a sampler that learns goes, nearer to it.
@@ -76,7 +76,7 @@ def configurations(world: World, studies: int, rng: np.random.Generator) -> Floa
 
 
 def curves(world: World, truth: Floats, rng: np.random.Generator) -> Floats:
-    """What each trial would show at each evaluation (K, A, N, E), with the noise of its seed."""
+    """Draw the evaluations of each trial (K, A, N, E), with the noise of its seed."""
     final = truth + rng.normal(0, world.noise, truth.shape)
     progress = np.arange(1, world.evaluations + 1) / world.evaluations
     scale = rng.gamma(20, 1 / 20, truth.shape) * np.asarray(world.slower)[:, None]
@@ -86,7 +86,7 @@ def curves(world: World, truth: Floats, rng: np.random.Generator) -> Floats:
 
 
 def pruned(world: World, shown: Floats) -> npt.NDArray[np.bool_]:
-    """Whether each trial is stopped (K, A, N): Optuna's MedianPruner, trial by trial in turn.
+    """Mark the trials that are stopped (K, A, N) by Optuna's MedianPruner, one after the other.
 
     A trial's best so far is compared with the median of complete trials at the same evaluation;
     from 30 % of the evaluations on, with at least 4 complete ones, and not at the last.
@@ -118,7 +118,7 @@ def pruned(world: World, shown: Floats) -> npt.NDArray[np.bool_]:
 
 
 def runs(world: World, truth: Floats, seeds: int, rng: np.random.Generator) -> Floats:
-    """Fresh runs (..., S) of configurations (K, A, ...): the seed's share is common to arms."""
+    """Draw fresh runs (..., S) of configurations (K, A, ...); arms share part of a seed's noise."""
     common = rng.normal(0, world.noise * math.sqrt(world.shared), (len(truth), seeds))
     own = rng.normal(0, world.noise * math.sqrt(1 - world.shared), (*truth.shape, seeds))
     return truth[..., None] + common.reshape(len(truth), *[1] * (truth.ndim - 1), seeds) + own
@@ -126,7 +126,7 @@ def runs(world: World, truth: Floats, seeds: int, rng: np.random.Generator) -> F
 
 @dataclass(frozen=True)
 class Studies:
-    """What K simulated studies found."""
+    """Results of K simulated studies."""
 
     complete: npt.NDArray[np.int_]  # (K, A) trials of the sweep
     top: Floats  # (K, A, top) true values of the screened configurations
@@ -136,7 +136,7 @@ class Studies:
 
 
 def simulate(world: World, studies: int, seed: int) -> Studies:
-    """Whole studies up to the runs that judge."""
+    """Simulate complete studies up to the runs that judge."""
     rng = np.random.default_rng(seed)
     truth = configurations(world, studies, rng)
     shown = curves(world, truth, rng)
@@ -156,7 +156,7 @@ def simulate(world: World, studies: int, seed: int) -> Studies:
 
 
 def judge(studies: Studies) -> dict[str, Any]:
-    """How often each answer was given, and how often the interval holds the truth.
+    """Count how often each answer was given, and how often the interval holds the truth.
 
     The truth is the difference of the configurations that stand for the arms: what the search could
     not find is no fault of the interval.
@@ -182,7 +182,7 @@ def judge(studies: Studies) -> dict[str, Any]:
 
 
 def replace_chosen(studies: Studies, difference: float = 0.0) -> Studies:
-    """The same runs, of configurations that differ by exactly so much from the reference's."""
+    """Return the same runs of configurations that differ by exactly so much."""
     truth = np.repeat(studies.chosen[:, :1], studies.chosen.shape[1], axis=1)
     truth[:, 1:] += difference
     judged = studies.judged - studies.chosen[..., None] + truth[..., None]
@@ -193,7 +193,7 @@ def replace_chosen(studies: Studies, difference: float = 0.0) -> Studies:
 
 
 def case(world: World, studies: int, seed: int) -> dict[str, Any]:
-    """One case.
+    """Simulate one case.
 
     What an answer is about are the settings that the search found for each arm. How often it is
     right about those is the first half. The rest has the luck of the search in it: two arms that
@@ -216,13 +216,13 @@ def case(world: World, studies: int, seed: int) -> dict[str, Any]:
 
 
 def better_if_by_2_percent(studies: Studies) -> float:
-    """How often the better of two settings that differ by 2 % of perplexity is named."""
+    """Count how often the better of two settings that differ by 2 % of perplexity is named."""
     answers_given = judge(replace_chosen(studies, -TWO_PERCENT))["answers"]
     return float(answers_given.get("better", 0.0))
 
 
 def schemes(world: World, studies: int, seed: int) -> dict[str, Any]:
-    """Ways to choose an arm's configuration and to judge it: what each costs, and what it is worth.
+    """Compare ways to choose an arm's configuration and to judge it, by cost and worth.
 
     The second arm's configurations lie four times as far apart as the first's, for then what a
     choice flatters does not cancel in the difference of the arms.
@@ -253,7 +253,7 @@ def schemes(world: World, studies: int, seed: int) -> dict[str, Any]:
 
 
 def _scheme(truth: Floats, many: Floats, pick: npt.NDArray[np.int_]) -> dict[str, float]:
-    """Of one scheme, in nats; false and found are counted as though the arms were equal, or 2 %."""
+    """Judge one scheme, in nats; false and found are counted for equal arms and for 2 %."""
     seeds = many.shape[-1]
     pick = pick.reshape(*pick.shape[:2], -1) + np.zeros(seeds, dtype=int)  # (K, 2, S)
     read = np.take_along_axis(many, pick[:, :, None, :], 2)[:, :, 0]
@@ -274,13 +274,13 @@ def _scheme(truth: Floats, many: Floats, pick: npt.NDArray[np.int_]) -> dict[str
 
 
 def _said(differences: Floats, answer: str) -> float:
-    """In what share of studies (K, S) this is the answer."""
+    """Share of studies (K, S) with this answer."""
     found = paired_differences(differences, MARGIN)
     return float(np.mean([answers([one]) == [answer] for one in found]))
 
 
 def bootstraps(world: World, studies: int, seed: int) -> dict[str, float]:
-    """How often the second interval, over seeds and stories, holds the truth, and one seed's.
+    """Count how often the interval over seeds and stories holds the truth, and one seed's.
 
     The latter is over the stories of a single pair of runs, as though its seed did not matter.
     """
@@ -304,10 +304,15 @@ def bootstraps(world: World, studies: int, seed: int) -> dict[str, float]:
 
 
 def repeated(seeds: Sequence[int], studies: int, seed: int) -> dict[str, float]:
-    """How often analyses with these numbers of seeds ever say better or worse of equal settings.
+    """Count how often such analyses ever say better or worse of equal settings.
 
     As often, some interval misses the truth. The noise is so large that none says equivalent, which
-    would hide false answers. A single analysis would take each of them for the only one.
+    would hide false answers.
+
+    Args:
+        seeds: Of each analysis.
+        studies: How many are simulated.
+        seed: Of their noise.
     """
     pairs = np.random.default_rng(seed).normal(0.0, 1.0, (studies, max(seeds)))
     p = np.stack([stats.ttest_1samp(pairs[:, :n], 0.0, axis=1).pvalue for n in seeds])
@@ -322,7 +327,7 @@ MOST_ANALYSES = 6  # of who follows the advice
 
 
 def advised(noise: float, effect: float, studies: int, seed: int) -> dict[str, Any]:
-    """What becomes of whoever adds the seeds that each inconclusive answer advises.
+    """Add the seeds that each inconclusive answer advises, and judge the last answer.
 
     Args:
         noise: Deviation of pairs between seeds.
@@ -364,7 +369,7 @@ def _advised(
     }
 
 
-LOOKS = {
+ANALYSES = {
     "5, 9, 29": (5, 9, 29),
     "5, 10, 20, 40": (5, 10, 20, 40),
     "every number from 5 to 40": tuple(range(5, 41)),
@@ -379,7 +384,7 @@ def interim_analyses() -> dict[str, Any]:
     return {
         "studies_of_each": REPEATED_STUDIES,
         "false_better_or_worse": {
-            name: repeated(seeds, REPEATED_STUDIES, 301) for name, seeds in LOOKS.items()
+            name: repeated(seeds, REPEATED_STUDIES, 301) for name, seeds in ANALYSES.items()
         },
         "studies_that_follow_the_advice": ADVISED_STUDIES,
         "following_the_advice": {
@@ -393,7 +398,7 @@ def interim_analyses() -> dict[str, Any]:
 
 
 def seeds_needed(world: World, studies: int) -> dict[str, float]:
-    """How often the better arm is named with so many seeds, up to the first at 90 %."""
+    """Count how often the better arm is named with so many seeds, up to the first at 90 %."""
     named = {}
     for seeds in (3, 5, 6, 7, 8, 12, 20, 30, 40, 60):
         found = simulate(replace(world, seeds=seeds), studies, 200 + seeds)

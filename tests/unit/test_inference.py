@@ -1,4 +1,6 @@
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from sweep.verdict.statistics import (
 )
 
 MARGIN = math.log(1.01)
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
 def test_paired_difference_is_a_t_test_over_the_pairs():
@@ -110,7 +113,7 @@ def test_further_seeds_are_fewer_for_a_larger_difference_and_may_be_too_many():
 def test_a_seed_far_above_the_others_is_named():
     nats = np.log([62.7, 55.7, 61.4, 64.3, 135.8])
     assert outlier(list(nats)) == 4
-    assert outlier([4.0, 4.0, 4.0, 4.0, 4.8]) is None  # nothing to tell a usual spread by
+    assert outlier([4.0, 4.0, 4.0, 4.0, 4.8]) is None  # nothing shows a usual spread
     assert outlier(list(nats[2:])) is None  # two others are too few
     assert outlier(list(-nats)) is None  # far below is luck, not a run that went wrong
 
@@ -179,3 +182,15 @@ def test_equivalent_is_said_only_where_the_interval_that_is_shown_lies_within_th
     assert [answers([one]) == ["equivalent"] for one in found] == within
     assert any(within)
     assert not all(within)
+
+
+def test_three_losses_are_what_the_readme_says_at_their_third_analysis():
+    found = json.loads((BENCHMARKS / "three_losses.json").read_text())
+    pairs = np.array([one["difference"]["per_seed"] for one in found["comparisons"]])
+    assert pairs.shape == (2, 29)
+    squentropy, rescaled = paired_differences(pairs, MARGIN, error_rate(3))
+    assert answers([squentropy, rescaled]) == ["equivalent", "worse"]
+    ends = (squentropy.mean, squentropy.low, squentropy.high)
+    assert [100 * math.expm1(end) for end in ends] == pytest.approx([0.22, -0.21, 0.65], abs=0.005)
+    ends = (rescaled.mean, rescaled.low, rescaled.high)
+    assert [100 * math.expm1(end) for end in ends] == pytest.approx([73.2, 72.0, 74.4], abs=0.05)
