@@ -11,6 +11,7 @@ about half of that noise.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -18,7 +19,8 @@ import numpy.typing as npt
 from scipy import stats
 
 ERROR_RATE = 0.05  # of false answers, over all interim analyses of a comparison together
-FIRST_SHARE = 0.8  # of ERROR_RATE, spent by the first analysis: most comparisons have no other
+FIRST_ERROR_RATE = 0.04  # of it for the first analysis: most comparisons have no other
+SECOND_ERROR_RATE = 0.005  # each one after that has half of the one before: 0.01 together
 MOST_SEEDS = 1000  # searched by `further_seeds`
 POWER = 0.8  # with which `further_seeds` settle the comparison, if the estimate is the truth
 OUTLIER_RATE = 0.01  # of arms whose seeds are alike, in which one is called an outlier
@@ -31,12 +33,11 @@ Floats = npt.NDArray[np.float64]
 def error_rate(analysis: int) -> float:
     """Error rate of the nth interim analysis of one comparison; its interval has 1 minus that.
 
-    alpha_1 = 0.8 alpha and alpha_n = 0.2 alpha / 2^(n - 1), which sum to alpha = ERROR_RATE over
-    however many analyses. By Bonferroni's inequality the probability that any of them says better
-    or worse of equal settings, or that any of their intervals misses the truth, is at most alpha,
-    whatever the analyses share, as long as their numbers of seeds do not depend on the results.
-    Where each number is the one that the analysis before advised, tests/benchmarks/verdict.json
-    has the simulated rates.
+    alpha_1 = 0.04, alpha_2 = 0.005 and alpha_n = alpha_(n-1) / 2, which sum to alpha = ERROR_RATE
+    over however many analyses. By Bonferroni's inequality the probability that any of them says
+    better or worse of equal settings, or that any of their intervals misses the truth, is at most
+    alpha, as long as their numbers of seeds do not depend on the results. Where each number is the
+    one that the analysis before advised, tests/benchmarks/verdict.json has the simulated rates.
 
     Args:
         analysis: From 1 on.
@@ -45,9 +46,7 @@ def error_rate(analysis: int) -> float:
         Lan, DeMets (1983), "Discrete sequential boundaries for clinical trials": spending alpha
         over analyses whose number is not fixed beforehand, here without their correlation.
     """
-    if analysis == 1:
-        return FIRST_SHARE * ERROR_RATE
-    return (1 - FIRST_SHARE) * ERROR_RATE / 2.0 ** (analysis - 1)
+    return FIRST_ERROR_RATE if analysis == 1 else SECOND_ERROR_RATE / 2.0 ** (analysis - 2)
 
 
 @dataclass(frozen=True)
@@ -203,11 +202,18 @@ def further_seeds(
         comparisons: With the reference, in all; a is divided by them, which is Holm's first step.
     """
     n = np.arange(difference.seeds + 1, MOST_SEEDS + 1)
-    quantile = stats.t.ppf(1 - error_rate / comparisons / 2, n - 1) + stats.norm.ppf(POWER)
+    quantile = _quantiles(error_rate / comparisons)[n - 2] + stats.norm.ppf(POWER)
     half_width = quantile * difference.sd / np.sqrt(n)
     size = abs(difference.mean)
     settled = (size >= half_width) | (size + half_width <= margin)
     return int(n[settled.argmax()]) - difference.seeds if settled.any() else None
+
+
+@cache
+def _quantiles(error_rate: float) -> Floats:
+    """Return the t quantile of a two-sided test for 2 to MOST_SEEDS seeds."""
+    quantiles: Floats = stats.t.ppf(1 - error_rate / 2, np.arange(1, MOST_SEEDS))
+    return quantiles
 
 
 def outlier(figures: Sequence[float]) -> int | None:

@@ -108,31 +108,39 @@ def _by_other_metrics(comparison: Comparison) -> list[str]:
     """Say by which metrics the answer is the same, and what the others say."""
     others = comparison.other_metrics
     same = [one for one in others if _is_same(one, comparison)]
-    sentences = [f"By {_listed([one.metric for one in same])} the answer is the same."]
-    return (sentences if same else []) + [_by(one) for one in others if one not in same]
+    silent = [one for one in others if one not in same and _shows_nothing(one)]
+    sentences = [_by(one) for one in others if one not in same and one not in silent]
+    if same:
+        names = _listed([one.metric for one in same])
+        sentences.insert(0, f"By {names} the answer is the same.")
+    if silent:
+        names = _listed([f"{one.metric} {_means(one)}" for one in silent])
+        sentences.append(
+            f"By {names} no difference is shown, and none is ruled out, for want of a margin."
+        )
+    return sentences
 
 
 def _is_same(one: MetricComparison, comparison: Comparison) -> bool:
     """Return whether a metric agrees; without a margin, an open answer says less than with one."""
-    open_without_margin = one.margin is None and one.settings_answer == "inconclusive"
-    return one.settings_answer == comparison.settings_answer and not open_without_margin
+    return one.settings_answer == comparison.settings_answer and not _shows_nothing(one)
+
+
+def _shows_nothing(one: MetricComparison) -> bool:
+    return one.margin is None and one.settings_answer == "inconclusive"
 
 
 def _by(one: MetricComparison) -> str:
-    shown = (
-        f"({perplexity(one.arm_mean)} against {perplexity(one.reference_mean)})"
-        if one.is_perplexity
-        else f"({one.arm_mean:.4f} against {one.reference_mean:.4f})"
-    )
-    if one.settings_answer != "inconclusive":
-        are = "they are" if one.settings_answer == "equivalent" else "it is"
-        return f"By {one.metric} {are} {one.settings_answer} {shown}."
-    if one.margin is None:
-        return (
-            f"By {one.metric} no difference is shown {shown}, and none is ruled out: it has no "
-            f"margin."
-        )
-    return f"By {one.metric} it stays open {shown}."
+    if one.settings_answer == "inconclusive":
+        return f"By {one.metric} it stays open {_means(one)}."
+    are = "they are" if one.settings_answer == "equivalent" else "it is"
+    return f"By {one.metric} {are} {one.settings_answer} {_means(one)}."
+
+
+def _means(one: MetricComparison) -> str:
+    if one.is_perplexity:
+        return f"({perplexity(one.arm_mean)} against {perplexity(one.reference_mean)})"
+    return f"({one.arm_mean:.4f} against {one.reference_mean:.4f})"
 
 
 # --- what the answer rests on ----------------------------------------------------------------

@@ -84,7 +84,8 @@ def test_without_a_margin_of_its_own_a_metric_never_says_equivalent(judged: Judg
     assert {one.settings_answer for one in without.values()} == {"inconclusive"}
     assert {one.difference.p_equivalent for one in without.values()} == {None}
     said = paragraph(judged.verdict(), (40, 40), None)
-    assert "By top-1 accuracy no difference is shown (0.4000 against 0.4000)" in said
+    assert "By top-1 accuracy (0.4000 against 0.4000) and calibration error" in said
+    assert "none is ruled out, for want of a margin" in said
 
 
 def test_a_diverged_run_counts_as_guessing_uniformly_and_is_named(judged: Judged):
