@@ -205,29 +205,29 @@ def _confirmed(
 def range_ends(spec: StudySpec, params: Mapping[str, Any]) -> Iterator[RangeEnd]:
     """Yield the numbers that lie at an end of their range, or within EDGE of it.
 
-    Of logarithmic ranges, EDGE is a share of the logarithm. Three or more numbers to choose from
-    are a range, too.
+    Of logarithmic ranges, EDGE is a share of the logarithm. The least and the most of three or more
+    numbers to choose from are ends, too.
     """
     for name, value in params.items():
         if isinstance(value, bool) or not isinstance(value, int | float):
             continue
-        ends = _ends(spec.search[name])
-        if ends is None:
-            continue
-        at, low, high = (
-            math.log(one) if spec.search[name].log else float(one) for one in (value, *ends)
-        )
-        share = (at - low) / (high - low)
+        share = _share_of_range(spec.search[name], value)
         if share <= EDGE or share >= 1 - EDGE:
             yield RangeEnd(name, value, "least" if share <= EDGE else "most")
 
 
-def _ends(parameter: Parameter) -> tuple[float, float] | None:
-    if parameter.choices is None:
-        values = parameter.values()
-        return values[0], values[-1]
-    numbers = [one for one in parameter.choices if isinstance(one, int | float)]
-    return (min(numbers), max(numbers)) if len(numbers) > 2 else None
+def _share_of_range(parameter: Parameter, value: float) -> float:
+    """Return 0 at the low end and 1 at the high end; of choices, 0.5 is anything between."""
+    if parameter.choices is not None:
+        numbers = [one for one in parameter.choices if isinstance(one, int | float)]
+        if len(numbers) < 3 or min(numbers) < value < max(numbers):
+            return 0.5
+        return float(value == max(numbers))
+    values = parameter.values()
+    at, low, high = (
+        math.log(one) if parameter.log else float(one) for one in (value, values[0], values[-1])
+    )
+    return (at - low) / (high - low)
 
 
 # --- comparisons -----------------------------------------------------------------------------

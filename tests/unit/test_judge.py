@@ -14,6 +14,7 @@ from gpt.errors import InputError
 from sweep.analysis import results
 from sweep.report.verdict_section import make_section
 from sweep.storage.rdb import load_study
+from sweep.study.search_space import Parameter
 from sweep.verdict.compare import COMPARED_METRICS, range_ends
 from sweep.verdict.confirm_plan import CONFIRM, SCREENING
 from sweep.verdict.confirm_results import chosen_trials, phase_runs
@@ -292,6 +293,10 @@ def test_a_setting_at_an_end_of_its_range_is_named(judged: Judged):
     assert list(range_ends(spec, inside)) == []
     (top,) = range_ends(spec, {"learning_rate": 9.9e-3})  # the range is logarithmic
     assert top.end == "most"
+    grid = Parameter(choices=[6e-6, 6e-4, 6e-2])  # of choices, only the least and the most
+    of_choices = spec.model_copy(update={"search": spec.search | {"learning_rate": grid}})
+    ends_of = [list(range_ends(of_choices, {"learning_rate": rate})) for rate in grid.choices]
+    assert [[one.end for one in found] for found in ends_of] == [["least"], [], ["most"]]
     judged.stored.add("squentropy", [70.0], n_layer=6)
     judged.request = make_request(judged.stored.study, top=1)
     judged.run(CONFIRM, {"cross_entropy": ends(1, [0] * 5), "squentropy": ends(1)})
