@@ -212,8 +212,7 @@ def further_seeds(
 @cache
 def _quantiles(error_rate: float) -> Floats:
     """Return the t quantile of a two-sided test for 2 to MOST_SEEDS seeds."""
-    quantiles: Floats = stats.t.ppf(1 - error_rate / 2, np.arange(1, MOST_SEEDS))
-    return quantiles
+    return np.asarray(stats.t.ppf(1 - error_rate / 2, np.arange(1, MOST_SEEDS)), np.float64)
 
 
 def outlier(figures: Sequence[float]) -> int | None:
