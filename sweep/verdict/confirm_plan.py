@@ -10,10 +10,10 @@ tests/benchmarks/verdict.json): runs of an arm; coverage of the interval of a si
 at the seed noise of short runs; and how often a difference of 2 % is found at that of longer ones.
 
                                                   runs  coverage   false  half width  bias  found
-    screened by 3 seeds, judged by 5 others         14    95.2 %   4.8 %    0.043    0.000   99 %
-    5 seeds each, chosen by 2, judged by 3          15    95.0 %   5.0 %    0.081    0.000   71 %
-    5 seeds each, chosen and judged by all          15    95.7 %   4.3 %    0.043    0.004   99 %
-    5 seeds each, 4 choose and 1 judges, in turn    15    90.6 %   9.4 %    0.041    0.000   99 %
+    screened by 3 seeds, judged by 5 others         14    95.2 %   4.8 %    0.043    0.000   99.5 %
+    5 seeds each, chosen by 2, judged by 3          15    95.0 %   5.0 %    0.081    0.000   70.7 %
+    5 seeds each, chosen and judged by all          15    95.7 %   4.3 %    0.043    0.004   99.4 %
+    5 seeds each, 4 choose and 1 judges, in turn    15    90.6 %   9.4 %    0.041    0.000   99.5 %
 
 8 seeds each, of which 3 choose and 5 judge, is the first line at 24 runs: those of what was not
 chosen are never read. In turn is too sure, since its turns share their runs. Screening on the

@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from threading import Event, Thread, Timer
+from threading import Event, Thread
 
 import numpy as np
 import optuna
@@ -291,10 +291,17 @@ def test_a_verdict_is_refused_or_waits_while_the_search_goes_on(
     held.wait()
     assert command("--seeds", "6") == 75
     assert "study 'tiny' must have one driver, but process" in capsys.readouterr().err
-    Timer(0.5, enough.set).start()
-    assert command("--wait") == 0
+    waiting = subprocess.Popen(
+        [sys.executable, "-m", "sweep", *swept.command("--wait")[1:]],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert waiting.stdout is not None
+    assert any("waiting: process" in line for line in waiting.stdout)
+    enough.set()
+    waiting.stdout.read()
+    assert waiting.wait() == 0
     running.join()
-    assert "waiting: process" in capsys.readouterr().out
     assert len(swept.study("tiny.confirm").trials) < 2 * 6
 
 
