@@ -1,4 +1,4 @@
-"""What a search of n trials can be expected to find, with its band. Reads tables; knows no plots.
+"""Quantile tuning curve: the median of the best of n trials, with a band where one is valid.
 
 Shapes: N finished trials of an arm.
 """
@@ -14,69 +14,97 @@ from scipy import stats
 
 from sweep.analysis.results import UNFINISHED
 
-LEVEL = 0.05  # of bands that miss the true curve somewhere
+BAND_ERROR = 0.05  # of bands that miss the true curve somewhere
 DRAWS = 20_000  # of uniform samples, to make a band simultaneous: its level is then good to 0.2 %
 MAX_NUMBERS = 2_000_000  # in those draws: fewer of long samples, or a long study would wait for it
 
-Floats = npt.NDArray[np.float64]
+_Floats = npt.NDArray[np.float64]
 
 
-def tuning_curve_table(trials: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
-    """The best perplexity that a search of n trials of an arm finds in half of all searches.
+def tuning_curve_table(
+    trials: pd.DataFrame,
+    arms: Sequence[str],
+    sampler: str | None = None,
+    floor: float | None = None,
+) -> pd.DataFrame:
+    """Return the perplexity that the best of n trials of an arm reaches in half of all draws.
 
-    As though trials were drawn at random from all that the arm may try: a sampler that learns
-    should do better. A trial that was stopped early has no final perplexity and counts as worse
-    than every complete one; how often that is wrong, shadow trials say.
+    A trial that was stopped early has no final perplexity and counts as worse than every complete
+    one; how often that is wrong, shadow trials show.
+
+    Where the sampler draws at random, its trials are exchangeable, so those that it drew (without
+    baselines and Sobol points) foretell other random searches, and the curve has a band. A sampler
+    that learns makes trials that depend on each other: the curve then is of this arm's own trials
+    in random order, and foretells neither a random search nor another one of its own; no band is
+    given.
 
     Args:
         trials: results.trials_table.
         arms: Those to have, in this order; one without a complete trial has no row.
+        sampler: Kind of the study's sampler; a band is given for "random" alone.
+        floor: Lowest perplexity that is possible, which bounds the band; None: not known.
 
     Returns:
         arm, n, perplexity, low, high. low and high are a band for all n together: of 100 such
-        bands, 95 hold the whole true curve. low is 0 and high infinite where the trials do not
-        bound it, and perplexity is infinite where more than half of such searches complete no
-        trial.
+        bands, 95 hold the complete true curve. low is the floor (0 if not known) and high infinite
+        where the trials do not bound it; both are NaN where there is no band. perplexity is
+        infinite where more than half of such draws complete no trial.
 
     Source:
         Lourie, Cho, He (2023), "Show Your Work with Confidence", arXiv:2311.09480: the median of
         the best of n, with a band from one for the distribution of a single trial.
     """
     finished = trials[~trials["outcome"].isin(UNFINISHED) & (trials["outcome"] != "failed")]
+    exchangeable = sampler == "random"
+    if exchangeable:
+        finished = finished[finished["origin"] == "sampler"]
     complete = finished["outcome"] == "complete"
     scores = finished["perplexity"].where(complete, math.inf).to_numpy(dtype=np.float64)
-    rows = []
+    rows: list[tuple[str, int, float, float, float]] = []
     for arm in arms:
         values = np.sort(scores[(finished["arm"] == arm).to_numpy()])
         if np.isfinite(values).any():
-            rows += [(arm, *row) for row in _rows(values)]
+            nowhere = [(math.nan, math.nan)] * len(values)
+            ends = _band_rows(values, floor or 0.0) if exchangeable else nowhere
+            points = zip(_curve(values), ends, strict=True)
+            rows += [(arm, n, best, *end) for n, (best, end) in enumerate(points, start=1)]
     return pd.DataFrame(rows, columns=["arm", "n", "perplexity", "low", "high"])
 
 
-def _rows(values: Floats) -> list[tuple[int, float, float, float]]:
-    """n, perplexity, low and high, from the ordered values (N,) of an arm."""
-    share = np.arange(1, len(values) + 1) / len(values)
+def _share(n: int) -> float:
+    """Share of single trials that are better than half of the bests of n."""
+    return float(1 - 0.5 ** (1 / n))
+
+
+def _curve(values: _Floats) -> list[float]:
+    """Return the median of the best of 1 to N, from the ordered values (N,) of an arm."""
+    distribution = np.arange(1, len(values) + 1) / len(values)
+    return [_quantile(values, distribution, _share(n)) for n in range(1, len(values) + 1)]
+
+
+def _band_rows(values: _Floats, floor: float) -> list[tuple[float, float]]:
+    """Return low and high for 1 to N, from the ordered values (N,) of an arm."""
     below, above = band(len(values))
     rows = []
     for n in range(1, len(values) + 1):
-        half = 1 - 0.5 ** (1 / n)  # of single trials are better than half of the searches' bests
+        half = _share(n)
         low = _quantile(values, np.concatenate([above[1:], [1.0]]), half)
-        low = 0.0 if half <= above[0] else low
-        rows.append((n, _quantile(values, share, half), low, _quantile(values, below, half)))
+        low = floor if half <= above[0] else max(low, floor)
+        rows.append((low, _quantile(values, below, half)))
     return rows
 
 
-def _quantile(values: Floats, distribution: Floats, share: float) -> float:
-    """The first value at which the distribution reaches the share; infinite if it never does."""
-    place = int(np.searchsorted(distribution, share - 1e-12))
-    return float(values[place]) if place < len(values) else math.inf
+def _quantile(values: _Floats, distribution: _Floats, share: float) -> float:
+    """Return the first value at which the distribution reaches the share, else infinity."""
+    index = int(np.searchsorted(distribution, share - 1e-12))
+    return float(values[index]) if index < len(values) else math.inf
 
 
 @cache
-def band(n: int, seed: int = 0) -> tuple[Floats, Floats]:
+def band(n: int, seed: int = 0) -> tuple[_Floats, _Floats]:
     """Ends of a band for the distribution function at each of n ordered values.
 
-    All n intervals hold together in 1 - LEVEL of all samples, and each has the same level by
+    All n intervals hold together in 1 - BAND_ERROR of all samples, and each has the same level by
     itself, so the band is as narrow at the ends, where the best trials are, as the data allow.
 
     Returns:
@@ -86,8 +114,10 @@ def band(n: int, seed: int = 0) -> tuple[Floats, Floats]:
     draws = max(1000, min(DRAWS, MAX_NUMBERS // n))
     uniform = np.sort(np.random.default_rng(seed).random((draws, n)), axis=1)
     cumulative = stats.beta.cdf(uniform, rank, n + 1 - rank)
-    smallest = np.minimum(cumulative, 1 - cumulative).min(axis=1)  # one-sided, over the whole band
-    level = np.quantile(smallest, LEVEL)
+    smallest = np.minimum(cumulative, 1 - cumulative).min(
+        axis=1
+    )  # one-sided, over the complete band
+    level = np.quantile(smallest, BAND_ERROR)
     ends = (stats.beta.ppf(one, rank, n + 1 - rank) for one in (level, 1 - level))
     below, above = (np.asarray(end, dtype=np.float64) for end in ends)
     return below, above

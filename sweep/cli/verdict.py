@@ -1,4 +1,4 @@
-"""Commands that judge what a search found: verdict, prune."""
+"""The command `verdict`: which settings are better, by how much and how sure."""
 
 import json
 from contextlib import nullcontext
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gpt.errors import BusyError, InputError
+from gpt.errors import BusyError
 from sweep.cli.options import (
     HangTimeout,
     Runs,
@@ -23,10 +23,12 @@ from sweep.study.paths import DEFAULT_STORAGE
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
+    from rich.table import Table
 
-    from sweep.verdict.confirm_runs import Place
+    from sweep.tuner.options import RunOptions
+    from sweep.verdict.confirm_runs import MakeCallback
     from sweep.verdict.record import Record
-    from sweep.verdict.request import Question
+    from sweep.verdict.request import VerdictRequest
 
 app = typer.Typer()
 
@@ -44,7 +46,7 @@ def verdict(
     ] = None,
     seeds: Annotated[
         int | None,
-        typer.Option(help="Fresh seeds that judge each arm; by default what the study says: 5."),
+        typer.Option(help="Fresh seeds that judge each arm; by default as in the study: 5."),
     ] = None,
     top: Annotated[
         int | None,
@@ -57,98 +59,97 @@ def verdict(
     ] = None,
     workers: Annotated[str, typer.Option(help="Runs at a time, or auto.")] = "auto",
     wait: Annotated[
-        bool, typer.Option("--wait", help="Wait for another run of the study, or verdict, to end.")
+        bool, typer.Option("--wait", help="Wait until another run or verdict of the study ends.")
     ] = False,
     timeout: Timeout = None,
     hang_timeout: HangTimeout = "10m",
     as_json: Annotated[bool, typer.Option("--json", help="Print every figure as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
 ) -> None:
-    """Say which arm is better, by how much and how sure; first train what that still needs.
+    """Compare the best settings of each arm on fresh seeds; train first what that needs.
 
     The best configurations of each arm are trained again with fresh seeds, one is chosen per arm,
-    and that one is judged with other seeds on stories that the sweep never saw. Again continues.
+    and that one is judged with other seeds on stories that the sweep never saw. Rerun to resume,
+    or with more --seeds: each further analysis of two arms has a wider interval.
     """
     with resumable():
         from sweep.callbacks.live import make_display
-        from sweep.tuner.limits import seconds_of
-        from sweep.verdict.confirm_runs import Place
-        from sweep.verdict.request import make_question
+        from sweep.cli.console import show
+        from sweep.storage.schema import study_attrs
+        from sweep.tuner.limits import Limits, seconds_of
+        from sweep.tuner.options import RunOptions
+        from sweep.verdict.request import make_request
 
         time_for_all = seconds_of("--timeout", timeout)
         silence = seconds_of("--hang-timeout", hang_timeout)
         opened, stored = stored_study(study, storage)
         names = None if arms is None else [name.strip() for name in arms.split(",")]
-        question = make_question(stored, names, seeds, top)
-        place = Place(
+        request = make_request(stored, names, seeds, top)
+        options = RunOptions(
             storage=storage,
             runs=runs,
-            device=device or stored.user_attrs["device"],
+            device=device or study_attrs(stored).device or "auto",
             workers=workers_of(workers),
-            listener=lambda: make_display(quiet or as_json),
-            timeout=time_for_all,
-            silence=silence,
+            limits=Limits(sweep=time_for_all, silence=silence),
             wait=wait,
         )
-        record, report = _answered(question, opened, place, quiet=quiet or as_json)
+        quietly = quiet or as_json
+        record, report = _answered(
+            request, opened, options, lambda: make_display(quietly), quiet=quietly
+        )
     if as_json:
         typer.echo(json.dumps(record, indent=2))
         return
-    typer.echo(f"\n{record['answer']}")
-    if not quiet:
-        typer.echo(f"\nreport: {report}")
+    if quiet:
+        typer.echo(record["answer"])
+        return
+    typer.echo()
+    show(_table(record))
+    typer.echo(f"\n{record['answer']}\n\nreport: {report}")
 
 
 def _answered(
-    question: "Question", storage: "RDBStorage", place: "Place", *, quiet: bool
+    request: "VerdictRequest",
+    storage: "RDBStorage",
+    options: "RunOptions",
+    make_callback: "MakeCallback",
+    *,
+    quiet: bool,
 ) -> "tuple[Record, Path]":
-    """Train what is missing, judge, and keep the answer with the study, dashboard and report."""
+    """Train the missing runs, judge, and keep the answer in study, dashboard and report."""
     from sweep.cli.console import working
     from sweep.dashboard.notes import publish
     from sweep.format import unseen
     from sweep.report.report import write_report
-    from sweep.verdict.confirm_runs import run_phases, search_at_rest
+    from sweep.verdict.confirm_runs import lock_sweep, run_phases
     from sweep.verdict.record import keep, make_record
 
-    study = question.study
-    with search_at_rest(question, place):
-        summary = run_phases(question, storage, place)
+    study = request.study
+    with lock_sweep(request, options, make_callback):
+        summary = run_phases(request, storage, options, make_callback)
         if summary.interrupted:
             where = f"{summary.finished} of {summary.total} runs of {summary.study}"
             say_how_to_resume(f"stopped at {where}")
             raise typer.Exit(128 + summary.signal if summary.signal else BusyError.exit_code)
-        record = make_record(question, storage)
+        record = make_record(request, storage)
         keep(study, record)
-    out = place.runs / study.study_name / "report.html"
+    out = options.runs / study.study_name / "report.html"
     with nullcontext(unseen) if quiet else working("writing the report") as show:
         publish(study, storage)
         return record, write_report(storage, study, out, show=show)
 
 
-@app.command(epilog="Example: squen-sweep prune --study tinystories --what-if")
-def prune(
-    *,
-    study: StoredStudy,
-    what_if: Annotated[
-        bool, typer.Option("--what-if", help="Replay pruners on the recorded curves.")
-    ] = False,
-    top: Annotated[int, typer.Option(help="How many of an arm's best count as winners.")] = 3,
-    storage: Storage = DEFAULT_STORAGE,
-) -> None:
-    """What other pruners would have saved and lost; changes nothing."""
-    from sweep.cli import console
-    from sweep.verdict.pruner_audit import shadow_table, what_if_table
-    from sweep.verdict.request import sweep_spec
-    from sweep.verdict.tables import shadow_lines, what_if_view
+def _table(record: "Record") -> "Table":
+    """Lay out one row per arm: settings, ratio to the reference, interval, answer."""
+    from rich.table import Table
+    from rich.text import Text
 
-    if not what_if:
-        raise InputError(
-            "prune must be called with --what-if: the sweep itself stops trials while it runs, "
-            "afterwards there are only records to look at."
-        )
-    if top < 1:
-        raise InputError(f"--top must be at least 1, but got {top}.")
-    _, stored = stored_study(study, storage)
-    spec = sweep_spec(stored)
-    table = what_if_table(stored, spec, top)
-    console.show(what_if_view(table, top), *shadow_lines(shadow_table(stored, spec.arms, top)))
+    from sweep.verdict.summary_text import TABLE_COLUMNS, table_rows
+
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for column in TABLE_COLUMNS:
+        right = column not in (TABLE_COLUMNS[0], TABLE_COLUMNS[-1])
+        table.add_column(column, justify="right" if right else "left", overflow="fold")
+    for row in table_rows(record):
+        table.add_row(*map(Text, row))
+    return table

@@ -155,7 +155,9 @@ def dashboard_figures(reader: "StudyReader") -> "dict[str, go.Figure]":
         "curves-by-arm": plots.plot_curves(curves, trials, arms, floor),
         "best-so-far-by-arm": plots.plot_best_so_far(reader.trials, arms, floor),
         "tuning-curve-by-arm": plots.plot_tuning_curve(
-            tuning_curve_table(reader.trials, arms), arms, floor
+            tuning_curve_table(reader.trials, arms, reader.spec["sampler"]["kind"], floor),
+            arms,
+            floor,
         ),
     }
     if "learning_rate" in reader.parameters:

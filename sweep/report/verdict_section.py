@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from sweep.format import duration, perplexity
-from sweep.verdict.original_study import card
 from sweep.verdict.record import Record
+from sweep.verdict.summary_text import TABLE_COLUMNS, confidence, table_rows
 
-DASH = "–"
+_DASH = "–"  # where there is no value
 
 
 @dataclass(frozen=True)
@@ -22,42 +22,69 @@ class Rows:
 
     @property
     def numeric(self) -> list[bool]:
-        """Of each column whether it holds numbers alone."""
+        """Return for each column whether it holds numbers alone."""
         return [all(map(_is_number, cells)) for cells in zip(*self.rows, strict=True)]
 
 
 def _is_number(cell: str) -> bool:
-    return cell == DASH or cell[-1:].isdigit() or cell.endswith("%")
+    return cell in ("", _DASH) or cell[-1:].isdigit() or cell.endswith(("%", "%)"))
 
 
 @dataclass(frozen=True)
 class Section:
-    """What the page shows of a verdict."""
+    """The tables and the background that the page shows of a verdict."""
 
+    answer: Rows  # before the paragraph that puts it into words
     tables: list[Rows]
-    card: list[tuple[str, str]]  # facts of the original study
-    placed: list[str]  # where its settings fall here
+    background: dict[str, dict[str, str]]  # the study file's
 
 
-def make_section(record: Record) -> Section:
-    """Everything that a report says of a verdict besides its answer and its figures."""
+def make_section(record: Record) -> Section | None:
+    """Lay out all of a verdict besides its paragraph and its figures.
+
+    Returns:
+        None for a record of an earlier version, of which only the words are shown.
+    """
+    if "answers_are_about" not in record:
+        return None
+    makers = (_metrics, _confirmed, _ledger, _baselines, _curse, _shadows)
     return Section(
-        tables=[make(record) for make in (_yardsticks, _confirmed, _ledger, _curse, _shadows)],
-        card=card(record.get("text")) if record["original"] else [],
-        placed=[_placed(one) for one in record["original"]],
+        answer=Rows(_caption(record), list(TABLE_COLUMNS), table_rows(record)),
+        tables=[make(record) for make in makers],
+        background=record["background"],
     )
 
 
-def _yardsticks(record: Record) -> Rows:
+def _caption(record: Record) -> str:
+    return (
+        f"The settings that one search found for each arm: {record['metric']}, mean of "
+        f"{len(record['seeds'])} fresh seeds on held-back stories"
+    )
+
+
+def _metrics(record: Record) -> Rows:
     rows = []
     for one in record["comparisons"]:
         pair = f"{one['arm']} to {one['reference']}"
-        rows.append([pair, "perplexity", one["answer"], *_ratio(one["difference"])])
-        for other in one["readings"]:
+        level = confidence(one["difference"]["error_rate"])
+        margin = f"{100 * record['margin']:g}%"
+        change = [*_ratio(one["difference"]), level]
+        rows.append([pair, record["metric"], one["settings_answer"], *change, margin])
+        for other in one["other_metrics"]:
             shown = _ratio if other["is_perplexity"] else _plain
-            rows.append([pair, other["yardstick"], other["answer"], *shown(other["difference"])])
-    columns = ["comparison", "yardstick", "answer", "change", "95% interval", "p value"]
-    return Rows("The same question by every yardstick", columns, rows)
+            change = [*shown(other["difference"]), level]
+            rows.append(
+                [pair, other["metric"], other["settings_answer"], *change, _margin(other, margin)]
+            )
+    columns = ["comparison", "metric", "these settings are", "change", "interval", "p value"]
+    caption = "The same comparison by every metric; without a margin, no equivalence is claimed"
+    return Rows(caption, [*columns, "level", "margin"], rows)
+
+
+def _margin(other: Mapping[str, Any], of_perplexity: str) -> str:
+    if other["is_perplexity"]:
+        return of_perplexity
+    return _DASH if other["margin"] is None else f"{other['margin']:.4f}"
 
 
 def _ratio(difference: Mapping[str, Any]) -> list[str]:
@@ -82,8 +109,8 @@ def _confirmed(record: Record) -> Rows:
         ]
         for one in record["confirmed"]
     ]
-    columns = ["arm", "settings of trial", "perplexity", "by seed"]
-    return Rows("What stands for each arm, on held-back stories", columns, rows)
+    columns = ["arm", "settings of the search's trial", record["metric"], "by seed"]
+    return Rows("The runs behind each arm, on held-back stories", columns, rows)
 
 
 def _ledger(record: Record) -> Rows:
@@ -98,7 +125,22 @@ def _ledger(record: Record) -> Rows:
         for one in record["ledger"]
     ]
     columns = ["arm", *(key.replace("_", " ") for key in keys), "tokens", "device time"]
-    return Rows("What each arm was given in the search", columns, rows)
+    return Rows("The budget of each arm in the search", columns, rows)
+
+
+def _baselines(record: Record) -> Rows:
+    rows = [
+        [
+            one["arm"],
+            one["baseline"],
+            str(one["trial"]),
+            perplexity(one["perplexity"]),
+            f"{one['rank']} of {one['complete']}",
+        ]
+        for one in record["baselines"]
+    ]
+    columns = ["arm", "baseline", "the search's trial", "in the search", "rank"]
+    return Rows("Baselines among the complete trials of their arm", columns, rows)
 
 
 def _curse(record: Record) -> Rows:
@@ -112,7 +154,7 @@ def _curse(record: Record) -> Rows:
         ]
         for one in record["winners_curse"]
     ]
-    columns = ["arm", "best trial", "in the search", "mean of fresh seeds", "change"]
+    columns = ["arm", "the search's best trial", "in the search", "mean of fresh seeds", "change"]
     caption = "The winner's curse: the search's best, trained again, on the same stories"
     return Rows(caption, columns, rows)
 
@@ -123,22 +165,9 @@ def _shadows(record: Record) -> Rows:
             one["arm"],
             str(one["shadows"]),
             str(one["among_best"]),
-            DASH if one["rate"] is None else f"{one['low']:.0%} to {one['high']:.0%}",
+            _DASH if one["rate"] is None else f"{one['low']:.0%} to {one['high']:.0%}",
         ]
         for one in record["shadows"]
     ]
     columns = ["arm", "ran on", "ended among the best", "95% interval of the share"]
     return Rows("Shadows: trials that should have been stopped, but ran on", columns, rows)
-
-
-def _placed(one: Mapping[str, Any]) -> str:
-    published = (
-        f" The original's own figure is {one['published']:g}, on another scale."
-        if one["published"] is not None
-        else ""
-    )
-    return (
-        f"{one['arm']}: its recommended settings ran as trial {one['trial']} and reached "
-        f"{perplexity(one['perplexity'])}, number {one['rank']} of {one['complete']} complete "
-        f"trials.{published}"
-    )

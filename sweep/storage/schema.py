@@ -55,7 +55,8 @@ class StudyAttrs:
     runs: str | None = None  # that folder, relative to the database's (or the current) folder
     n_trials: int | None = None  # total that was asked for
     wall_seconds: float = 0.0  # of all calls of `run` together
-    verdict: dict[str, Any] | None = None  # see sweep.verdict.record
+    verdict: dict[str, Any] | None = None  # the last record, see sweep.verdict.record
+    interim_analyses: list[dict[str, Any]] | None = None  # all, see sweep.verdict.interim
     of: str | None = None  # of confirm runs: the identity of the sweep that they belong to
 
 

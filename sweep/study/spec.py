@@ -8,6 +8,7 @@ metric = "perplexity"          what trials are ranked by; or link_perplexity
 [search.<param>]               low, high, log, step, or choices; when = { loss = "squentropy" }
                                or a list of values; a loss's option has a range of its own
 [[baselines]]                  settings that run first in each arm
+[background."<title>"]         pairs of a name and words that the report shows beside a verdict
 [sampler] [pruner] [verdict]   see SamplerSpec, PrunerSpec and VerdictSpec
 [budget.cpu] [budget.cuda]     any of these tables again, laid over them on that device
 """
@@ -88,6 +89,7 @@ class StudySpec(Spec):
     sampler: SamplerSpec = SamplerSpec()
     pruner: PrunerSpec = PrunerSpec()
     verdict: VerdictSpec = VerdictSpec()
+    background: dict[str, dict[str, str]] = Field(default_factory=dict)  # words, by title and name
 
     @field_validator("name")
     @classmethod
@@ -312,9 +314,24 @@ class StudySpec(Spec):
         return list(_differing(other.meaning, self.meaning))
 
 
+def stored_spec(stored: Mapping[str, Any], name: str) -> StudySpec:
+    """Read a study as a database holds it.
+
+    Raises:
+        InputError: an earlier version stored a study that this one refuses.
+    """
+    try:
+        return StudySpec.model_validate(stored)
+    except ValidationError as error:
+        raise InputError(
+            f"study {name!r} must be one that this version accepts, but its stored file says "
+            f"{explain(error)} Start a new study with --as NEW_NAME."
+        ) from None
+
+
 # Results do not depend on them.
 _NO_MATTER: dict[str, Any] = {
-    **dict.fromkeys(("name", "description", "question"), True),
+    **dict.fromkeys(("name", "description", "question", "background"), True),
     "data": {"source", "fingerprint"},
     "verdict": {"top", "screening_seeds", "seeds"},
 }

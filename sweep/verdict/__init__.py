@@ -1,1 +1,1 @@
-"""The verdict: fresh runs of each arm's best configurations, statistics, the answer in words."""
+"""The verdict: fresh runs of each arm's best settings, their statistics, the answer in words."""

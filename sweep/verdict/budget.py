@@ -1,13 +1,20 @@
-"""The budget ledger: what each arm was given and what it used. Reads only."""
+"""Each arm's share of the search: its budget, its baselines, and how often the pruner was wrong."""
 
+from collections.abc import Sequence
+
+import optuna
 import pandas as pd
+from optuna.trial import FrozenTrial, TrialState
+from scipy import stats
 
-from sweep.analysis.results import OUTCOMES, last_evaluations
+from sweep.analysis.results import OUTCOMES, complete_trials, last_evaluations
+from sweep.search.arms import arm_trials
+from sweep.storage.schema import trial_attrs
 from sweep.study.spec import StudySpec
 
 
 def ledger_table(trials: pd.DataFrame, evaluations: pd.DataFrame, spec: StudySpec) -> pd.DataFrame:
-    """One row per arm, in the order of the study file.
+    """Return one row per arm, in the order of the study file.
 
     Args:
         trials: results.trials_table.
@@ -37,7 +44,54 @@ def _row(arm: str, mine: pd.DataFrame, spec: StudySpec) -> dict[str, object]:
 
 
 def tuned_parameters(spec: StudySpec, arm: str) -> int:
-    """How many parameters the search could move in this arm; a single choice is none."""
+    """Count the parameters that the search could move in this arm; a single choice is none."""
     applying = spec.point(arm, lambda name, parameter: parameter.values())
     applying.pop(spec.compare or "", None)
     return sum(len(values) > 1 for values in applying.values())
+
+
+def shadow_table(study: optuna.Study, arms: Sequence[str], top: int) -> pd.DataFrame:
+    """Count the trials that the pruner would have stopped and that ended among the arm's best.
+
+    Returns:
+        arm, shadows (finished trials that ran on), among_best (of them, in the arm's top), rate and
+        its exact interval low to high (NaN and 0 to 1 without a shadow).
+    """
+    return pd.DataFrame([_shadow_row(study, arm, top) for arm in arms])
+
+
+def _shadow_row(study: optuna.Study, arm: str, top: int) -> dict[str, object]:
+    finished = [trial for trial in arm_trials(study, arm) if trial.state.is_finished()]
+    shadows = [trial for trial in finished if trial_attrs(trial).shadow is not None]
+    best = _winners(finished, top)
+    wrong = sum(trial.number in best for trial in shadows)
+    row: dict[str, object] = {"arm": arm, "shadows": len(shadows), "among_best": wrong}
+    if not shadows:
+        return row | {"rate": float("nan"), "low": 0.0, "high": 1.0}
+    interval = stats.binomtest(wrong, len(shadows)).proportion_ci()
+    return row | {"rate": wrong / len(shadows), "low": interval.low, "high": interval.high}
+
+
+def _winners(trials: Sequence[FrozenTrial], top: int) -> set[int]:
+    """Return the numbers of the best complete trials."""
+    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    best = sorted(complete, key=lambda trial: (trial.values[0], trial.number))
+    return {trial.number for trial in best[:top]}
+
+
+def baseline_table(study: optuna.Study, arms: Sequence[str]) -> pd.DataFrame:
+    """Rank each baseline among the complete trials of its arm.
+
+    Returns:
+        arm, baseline, trial, perplexity (the study's metric), rank (1: the best), complete (how
+        many trials are); without baselines that are not complete.
+    """
+    rows = []
+    for arm in arms:
+        trials = sorted(complete_trials(study, arm), key=lambda trial: trial.values[0])
+        for rank, trial in enumerate(trials, start=1):
+            kind, _, name = (trial_attrs(trial).origin or "").partition(":")
+            if kind == "baseline":
+                rows.append((arm, name, trial.number, trial.values[0], rank, len(trials)))
+    columns = ["arm", "baseline", "trial", "perplexity", "rank", "complete"]
+    return pd.DataFrame(rows, columns=columns)

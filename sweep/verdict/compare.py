@@ -1,12 +1,12 @@
-"""From finished runs to answers: each arm against the reference, on every yardstick. Reads only.
+"""Compare finished runs: the chosen settings of each arm against the reference's, by every metric.
 
-The primary yardstick is cross-entropy under softmax in nats per token, shown as a ratio of
-perplexities. The others repeat the question for whoever suspects that an arm loses only by the
-probabilities that softmax gives its logits. All use the configurations that screening chose.
+The study's metric decides, as a ratio of perplexities. The other metrics repeat the comparison for
+a reader who suspects that an arm loses only by the probabilities that softmax gives its logits.
+Every answer is about the settings that one search found, not about all that an arm could be.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,235 +15,353 @@ import pandas as pd
 from optuna.storages import RDBStorage
 
 from sweep.analysis.results import CONFIRM
+from sweep.study.search_space import Parameter
+from sweep.study.spec import StudySpec
 from sweep.verdict.confirm_plan import seeds_of
-from sweep.verdict.confirm_results import by_seed, chosen_trials, phase_runs, story_nats
-from sweep.verdict.request import Question
+from sweep.verdict.confirm_results import NATS, by_seed, chosen_trials, phase_runs, story_nats
+from sweep.verdict.interim import (
+    Analysis,
+    extended,
+    make_analysis,
+    of_pair,
+    stored_analyses,
+)
+from sweep.verdict.request import VerdictRequest
 from sweep.verdict.statistics import (
-    Answer,
     Difference,
+    SettingsAnswer,
+    adjusted,
     answers,
+    error_rate,
     further_seeds,
-    holm,
-    outlying,
+    outlier,
     paired_difference,
     two_level_bootstrap,
 )
 
+EDGE = 0.01  # of a range: a value that near to an end is at the end
+
 
 @dataclass(frozen=True)
-class Yardstick:
+class ComparedMetric:
     """A figure of a run's last evaluation, and how two arms are compared by it."""
 
     column: str
     name: str
     is_perplexity: bool = False  # compared as a ratio, with the margin of the study
+    unit_of: str | None = None  # a perplexity whose logarithm it is in another unit
     higher_is_better: bool = False
 
 
-YARDSTICKS = (
-    Yardstick("perplexity", "perplexity", is_perplexity=True),
-    Yardstick("link_perplexity", "perplexity under the loss's own link", is_perplexity=True),
-    Yardstick("temperature_perplexity", "perplexity at the best temperature", is_perplexity=True),
-    Yardstick("bits_per_byte", "bits per byte"),
-    Yardstick("accuracy", "top-1 accuracy", higher_is_better=True),
-    Yardstick("calibration_error", "calibration error"),
+# A metric that is neither a perplexity nor the unit of one has no margin: no equivalence is claimed
+# by it. Add one by adding a line.
+COMPARED_METRICS = (
+    ComparedMetric("perplexity", "perplexity", is_perplexity=True),
+    ComparedMetric(
+        "link_perplexity", "perplexity under the loss's own link function", is_perplexity=True
+    ),
+    ComparedMetric(
+        "temperature_perplexity", "perplexity at the best temperature", is_perplexity=True
+    ),
+    ComparedMetric("bits_per_byte", "bits per byte", unit_of="perplexity"),
+    ComparedMetric("accuracy", "top-1 accuracy", higher_is_better=True),
+    ComparedMetric("calibration_error", "calibration error"),
 )
 
 
 @dataclass(frozen=True)
-class Reading:
-    """One comparison by one yardstick."""
+class MetricComparison:
+    """One comparison by one metric besides the study's."""
 
-    yardstick: str
+    metric: str
     is_perplexity: bool
+    margin: float | None  # of the difference, in its unit; None: no equivalence is claimed
     arm_mean: float  # over the seeds; of perplexities, the geometric mean
     reference_mean: float
     difference: Difference  # of perplexities, in nats
-    answer: Answer
+    settings_answer: SettingsAnswer
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One arm against the reference."""
+    """The chosen settings of one arm against those of the reference."""
 
     arm: str
     reference: str
-    answer: Answer
+    settings_answer: SettingsAnswer
+    analysis: int  # this is the nth interim analysis of the two arms
+    analysed_seeds: list[int]  # of all their analyses so far, this one included
     difference: Difference  # nats per token; below 0 the arm is better
-    p_holm: float
+    p_adjusted: float  # for the numbers of arms and of interim analyses
     ratio: float  # of perplexities, arm to reference, and the ends of its interval
     ratio_low: float
     ratio_high: float
     further_seeds: int | None  # where inconclusive: None is more than anybody would run
+    next_error_rate: float  # of the interval of one more analysis
     bootstrap: tuple[float, float] | None  # a second interval of the ratio, seeds and stories
-    readings: list[Reading]  # by the other yardsticks
+    other_metrics: list[MetricComparison]
 
 
 @dataclass(frozen=True)
-class Confirmed:
-    """What stands for an arm: a configuration of the sweep, trained on fresh seeds."""
+class RangeEnd:
+    """A value of the chosen settings at an end of what was searched."""
+
+    parameter: str
+    value: float
+    end: str  # "least" or "most"
+
+
+@dataclass(frozen=True)
+class ConfirmedArm:
+    """The settings that stand for an arm: a configuration of the sweep, trained on fresh seeds."""
 
     arm: str
-    trial: int  # the sweep's number
+    trial: int  # the search's number
     params: dict[str, Any]
-    perplexities: list[float]  # on held-back stories, by seed
-    perplexity: float  # their geometric mean: exp of the mean cross-entropy
-    blown_up: list[int]  # seeds whose runs diverged, ran out of memory or took too long
-    unstable: int | None  # a seed that ended far above all others, if none blew up
+    range_ends: list[RangeEnd]
+    perplexities: list[float]  # on held-back stories, by seed; the study's metric
+    perplexity: float  # their geometric mean: exp of the mean nats
+    lost_seeds: list[int]  # whose runs diverged, ran out of memory or took too long
+    outlier_seed: int | None  # that ended far above all others, where none is lost
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The answer to a question."""
+    """The answer to a request."""
 
     study: str
+    metric: str  # the study's, in words
     margin: float  # of perplexity
     seeds: list[int]
     held_back_stories: int | None
     held_back_tokens: int | None
-    confirmed: list[Confirmed]
+    confirmed: list[ConfirmedArm]
     comparisons: list[Comparison]
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, as JSON holds them."""
+        """Return plain values, as JSON holds them."""
         return asdict(self)
 
 
-def judge(question: Question, storage: RDBStorage) -> Verdict:
+def judge(request: VerdictRequest, storage: RDBStorage) -> Verdict:
     """Compare each arm with the first.
 
     Raises:
         InputError: a run is missing.
     """
-    runs = phase_runs(question, storage, CONFIRM)
-    seeds = seeds_of(question.spec, CONFIRM, question.seeds)
-    trials = chosen_trials(question, storage)
+    runs = phase_runs(request, storage, CONFIRM)
+    seeds = seeds_of(request.spec, CONFIRM, request.seeds)
+    trials = chosen_trials(request, storage)
     chosen = {arm: trial.number for arm, trial in trials.items()}
     confirmed = [
-        _confirmed(arm, trial.number, _shown(question, trial.params), runs, seeds)
+        _confirmed(request.spec, arm, trial.number, trial.params, runs, seeds)
         for arm, trial in trials.items()
     ]
-    stories = story_nats(runs, chosen[question.arms[0]], seeds)
+    stories = story_nats(runs, chosen[request.arms[0]], seeds)
     return Verdict(
-        study=question.study.study_name,
-        margin=question.spec.verdict.margin,
+        study=request.study.study_name,
+        metric=_primary(request.spec).name,
+        margin=request.spec.verdict.margin,
         seeds=seeds,
         held_back_stories=len(stories[1]) if stories else None,
         held_back_tokens=int(stories[1].sum()) if stories else None,
         confirmed=confirmed,
-        comparisons=_comparisons(question, runs, chosen, seeds),
+        comparisons=_comparisons(request, runs, chosen, seeds),
     )
 
 
-def _shown(question: Question, params: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in params.items() if name != question.spec.compare}
+def _primary(spec: StudySpec) -> ComparedMetric:
+    return next(metric for metric in COMPARED_METRICS if metric.column == spec.metric)
+
+
+# --- what stands for an arm ------------------------------------------------------------------
 
 
 def _confirmed(
-    arm: str, trial: int, params: dict[str, Any], runs: pd.DataFrame, seeds: Sequence[int]
-) -> Confirmed:
-    nats = by_seed(runs, trial, seeds, "cross_entropy")
+    spec: StudySpec,
+    arm: str,
+    trial: int,
+    params: Mapping[str, Any],
+    runs: pd.DataFrame,
+    seeds: Sequence[int],
+) -> ConfirmedArm:
+    nats = by_seed(runs, trial, seeds, NATS)
     mine = runs[(runs["of_trial"] == trial) & runs["seed"].isin(seeds)]
-    blown_up = sorted(int(seed) for seed in mine[mine["outcome"] != "complete"]["seed"])
-    far = None if blown_up else outlying(nats)
-    return Confirmed(
+    lost = sorted(int(seed) for seed in mine[mine["outcome"] != "complete"]["seed"])
+    far = None if lost else outlier(nats)
+    shown = {name: value for name, value in params.items() if name != spec.compare}
+    return ConfirmedArm(
         arm=arm,
         trial=trial,
-        params=params,
+        params=shown,
+        range_ends=list(range_ends(spec, shown)),
         perplexities=[math.exp(value) for value in nats],
         perplexity=math.exp(float(np.mean(nats))),
-        blown_up=blown_up,
-        unstable=None if far is None else seeds[far],
+        lost_seeds=lost,
+        outlier_seed=None if far is None else seeds[far],
     )
 
 
+def range_ends(spec: StudySpec, params: Mapping[str, Any]) -> Iterator[RangeEnd]:
+    """Yield the numbers that lie at an end of their range, or within EDGE of it.
+
+    Of logarithmic ranges, EDGE is a share of the logarithm. The least and the most of three or more
+    numbers to choose from are ends, too.
+    """
+    for name, value in params.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        share = _share_of_range(spec.search[name], value)
+        if share <= EDGE or share >= 1 - EDGE:
+            yield RangeEnd(name, value, "least" if share <= EDGE else "most")
+
+
+def _share_of_range(parameter: Parameter, value: float) -> float:
+    """Return 0 at the low end and 1 at the high end; of choices, 0.5 is anything between."""
+    if parameter.choices is not None:
+        numbers = [one for one in parameter.choices if isinstance(one, int | float)]
+        if len(numbers) < 3 or min(numbers) < value < max(numbers):
+            return 0.5
+        return float(value == max(numbers))
+    values = parameter.values()
+    at, low, high = (
+        math.log(one) if parameter.log else float(one) for one in (value, values[0], values[-1])
+    )
+    return (at - low) / (high - low)
+
+
+# --- comparisons -----------------------------------------------------------------------------
+
+
 def _comparisons(
-    question: Question, runs: pd.DataFrame, chosen: dict[str, int], seeds: Sequence[int]
+    request: VerdictRequest, runs: pd.DataFrame, chosen: dict[str, int], seeds: Sequence[int]
 ) -> list[Comparison]:
-    reference, *others = question.arms
-    margin = math.log1p(question.spec.verdict.margin)
-    nats = {arm: by_seed(runs, trial, seeds, "cross_entropy") for arm, trial in chosen.items()}
-    differences = [paired_difference(nats[arm], nats[reference], margin) for arm in others]
+    reference, *others = request.arms
+    margin = math.log1p(request.spec.verdict.margin)
+    ledgers = [_ledger(request, chosen, arm, reference) for arm in others]
+    rates = [error_rate(nth) for nth, _ in ledgers]
+    nats = {arm: by_seed(runs, trial, seeds, NATS) for arm, trial in chosen.items()}
+    differences = [
+        paired_difference(nats[arm], nats[reference], margin, rate)
+        for arm, rate in zip(others, rates, strict=True)
+    ]
     judging = runs[runs["of_trial"].isin(chosen.values()) & runs["seed"].isin(seeds)]
-    readings = [
-        _readings(runs, chosen, reference, others, seeds, stick, margin) for stick in _used(judging)
+    by_metric = [
+        _by_metric(metric, judging, chosen, seeds, margin, rates)
+        for metric in _measured(request.spec, judging)
     ]
-    corrected = holm([difference.p for difference in differences])
-    return [
-        Comparison(
-            arm=arm,
-            reference=reference,
-            answer=answer,
-            difference=difference,
-            p_holm=p,
-            ratio=math.exp(difference.mean),
-            ratio_low=math.exp(difference.low),
-            ratio_high=math.exp(difference.high),
-            further_seeds=further_seeds(difference, margin, len(others))
-            if answer == "inconclusive"
-            else 0,
-            bootstrap=_bootstrap(runs, chosen[arm], chosen[reference], seeds),
-            readings=[of_stick[index] for of_stick in readings],
+    corrected = adjusted([difference.p for difference in differences], differences)
+    softmax = request.spec.metric == "perplexity"  # of which runs leave their stories
+    found = []
+    for index, (arm, answer) in enumerate(zip(others, answers(differences), strict=True)):
+        difference, (nth, analyses) = differences[index], ledgers[index]
+        next_rate = error_rate(len(analyses) + 1)
+        found.append(
+            Comparison(
+                arm=arm,
+                reference=reference,
+                settings_answer=answer,
+                analysis=nth,
+                analysed_seeds=[one["seeds"] for one in analyses],
+                difference=difference,
+                p_adjusted=corrected[index],
+                ratio=math.exp(difference.mean),
+                ratio_low=math.exp(difference.low),
+                ratio_high=math.exp(difference.high),
+                further_seeds=further_seeds(difference, margin, next_rate, len(others))
+                if answer == "inconclusive"
+                else 0,
+                next_error_rate=next_rate,
+                bootstrap=_bootstrap(runs, chosen[arm], chosen[reference], seeds, rates[index])
+                if softmax
+                else None,
+                other_metrics=[of_metric[index] for of_metric in by_metric],
+            )
         )
-        for index, (arm, difference, answer, p) in enumerate(
-            zip(others, differences, answers(differences), corrected, strict=True)
-        )
-    ]
+    return found
 
 
-def _used(runs: pd.DataFrame) -> list[Yardstick]:
-    """The yardsticks beside the primary one that every one of these runs was measured by."""
-    known = [stick for stick in YARDSTICKS[1:] if stick.column in runs]
-    return [stick for stick in known if runs[stick.column].notna().all()]
+def _ledger(
+    request: VerdictRequest, chosen: Mapping[str, int], arm: str, reference: str
+) -> tuple[int, list[Analysis]]:
+    """Return which analysis of the two arms this is, from 1 on, and all of them with this one."""
+    this = make_analysis(chosen, arm, reference, request.seeds)
+    analyses = of_pair(extended(stored_analyses(request.study), [this]), this)
+    return analyses.index(this) + 1, analyses
 
 
-def _readings(
+def _measured(spec: StudySpec, runs: pd.DataFrame) -> list[ComparedMetric]:
+    """Return the metrics beside the study's that every one of these runs was measured by."""
+    others = [metric for metric in COMPARED_METRICS if metric.column != spec.metric]
+    known = [metric for metric in others if metric.column in runs]
+    return [metric for metric in known if runs[metric.column].notna().all()]
+
+
+def _by_metric(
+    metric: ComparedMetric,
     runs: pd.DataFrame,
-    chosen: dict[str, int],
-    reference: str,
-    others: list[str],
+    chosen: Mapping[str, int],
     seeds: Sequence[int],
-    stick: Yardstick,
     margin: float,
-) -> list[Reading]:
-    """One yardstick, each arm against the reference."""
-    read = {arm: _figures(runs, trial, seeds, stick) for arm, trial in chosen.items()}
-    margin = margin if stick.is_perplexity else 0.0
-    differences = [paired_difference(read[arm], read[reference], margin) for arm in others]
+    rates: Sequence[float],
+) -> list[MetricComparison]:
+    """Compare each arm with the first by one metric; `margin` is in nats."""
+    reference, *others = chosen
+    figures = {arm: _figures(runs, trial, seeds, metric) for arm, trial in chosen.items()}
+    own_margin = _margin(metric, runs, margin)
+    differences = [
+        paired_difference(figures[arm], figures[reference], own_margin, rate)
+        for arm, rate in zip(others, rates, strict=True)
+    ]
     return [
-        Reading(
-            yardstick=stick.name,
-            is_perplexity=stick.is_perplexity,
-            arm_mean=_mean(read[arm], stick),
-            reference_mean=_mean(read[reference], stick),
+        MetricComparison(
+            metric=metric.name,
+            is_perplexity=metric.is_perplexity,
+            margin=own_margin,
+            arm_mean=_mean(figures[arm], metric),
+            reference_mean=_mean(figures[reference], metric),
             difference=difference,
-            answer=_turned(answer) if stick.higher_is_better else answer,
+            settings_answer=_turned(answer) if metric.higher_is_better else answer,
         )
         for arm, difference, answer in zip(others, differences, answers(differences), strict=True)
     ]
 
 
-def _figures(runs: pd.DataFrame, trial: int, seeds: Sequence[int], stick: Yardstick) -> list[float]:
-    figures = by_seed(runs, trial, seeds, stick.column)
-    return [math.log(figure) for figure in figures] if stick.is_perplexity else figures
+def _margin(metric: ComparedMetric, runs: pd.DataFrame, margin: float) -> float | None:
+    """Return the margin in the metric's unit, of a metric that has one.
+
+    What is a perplexity's logarithm in another unit is the same number, and so has its margin.
+    """
+    if metric.is_perplexity:
+        return margin
+    if metric.unit_of is None:
+        return None
+    return margin * float(runs[metric.column].mean() / np.log(runs[metric.unit_of]).mean())
 
 
-def _mean(figures: list[float], stick: Yardstick) -> float:
+def _figures(
+    runs: pd.DataFrame, trial: int, seeds: Sequence[int], metric: ComparedMetric
+) -> list[float]:
+    figures = by_seed(runs, trial, seeds, metric.column)
+    return [math.log(figure) for figure in figures] if metric.is_perplexity else figures
+
+
+def _mean(figures: list[float], metric: ComparedMetric) -> float:
     mean = float(np.mean(figures))
-    return math.exp(mean) if stick.is_perplexity else mean
+    return math.exp(mean) if metric.is_perplexity else mean
 
 
-def _turned(answer: Answer) -> Answer:
-    turned: dict[Answer, Answer] = {"better": "worse", "worse": "better"}
+def _turned(answer: SettingsAnswer) -> SettingsAnswer:
+    turned: dict[SettingsAnswer, SettingsAnswer] = {"better": "worse", "worse": "better"}
     return turned.get(answer, answer)
 
 
 def _bootstrap(
-    runs: pd.DataFrame, trial: int, reference: int, seeds: Sequence[int]
+    runs: pd.DataFrame, trial: int, reference: int, seeds: Sequence[int], rate: float
 ) -> tuple[float, float] | None:
-    """The second interval, of the ratio of perplexities, where every run left its stories."""
+    """Return the second interval of the ratio, where every run left its stories."""
     mine, other = story_nats(runs, trial, seeds), story_nats(runs, reference, seeds)
     if mine is None or other is None:
         return None
-    low, high = two_level_bootstrap(mine[0], other[0], mine[1])
+    low, high = two_level_bootstrap(mine[0], other[0], mine[1], rate)
     return math.exp(low), math.exp(high)

@@ -1,19 +1,19 @@
-"""The two phases between a sweep and its verdict, as studies of their own. Trains nothing.
+"""Plan of the two phases between a sweep and its verdict, each a study of its own.
 
     <study>.screening   the top configurations of each arm, a few fresh seeds, the sweep's stories
     <study>.confirm     the one that screening chose per arm, other fresh seeds, held-back stories
 
 Two phases, because whoever chooses and judges by the same runs flatters the choice. Of 10,000
 simulated studies with a flat and a steep arm (choosing_and_judging in
-tests/benchmarks/verdict.json): runs of an arm; coverage of the 95 % interval; "better" or "worse"
-said of equal settings; half width and bias of the difference in nats, all at the seed noise of
-short runs; and how often a difference of 2 % is found at that of longer ones.
+tests/benchmarks/verdict.json): runs of an arm; coverage of the interval of a single analysis at
+95 %; "better" or "worse" said of equal settings; half width and bias of the difference in nats, all
+at the seed noise of short runs; and how often a difference of 2 % is found at that of longer ones.
 
                                                   runs  coverage   false  half width  bias  found
-    screened by 3 seeds, judged by 5 others         14    95.2 %   4.8 %    0.043    0.000   99 %
-    5 seeds each, chosen by 2, judged by 3          15    95.0 %   5.0 %    0.081    0.000   71 %
-    5 seeds each, chosen and judged by all          15    95.7 %   4.3 %    0.043    0.004   99 %
-    5 seeds each, 4 choose and 1 judges, in turn    15    90.6 %   9.4 %    0.041    0.000   99 %
+    screened by 3 seeds, judged by 5 others         14    95.2 %   4.8 %    0.043    0.000   99.5 %
+    5 seeds each, chosen by 2, judged by 3          15    95.0 %   5.0 %    0.081    0.000   70.7 %
+    5 seeds each, chosen and judged by all          15    95.7 %   4.3 %    0.043    0.004   99.4 %
+    5 seeds each, 4 choose and 1 judges, in turn    15    90.6 %   9.4 %    0.041    0.000   99.5 %
 
 8 seeds each, of which 3 choose and 5 judge, is the first line at 24 runs: those of what was not
 chosen are never read. In turn is too sure, since its turns share their runs. Screening on the
@@ -35,12 +35,12 @@ from sweep.study.spec import PrunerSpec, StudySpec
 _FIRST_SEED = {SCREENING: 1_000, CONFIRM: 2_000}  # above the study's own
 _SEEDS = 900  # of each phase, so that no seed belongs to both
 HELD_BACK = 8  # times the sweep's eval_tokens, as far as the text goes
-EVALUATIONS = 4  # of a confirm run: nobody prunes it, and each is 8 times as long as the sweep's
+EVALUATIONS = 4  # of a confirm run: it is never pruned, and each is 8 times as long as a trial's
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """One run of a phase."""
+class PlannedRun:
+    """A run of a phase."""
 
     arm: str
     of_trial: int  # the sweep's trial whose configuration it has
@@ -49,7 +49,7 @@ class Wanted:
 
 
 def phase_spec(spec: StudySpec, phase: str) -> StudySpec:
-    """The study of a phase: the sweep's trials as they are, unpruned, but for seed and stories.
+    """Return the study of a phase: the sweep's trials, unpruned, with other seeds and stories.
 
     The result need not pass the checks of a study file: its trials are given, not drawn.
     """
@@ -73,38 +73,38 @@ def phase_spec(spec: StudySpec, phase: str) -> StudySpec:
 
 
 def seeds_of(spec: StudySpec, phase: str, count: int) -> list[int]:
-    """The first seeds of a phase: the same for every arm, none of them the sweep's."""
+    """Return the first seeds of a phase: the same for every arm, none of them the sweep's."""
     first = int(spec.base("seed")) + _FIRST_SEED[phase]
     return list(range(first, first + count))
 
 
-def wanted_runs(trials: Iterable[FrozenTrial], seeds: Iterable[int]) -> list[Wanted]:
-    """Each of these trials of the sweep on each seed; seed by seed, so that pairs end together."""
+def planned_runs(trials: Iterable[FrozenTrial], seeds: Iterable[int]) -> list[PlannedRun]:
+    """Pair each of these trials with each seed; seed by seed, so that pairs end together."""
     chosen = list(trials)
     return [
-        Wanted(trial_attrs(trial).arm or "", trial.number, trial.params | {"seed": seed}, seed)
+        PlannedRun(trial_attrs(trial).arm or "", trial.number, trial.params | {"seed": seed}, seed)
         for seed in seeds
         for trial in chosen
     ]
 
 
-def plan(study: optuna.Study, spec: StudySpec, wanted: Iterable[Wanted]) -> int:
-    """Store what is wanted and not there yet as waiting trials; returns the study's new total.
+def plan(study: optuna.Study, spec: StudySpec, runs: Iterable[PlannedRun]) -> int:
+    """Store the runs that are missing as waiting trials, and return the study's new total.
 
-    A run that failed (a crash of the machine, not a divergence) is wanted again.
+    A run that failed (a crash of the machine, not a divergence) is planned again.
     """
     there = {
         (trial_attrs(trial).of_trial, trial.params["seed"])
         for trial in study.get_trials(deepcopy=False)
         if trial.state != TrialState.FAIL
     }
-    for run in wanted:
+    for run in runs:
         if (run.of_trial, run.seed) not in there:
             study.add_trial(_waiting(spec, run))
     return len(study.get_trials(deepcopy=False))
 
 
-def _waiting(spec: StudySpec, run: Wanted) -> FrozenTrial:
+def _waiting(spec: StudySpec, run: PlannedRun) -> FrozenTrial:
     origin = f"trial:{run.of_trial}"
     return create_trial(
         state=TrialState.WAITING,

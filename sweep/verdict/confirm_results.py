@@ -1,4 +1,4 @@
-"""What the phases measured, as tables. Reads only.
+"""Results of the phases, as tables.
 
 Shapes: S seeds, M stories.
 """
@@ -16,49 +16,55 @@ from optuna.trial import FrozenTrial
 from gpt.errors import InputError
 from sweep.analysis import results
 from sweep.analysis.results import SCREENING
+from sweep.storage.schema import study_attrs
 from sweep.verdict.confirm_plan import seeds_of
-from sweep.verdict.request import Question
+from sweep.verdict.request import VerdictRequest
 from sweep.verdict.statistics import Floats
 
 STORIES = "stories.json"  # in a run directory: nats and tokens of each validation story
+NATS = "nats"  # column of phase_runs: the logarithm of the study's metric
 
 
-def phase_runs(question: Question, storage: RDBStorage, phase: str) -> pd.DataFrame:
-    """The finished runs of a phase, as results.confirm_runs_table has them.
+def phase_runs(request: VerdictRequest, storage: RDBStorage, phase: str) -> pd.DataFrame:
+    """Return the finished runs of a phase: results.confirm_runs_table and the column `nats`.
 
-    A run that diverged or ran out of memory counts as guessing uniformly, with a cross-entropy of
-    ln V; its other figures are missing.
+    nats is the logarithm of the study's metric, by which settings are chosen and judged. A run that
+    diverged, ran out of memory or took too long counts as guessing uniformly, with ln V nats; its
+    other figures are missing.
     """
-    table = results.confirm_runs_table(storage, question.study)
+    table = results.confirm_runs_table(storage, request.study)
     table = table[table["phase"] == phase].reset_index(drop=True)
-    worst = math.log(question.study.user_attrs["data"]["vocab_size"])
-    table.loc[table["outcome"] != "complete", "cross_entropy"] = worst
-    return table
+    worst = math.log((study_attrs(request.study).data or {})["vocab_size"])
+    nats = (
+        table["cross_entropy"]
+        if request.spec.metric == "perplexity"
+        else np.log(table[request.spec.metric])
+    )
+    return table.assign(nats=nats.where(table["outcome"] == "complete", worst))
 
 
-def chosen_trials(question: Question, storage: RDBStorage) -> dict[str, FrozenTrial]:
-    """The trial of the sweep whose configuration stands for each arm.
+def chosen_trials(request: VerdictRequest, storage: RDBStorage) -> dict[str, FrozenTrial]:
+    """Return the trial of the sweep whose settings stand for each arm.
 
-    That of the lowest mean cross-entropy over the screening seeds. A single candidate is not
-    screened.
+    That of the lowest mean nats over the screening seeds. A single candidate is not screened.
 
     Raises:
         InputError: a run of the screening is missing.
     """
-    runs = phase_runs(question, storage, SCREENING)
-    seeds = seeds_of(question.spec, SCREENING, question.spec.verdict.screening_seeds)
-    return {arm: _chosen(question.top_trials(arm), runs, seeds) for arm in question.arms}
+    runs = phase_runs(request, storage, SCREENING)
+    seeds = seeds_of(request.spec, SCREENING, request.spec.verdict.screening_seeds)
+    return {arm: _chosen(request.top_trials(arm), runs, seeds) for arm in request.arms}
 
 
 def _chosen(trials: list[FrozenTrial], runs: pd.DataFrame, seeds: list[int]) -> FrozenTrial:
     if len(trials) == 1:
         return trials[0]
-    means = [np.mean(by_seed(runs, trial.number, seeds, "cross_entropy")) for trial in trials]
+    means = [np.mean(by_seed(runs, trial.number, seeds, NATS)) for trial in trials]
     return trials[int(np.argmin(means))]
 
 
 def by_seed(runs: pd.DataFrame, of_trial: int, seeds: Sequence[int], column: str) -> list[float]:
-    """One configuration's figures, in the order of the seeds.
+    """Return one configuration's figures, in the order of the seeds.
 
     Raises:
         InputError: a run is missing.
@@ -81,9 +87,9 @@ def _rows_of(runs: pd.DataFrame, of_trial: int, seeds: Sequence[int]) -> pd.Data
 def story_nats(
     runs: pd.DataFrame, of_trial: int, seeds: Sequence[int]
 ) -> tuple[Floats, Floats] | None:
-    """Summed nats (S, M) and targets (M,) of each held-back story; None where a run has none.
+    """Return summed nats (S, M) under softmax and targets (M,) of each held-back story.
 
-    A run has none if it diverged, or if its directory is gone.
+    None where a run left no stories: it diverged, or its directory is gone.
     """
     tables = [_stories(Path(folder)) for folder in _rows_of(runs, of_trial, seeds)["run_dir"]]
     known = [table for table in tables if table is not None]

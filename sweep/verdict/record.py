@@ -1,6 +1,6 @@
-"""All that is said about a sweep's verdict, as plain values: for JSON, the study and the report.
+"""The record of a verdict as plain values: for JSON, the study and the report.
 
-The study keeps it as its attribute "verdict"; sweep.report.facts.answer reads its words there.
+The study keeps it as its attribute "verdict", and sweep.analysis.study_reader shows its words.
 """
 
 import math
@@ -10,74 +10,86 @@ import optuna
 from optuna.storages import RDBStorage
 
 from sweep.analysis import results
-from sweep.verdict.budget import ledger_table
+from sweep.storage.schema import set_study_attrs, study_attrs
+from sweep.verdict.budget import baseline_table, ledger_table, shadow_table
 from sweep.verdict.compare import judge
-from sweep.verdict.original_study import placements
-from sweep.verdict.pruner_audit import shadow_table
-from sweep.verdict.request import Question
+from sweep.verdict.interim import extended, make_analysis, stored_analyses
+from sweep.verdict.request import VerdictRequest
 from sweep.verdict.selection_bias import curse_table
-from sweep.verdict.summary_text import headline, paragraph
-
-ATTRIBUTE = "verdict"
+from sweep.verdict.summary_text import SEARCH_LUCK, headline, paragraph
 
 Record = dict[str, Any]
 
 
-def make_record(question: Question, storage: RDBStorage) -> Record:
-    """Judge, and say it.
+def make_record(request: VerdictRequest, storage: RDBStorage) -> Record:
+    """Judge, and put the answer into words.
 
     Returns:
-        answer (the paragraph), headline (its sentences that answer), arms, text (the name of what
-        was trained on), looks (numbers of seeds of this answer and earlier ones), the fields of
-        judge.Verdict, and the tables ledger, winners_curse, shadows and original as lists of rows.
-        A figure that is missing or infinite is None.
+        answer (the paragraph), headline (its sentences that answer, one per comparison),
+        answers_are_about (the settings, not the arms), search_luck (searches of each arm, whether
+        their luck is in the intervals, and how often that makes equal arms look unequal), arms,
+        text (the name of what was trained on), the fields of compare.Verdict, background (of the
+        study file), and the tables ledger, winners_curse, shadows and baselines as lists of rows. A
+        figure that is missing or infinite is None.
 
     Raises:
         InputError: a run is missing.
     """
-    study = question.study
-    verdict = judge(question, storage)
+    study = request.study
+    verdict = judge(request, storage)
     trials = results.trials_table(study)
     evaluations = results.evaluations_table(storage, study.study_name)
     finished = int((~trials["outcome"].isin(results.UNFINISHED)).sum())
-    looks = _looks(study, question)
-    notice = study.user_attrs["data"].get("notice")
-    search = (finished, study.user_attrs.get("n_trials", finished))
+    attrs = study_attrs(study)
+    data = attrs.data or {}
+    search = (finished, attrs.n_trials or finished)
     record = {
-        "answer": paragraph(verdict, search, notice, looks),
+        "answer": paragraph(verdict, search, data.get("notice")),
         "headline": headline(verdict),
-        "arms": question.arms,
-        "text": study.user_attrs["data"]["name"],
-        "looks": looks,
+        "answers_are_about": "settings",
+        "search_luck": {
+            "searches": 1,
+            "in_the_intervals": False,
+            "equal_arms_said_better_or_worse": SEARCH_LUCK,
+        },
+        "arms": request.arms,
+        "text": data["name"],
         **verdict.as_dict(),
-        "ledger": ledger_table(trials, evaluations, question.spec).to_dict("records"),
-        "winners_curse": curse_table(question, storage).to_dict("records"),
-        "shadows": shadow_table(study, question.arms, question.top).to_dict("records"),
-        "original": [vars(placed) for placed in placements(study)],
+        "background": request.spec.background,
+        "ledger": ledger_table(trials, evaluations, request.spec).to_dict("records"),
+        "winners_curse": curse_table(request, storage).to_dict("records"),
+        "shadows": shadow_table(study, request.arms, request.top).to_dict("records"),
+        "baselines": baseline_table(study, request.arms).to_dict("records"),
     }
     return dict(_plain(record))
 
 
 def keep(study: optuna.Study, record: Record) -> None:
-    """Store a record with its study; its words are then the study's answer everywhere."""
-    study.set_user_attr(ATTRIBUTE, record)
+    """Store a record with its study, whose answer it then is everywhere; first its analyses.
+
+    The ledger of interim analyses only grows, whichever arms were compared before.
+    """
+    ledger = extended(stored_analyses(study), _analyses(record))
+    if ledger:
+        set_study_attrs(study, interim_analyses=ledger)
+    set_study_attrs(study, verdict=record)
 
 
 def kept(study: optuna.Study) -> Record | None:
-    """The last record that was stored with the study."""
-    record: Record | None = study.user_attrs.get(ATTRIBUTE)
-    return record
+    """Return the last record that was stored with the study."""
+    return study_attrs(study).verdict
 
 
-def _looks(study: optuna.Study, question: Question) -> list[int]:
-    """With how many seeds this question has been answered, this time included."""
-    before = kept(study)
-    looks = list(before["looks"]) if before and before["arms"] == question.arms else []
-    return looks if looks[-1:] == [question.seeds] else [*looks, question.seeds]
+def _analyses(record: Record) -> list[dict[str, Any]]:
+    trials = {one["arm"]: one["trial"] for one in record.get("confirmed", [])}
+    return [
+        make_analysis(trials, one["arm"], one["reference"], len(record["seeds"]))
+        for one in record.get("comparisons", [])
+    ]
 
 
 def _plain(value: Any) -> Any:
-    """Values that JSON has: no numpy, no NaN, no tuples."""
+    """Convert to values that JSON has: no numpy, no NaN, no tuples."""
     if isinstance(value, dict):
         return {str(key): _plain(one) for key, one in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""What is asked of a sweep: which arms, and how many runs answer it. Runs and judges nothing."""
+"""A request for a verdict: which arms are compared, and with how many runs."""
 
 from dataclasses import dataclass
 
@@ -7,72 +7,81 @@ from optuna.trial import FrozenTrial
 
 from gpt.errors import InputError
 from sweep.analysis import results
-from sweep.study.spec import StudySpec
+from sweep.storage.schema import is_confirm_study, study_attrs
+from sweep.study.spec import StudySpec, stored_spec
 
-MOST_SEEDS = 900  # as VerdictSpec.seeds
+MAX_SEEDS = 900  # as in VerdictSpec.seeds
 
 
 @dataclass(frozen=True)
-class Question:
-    """A question that can be answered."""
+class VerdictRequest:
+    """A request that can be answered."""
 
     study: optuna.Study  # the sweep's
-    spec: StudySpec  # as stored: margin and budgets were fixed when the sweep began
+    spec: StudySpec  # as stored: metric, margin and budgets were fixed when the sweep began
     arms: list[str]  # the first is the reference of all comparisons
     top: int  # configurations of each arm to screen
     seeds: int  # of the configuration that stands for its arm
 
     def top_trials(self, arm: str) -> list[FrozenTrial]:
-        """The arm's best complete trials of the sweep, the best first."""
+        """Return the arm's best complete trials of the sweep, the best first."""
         complete = results.complete_trials(self.study, arm)
         return sorted(complete, key=lambda trial: (trial.values[0], trial.number))[: self.top]
 
 
-def make_question(
+def make_request(
     study: optuna.Study,
     arms: list[str] | None = None,
     seeds: int | None = None,
     top: int | None = None,
-) -> Question:
-    """A question; what is not given is as in the study file.
+) -> VerdictRequest:
+    """Check what is asked; whatever is not given is as in the study file.
+
+    Args:
+        study: The sweep's.
+        arms: At least two, the first the reference; None: all.
+        seeds: From 2 to MAX_SEEDS.
+        top: At least 1.
 
     Raises:
         InputError: fewer than two arms, an arm that the study does not have or that has no complete
-            trial, fewer than 2 seeds, or a number that is too large or too small.
+            trial, or a number out of its range.
     """
     spec = sweep_spec(study)
     chosen = _chosen_arms(study, arms)
     for arm in chosen:
-        results.best_trial(study, arm)  # or it says what to run
+        results.best_trial(study, arm)  # raises where the arm has none
     count = spec.verdict.seeds if seeds is None else seeds
-    if not 2 <= count <= MOST_SEEDS:
+    if not 2 <= count <= MAX_SEEDS:
         raise InputError(
-            f"--seeds must be from 2 to {MOST_SEEDS}, since one seed shows no spread, "
+            f"--seeds must be from 2 to {MAX_SEEDS}, since one seed shows no spread, "
             f"but got {count}."
         )
     most = spec.verdict.top if top is None else top
     if most < 1:
         raise InputError(f"--top must be at least 1, but got {most}.")
-    return Question(study, spec, chosen, most, count)
+    return VerdictRequest(study, spec, chosen, most, count)
 
 
 def sweep_spec(study: optuna.Study) -> StudySpec:
-    """The study file of a sweep, as stored.
+    """Return the stored study file of a sweep.
 
     Raises:
         InputError: it is another program's study, or itself a phase of a verdict.
     """
-    if "spec" not in study.user_attrs:
+    stored = study_attrs(study).spec
+    if stored is None:
         raise InputError(
-            f"study {study.study_name!r} must be one of `squen-sweep run`, but it is another's."
+            f"study {study.study_name!r} must be one of `squen-sweep run`, but another program "
+            f"made it."
         )
-    if "of" in study.user_attrs:  # as sweep.verdict.confirm_runs binds a phase to its sweep
+    if is_confirm_study(study):
         sweep, _, phase = study.study_name.rpartition(".")
         raise InputError(
             f"study {study.study_name!r} must be a sweep, but it is the {phase} phase of the "
             f"verdict on {sweep!r}; pass --study {sweep}."
         )
-    return StudySpec.model_validate(study.user_attrs["spec"])
+    return stored_spec(stored, study.study_name)
 
 
 def _chosen_arms(study: optuna.Study, asked: list[str] | None) -> list[str]:

@@ -156,23 +156,26 @@ def forest_data(record: Mapping[str, Any]) -> pd.DataFrame:
     """One row per interval of a verdict's record.
 
     Returns:
-        arm, against ("a to b"), yardstick, ratio, low, high (of perplexities, arm to reference),
-        seeds (the ratio of each seed; empty for the bootstrap), primary.
+        arm, against ("a to b"), metric, ratio, low, high (of perplexities, arm to reference),
+        level (of the interval: "96%"), seeds (the ratio of each seed; empty for the bootstrap),
+        primary.
     """
     found: list[tuple[Any, ...]] = []
     for one in record["comparisons"]:
         arm, against = one["arm"], f"{one['arm']} to {one['reference']}"
-        found.append((arm, against, "perplexity", *_interval(one["difference"]), True))
+        metric = record.get("metric", "perplexity")
+        level = f"{100 * (1 - one['difference'].get('error_rate', 0.05)):.5g}%"
+        mean, *ends, seeds = _interval(one["difference"])
+        found.append((arm, against, metric, mean, *ends, level, seeds, True))
         if one["bootstrap"]:
             low, high = one["bootstrap"]
             name = "perplexity, by a bootstrap"
-            found.append((arm, against, name, one["ratio"], low, high, [], False))
-        found += [
-            (arm, against, other["yardstick"], *_interval(other["difference"]), False)
-            for other in one["readings"]
-            if other["is_perplexity"]
-        ]
-    columns = ["arm", "against", "yardstick", "ratio", "low", "high", "seeds", "primary"]
+            found.append((arm, against, name, one["ratio"], low, high, level, [], False))
+        for other in one.get("other_metrics", []):
+            if other["is_perplexity"]:
+                mean, *ends, seeds = _interval(other["difference"])
+                found.append((arm, against, other["metric"], mean, *ends, level, seeds, False))
+    columns = ["arm", "against", "metric", "ratio", "low", "high", "level", "seeds", "primary"]
     return pd.DataFrame(found, columns=columns)
 
 
@@ -196,7 +199,7 @@ def plot_forest(record: Mapping[str, Any] | None, arms: Sequence[str]) -> go.Fig
     figure.add_vline(x=1, line={"color": GREY, "width": 1.5})
     several = len(record["comparisons"]) > 1
     for row in rows(data):
-        name = f"{row['against']}<br>{row['yardstick']}" if several else row["yardstick"]
+        name = f"{row['against']}<br>{row['metric']}" if several else row["metric"]
         figure.add_traces(_whisker(row, name, colours[row["arm"]]))
     ends = [*data["low"], *data["high"], *(seed for seeds in data["seeds"] for seed in seeds)]
     low, high = min(1 / (1 + margin), *ends), max(1 + margin, *ends)
@@ -210,7 +213,7 @@ def plot_forest(record: Mapping[str, Any] | None, arms: Sequence[str]) -> go.Fig
 def _whisker(row: Mapping[Any, Any], name: str, colour: str) -> list[go.Scatter]:
     ends = [row["low"], row["high"]]
     name = name.replace(" under ", "<br>under ").replace(" at ", "<br>at ")  # a narrow page
-    words = f"{row['ratio']:.4f}, 95% interval {row['low']:.4f} to {row['high']:.4f}"
+    words = f"{row['ratio']:.4f}, {row['level']} interval {row['low']:.4f} to {row['high']:.4f}"
     width = 3 if row["primary"] else 1.5
     line = go.Scatter(x=ends, y=[name, name], mode="lines", hoverinfo="skip")
     mean = go.Scatter(x=[row["ratio"]], y=[name], mode="markers", text=[words])

@@ -60,7 +60,7 @@ def _of_verdict(reader: StudyReader) -> Iterator[Figure]:
         "confirm-ratios",
         "Compared seed by seed",
         f"Ratio of perplexities, {_pairs(reader)}, on stories that the search never saw. "
-        "Rings: one seed each. Diamond and line: mean and 95% interval of a paired t test over "
+        "Rings: one seed each. Diamond and line: mean and interval of a paired t test over "
         "seeds. Grey band: differences too small to matter. Thin: other metrics, and a "
         "bootstrap over seeds and stories.",
         partial(plots.plot_forest, reader.verdict, reader.arms),
@@ -74,8 +74,18 @@ def _pairs(reader: StudyReader) -> str:
     return f"{' and '.join(arms[1:])} to {arms[0]}"
 
 
+_TUNING_CURVE = {  # by whether the trials are exchangeable
+    True: "The median of the best of n trials that were drawn at random, with a 95% band for all n "
+    "together. A pruned trial counts as worse than every complete one.",
+    False: "The median of the best of n of these trials, in random order. The sampler learns, so "
+    "its trials depend on each other: the curve foretells no other search, and has no band. A "
+    "pruned trial counts as worse than every complete one.",
+}
+
+
 def _progress(reader: StudyReader) -> Iterator[Figure]:
     trials, arms, floor = reader.trials, reader.arms, reader.data.get("floor_perplexity")
+    sampler = reader.spec["sampler"]["kind"]
     yield Figure(
         "curves",
         "Learning curves",
@@ -87,10 +97,10 @@ def _progress(reader: StudyReader) -> Iterator[Figure]:
     yield Figure(
         "tuning-curve",
         "Quantile tuning curve: median of the best of n trials",
-        "The lowest perplexity that half of all searches of n trials reach, if trials are drawn at "
-        "random from those of the arm, with a 95% band for the complete curve. A pruned trial "
-        "counts as worse than every complete one; a sampler that learns should do better.",
-        lambda: plots.plot_tuning_curve(tuning_curve_table(trials, arms), arms, floor),
+        _TUNING_CURVE[sampler == "random"],
+        lambda: plots.plot_tuning_curve(
+            tuning_curve_table(trials, arms, sampler, floor), arms, floor
+        ),
     )
 
 

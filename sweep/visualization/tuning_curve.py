@@ -41,8 +41,10 @@ def plot_tuning_curve(
     ends = table["high"][(table["high"] < math.inf) & (table["n"] > 1)]
     shown = frame([*found["perplexity"], *ends], floor)
     figure = go.Figure()
+    banded = table[table["high"].notna()]
     for arm, colour in arm_colours(arms).items():
-        figure.add_trace(_band(_thinned(table[table["arm"] == arm]), arm, colour, shown))
+        if (banded["arm"] == arm).any():
+            figure.add_trace(_band(_thinned(banded[banded["arm"] == arm]), arm, colour, shown))
     for arm, colour in arm_colours(arms).items():
         curve = _curve(_thinned(found[found["arm"] == arm]), arm)
         marker = {"symbol": arm_symbols(arms)[arm], "size": 6}
@@ -77,7 +79,7 @@ def _band(of_arm: pd.DataFrame, arm: str, colour: str, shown: Frame) -> go.Scatt
 
 def _curve(of_arm: pd.DataFrame, arm: str) -> go.Scatter:
     texts = [
-        f"{row['n']} trials: {row['perplexity']:,.2f}<br>95% band {_ends(row['low'], row['high'])}"
+        f"{row['n']} trials: {row['perplexity']:,.2f}{_ends(row['low'], row['high'])}"
         for row in rows(of_arm)
     ]
     return go.Scatter(
@@ -91,7 +93,11 @@ def _curve(of_arm: pd.DataFrame, arm: str) -> go.Scatter:
 
 
 def _ends(low: float, high: float) -> str:
-    """Write both ends in words, as far as the trials bound them."""
+    """Put the band into words, as far as the trials bound it; nothing where there is none."""
+    if math.isnan(high):
+        return ""
     if high == math.inf:
-        return f"from {low:,.2f} on" if low > 0 else "not bounded by so few trials"
-    return f"{low:,.2f} to {high:,.2f}" if low > 0 else f"up to {high:,.2f}"
+        ends = f"from {low:,.2f} on" if low > 0 else "not bounded by so few trials"
+    else:
+        ends = f"{low:,.2f} to {high:,.2f}" if low > 0 else f"up to {high:,.2f}"
+    return f"<br>95% band {ends}"

@@ -8,7 +8,8 @@ f that minimise it satisfy softmax(f)_j = pi_j - kappa f_j (1 - pi_j) with kappa
 even a perfect model loses KL(pi || softmax(f)) nats, the more the larger the weight w. Here pi is
 what a model trained by cross-entropy predicts on real stories, and the floor is solved for w by w;
 beside it stands what models trained with these weights, from the same seeds, really lose. Products
-are in float32: what is asked is what the loss costs, not what rounding does.
+are in float32: what is asked is what the loss costs, not what rounding does. All are trained at one
+learning rate, so the measured ratios are those of that rate and not of each weight's best one.
 
 Runs that the file holds already are kept, so that a stopped measurement goes on. --plot writes the
 figure as .html, or as .png where kaleido finds a Chromium.

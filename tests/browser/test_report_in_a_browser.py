@@ -96,14 +96,16 @@ def test_a_report_with_a_verdict_draws_every_seed_and_its_pairs(page, tmp_path):
     judged.run(SCREENING, {"cross_entropy": [82.0] * 3, "squentropy": [80.0] * 3})
     judged.run(CONFIRM, {"cross_entropy": ends(1, [0] * 5), "squentropy": ends(1.05)})
     study, storage = judged.stored.study, judged.stored.storage
-    keep(study, make_record(judged.question, storage))
+    keep(study, make_record(judged.request, storage))
     assert opened(page, write_report(storage, study, tmp_path / "report.html")) == []
     count = "all => all.map((f) => [f.id, f.querySelectorAll('.point').length])"
     drawn = dict(page.eval_on_selector_all("#verdict figure", count))
     assert drawn["figure-confirm-runs"] == 2 * 5 + 2  # every seed, and each arm's mean
     assert drawn["figure-confirm-ratios"] >= 5 + 1
     answer = page.locator("#answer .verdict").inner_text()
-    assert answer.startswith("squentropy is worse than cross_entropy: its perplexity is 5.0% above")
+    assert "squentropy is worse than cross_entropy: its perplexity is 5.0" in answer
+    table = page.locator("#answer tbody tr").all_inner_texts()  # before its paragraph
+    assert [row.split("\t")[-1] for row in table] == ["the reference", "worse"]
     assert page.locator(".arm .value").all_inner_texts() == ["60.00", "63.00"]
     assert "best of the search\n80.00" in page.locator(".arm").first.inner_text()
 

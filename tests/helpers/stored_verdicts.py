@@ -1,16 +1,26 @@
 """A stored sweep with confirm runs that end where a test says, without training."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 from stored_studies import STUDY, StoredStudy, evaluation
 
+from sweep.analysis.results import arm_of
 from sweep.storage.rdb import record_evaluation
 from sweep.verdict.compare import Verdict, judge
-from sweep.verdict.confirm_plan import phase_spec, plan, seeds_of, wanted_runs
-from sweep.verdict.request import Question, make_question
+from sweep.verdict.confirm_plan import (
+    CONFIRM,
+    SCREENING,
+    phase_spec,
+    plan,
+    planned_runs,
+    seeds_of,
+)
+from sweep.verdict.confirm_results import chosen_trials
+from sweep.verdict.request import VerdictRequest, make_request
 
 NOISE = [0.004, -0.003, 0.001, -0.004, 0.002]  # by seed, the same for every arm
 OWN = [0.001, 0.0, -0.001, 0.002, -0.002]  # of the arms after the first
@@ -23,21 +33,39 @@ class Judged:
         self.stored = StoredStudy(folder, text)
         for arm in self.stored.spec.arms:
             self.stored.add(arm, [80.0])
-        self.question: Question = make_question(self.stored.study)
+        self.request: VerdictRequest = make_request(self.stored.study)
+        self.links: dict[int, float] = {}  # link_perplexity over perplexity, by trial; else 1
 
-    def run(self, phase: str, ends: dict[str, list[float]], blown_up: int = 0) -> None:
-        """Store the runs of a phase, with these perplexities by seed; the last few diverged."""
-        question = self.question
-        spec = phase_spec(question.spec, phase)
-        count = len(next(iter(ends.values())))
-        seeds = seeds_of(question.spec, phase, count)
-        study = optuna.create_study(storage=self.stored.storage, study_name=spec.name)
-        trials = [question.top_trials(arm)[0] for arm in question.arms]
-        plan(study, spec, wanted_runs(trials, seeds))
-        for trial in study.get_trials():
-            perplexity = ends[trial.user_attrs["arm"]][seeds.index(trial.params["seed"])]
-            lost = trial.number >= len(study.trials) - blown_up
-            self._end(study, trial, perplexity, "diverged" if lost else "complete")
+    def run(self, phase: str, ends: dict[str, list[float]], diverged: int = 0) -> None:
+        """Store the runs of a phase, with these perplexities by seed; the last few diverged.
+
+        In the confirm phase of what screening chose, else of each arm's best trial.
+        """
+        request = self.request
+        if phase == CONFIRM:
+            trials = list(chosen_trials(request, self.stored.storage).values())
+        else:
+            trials = [request.top_trials(arm)[0] for arm in request.arms]
+        by_trial = {trial.number: ends[arm_of(trial)] for trial in trials}
+        self._store(phase, by_trial, diverged)
+
+    def screen(self, perplexities: dict[int, float]) -> None:
+        """Store the screening of these trials, each with one perplexity on all seeds."""
+        seeds = self.request.spec.verdict.screening_seeds
+        self._store(SCREENING, {trial: [value] * seeds for trial, value in perplexities.items()})
+
+    def _store(self, phase: str, ends: dict[int, list[float]], diverged: int = 0) -> None:
+        spec = phase_spec(self.request.spec, phase)
+        seeds = seeds_of(self.request.spec, phase, len(next(iter(ends.values()))))
+        study = optuna.create_study(
+            storage=self.stored.storage, study_name=spec.name, load_if_exists=True
+        )
+        trials = [self.stored.study.trials[number] for number in ends]
+        plan(study, spec, planned_runs(trials, seeds))
+        for run in study.get_trials(states=(TrialState.WAITING,)):
+            perplexity = ends[run.user_attrs["of_trial"]][seeds.index(run.params["seed"])]
+            lost = run.number >= len(study.trials) - diverged
+            self._end(study, run, perplexity, "diverged" if lost else "complete")
 
     def _end(
         self, study: optuna.Study, trial: FrozenTrial, perplexity: float, outcome: str
@@ -45,12 +73,14 @@ class Judged:
         storage, trial_id = self.stored.storage, trial._trial_id
         storage.set_trial_state_values(trial_id, TrialState.RUNNING)
         storage.set_trial_user_attr(trial_id, "outcome", outcome)
-        record_evaluation(storage, trial_id, evaluation(100, perplexity))
+        link = perplexity * self.links.get(trial.user_attrs["of_trial"], 1.0)
+        measured = replace(evaluation(100, perplexity), link_perplexity=link)
+        record_evaluation(storage, trial_id, measured)
         state = TrialState.COMPLETE if outcome == "complete" else TrialState.PRUNED
         storage.set_trial_state_values(trial_id, state, [perplexity])
 
     def verdict(self) -> Verdict:
-        return judge(self.question, self.stored.storage)
+        return judge(self.request, self.stored.storage)
 
 
 def ends(factor: float, own: list[float] = OWN) -> list[float]:

@@ -21,7 +21,7 @@ from sweep.cli import _option, app, main
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = (
-    *("studies", "run", "status", "report", "plot", "dashboard", "verdict", "prune"),
+    *("studies", "run", "status", "report", "plot", "dashboard", "verdict"),
     *("export", "train", "sample", "doctor"),
 )
 SQUEN = [sys.executable, "-m", "sweep"]
@@ -587,7 +587,6 @@ BAD_BEFORE_A_RUN = {
     "report without storage": (("report", *TINY), "runs/sweep.db must exist"),
     "export without storage": (("export", *TINY), "runs/sweep.db must exist"),
     "verdict without storage": (("verdict", *TINY), "runs/sweep.db must exist"),
-    "prune without storage": (("prune", *TINY, "--what-if"), "runs/sweep.db must exist"),
     "dashboard without storage": (("dashboard",), "runs/sweep.db must exist"),
     "dashboard on no port": (("dashboard", "--port", "0"), "--port .* got 0"),
     "missing configuration": (("train", "best.toml"), "best.toml"),

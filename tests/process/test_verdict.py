@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from threading import Event, Thread, Timer
+from threading import Event, Thread
 
 import numpy as np
 import optuna
@@ -31,9 +31,10 @@ from sweep.storage.rdb import load_study, open_storage
 from sweep.study.toml_file import read_study_file
 from sweep.verdict.confirm_plan import CONFIRM, SCREENING, phase_spec, seeds_of
 from sweep.verdict.confirm_results import chosen_trials, phase_runs
-from sweep.verdict.confirm_runs import Place, run_phases
+from sweep.verdict.confirm_runs import VerdictOptions, run_phases
 from sweep.verdict.record import keep, kept, make_record
-from sweep.verdict.request import make_question
+from sweep.verdict.request import make_request
+from sweep.verdict.summary_text import TABLE_COLUMNS
 
 VERDICT = "\n[verdict]\ntop = 2\nscreening_seeds = 1\nseeds = 2\n"
 
@@ -62,9 +63,9 @@ class Swept:
         return ["squen-sweep", "verdict", "--study", "tiny", *places, *options]
 
     @property
-    def place(self) -> Place:
+    def options(self) -> VerdictOptions:
         runs, database = self.folder / "runs", str(self.folder / "sweep.db")
-        return Place(database, runs, "cpu", 2, QuietProgress)
+        return VerdictOptions(database, runs, "cpu", 2, QuietProgress)
 
 
 @pytest.fixture(scope="module")
@@ -74,27 +75,27 @@ def swept(tmp_path_factory: pytest.TempPathFactory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SQUEN_SWEEP_CACHE", str(folder / "cache"))
         made = Swept(folder)
-        question = make_question(made.study())
-        assert not run_phases(question, made.storage, made.place).interrupted
+        request = make_request(made.study())
+        assert not run_phases(request, made.storage, made.options).interrupted
         yield made
 
 
 @pytest.mark.slow
 def test_phases_train_the_top_configurations_on_fresh_seeds_that_arms_share(swept: Swept):
-    question = make_question(swept.study())
-    screening = phase_runs(question, swept.storage, SCREENING)
-    confirm = phase_runs(question, swept.storage, CONFIRM)
+    request = make_request(swept.study())
+    screening = phase_runs(request, swept.storage, SCREENING)
+    confirm = phase_runs(request, swept.storage, CONFIRM)
     assert len(screening) == 2 * 1  # configurations, seeds; squentropy has but one trial
     assert len(confirm) == 2 * 2
     seeds = {arm: set(mine["seed"]) for arm, mine in confirm.groupby("arm")}
-    assert seeds["cross_entropy"] == seeds["squentropy"] == set(seeds_of(question.spec, CONFIRM, 2))
+    assert seeds["cross_entropy"] == seeds["squentropy"] == set(seeds_of(request.spec, CONFIRM, 2))
     assert not seeds["squentropy"] & set(screening["seed"])
     assert 1337 not in {*seeds["squentropy"], *screening["seed"]}
 
 
 @pytest.mark.slow
 def test_confirm_runs_differ_from_their_trial_in_seed_and_stories_only(swept: Swept):
-    runs = phase_runs(make_question(swept.study()), swept.storage, CONFIRM)
+    runs = phase_runs(make_request(swept.study()), swept.storage, CONFIRM)
     for run in runs.to_dict("records"):
         config = read_config(Path(run["run_dir"]) / "config.json")
         study = swept.study()
@@ -107,7 +108,7 @@ def test_confirm_runs_differ_from_their_trial_in_seed_and_stories_only(swept: Sw
 
 @pytest.mark.slow
 def test_confirm_runs_are_measured_on_stories_that_the_sweep_never_saw(swept: Swept):
-    spec = make_question(swept.study()).spec
+    spec = make_request(swept.study()).spec
     tokens = prepare(spec.data)
     sweeps = tokens.validation(spec.block_size, spec.eval_tokens)
     held = phase_spec(spec, CONFIRM)
@@ -123,9 +124,9 @@ def test_confirm_runs_are_measured_on_stories_that_the_sweep_never_saw(swept: Sw
 
 @pytest.mark.slow
 def test_the_configuration_of_an_arm_is_the_best_of_its_screening(swept: Swept):
-    question = make_question(swept.study())
-    runs = phase_runs(question, swept.storage, SCREENING)
-    chosen = chosen_trials(question, swept.storage)
+    request = make_request(swept.study())
+    runs = phase_runs(request, swept.storage, SCREENING)
+    chosen = chosen_trials(request, swept.storage)
     means = runs.groupby("of_trial")["cross_entropy"].mean()
     assert set(means.index) == {0, 2}
     assert chosen["cross_entropy"].number == means.idxmin()
@@ -134,13 +135,13 @@ def test_the_configuration_of_an_arm_is_the_best_of_its_screening(swept: Swept):
 
 def write_story_files(swept: Swept) -> None:
     """What a run leaves of its held-back stories, with every token as likely as on average."""
-    question = make_question(swept.study())
-    spec = phase_spec(question.spec, CONFIRM)
+    request = make_request(swept.study())
+    spec = phase_spec(request.spec, CONFIRM)
     skip = int(spec.base("eval_skip_tokens"))
     held_back = prepare(spec.data).validation(spec.block_size, spec.eval_tokens, skip)
     counts = (held_back.targets >= 0).sum(1).numpy()
     tokens = np.bincount(held_back.story.numpy(), weights=counts)
-    for run in phase_runs(question, swept.storage, CONFIRM).to_dict("records"):
+    for run in phase_runs(request, swept.storage, CONFIRM).to_dict("records"):
         nats = run["cross_entropy"] * tokens
         stories = {"tokens": tokens.tolist(), "nats": nats.tolist()}
         (Path(run["run_dir"]) / "stories.json").write_text(json.dumps(stories))
@@ -149,11 +150,11 @@ def write_story_files(swept: Swept) -> None:
 @pytest.mark.slow
 def test_record_compares_the_seeds_pair_by_pair_and_is_kept_with_the_study(swept: Swept):
     write_story_files(swept)
-    question = make_question(swept.study())
-    record = make_record(question, swept.storage)
+    request = make_request(swept.study())
+    record = make_record(request, swept.storage)
     (comparison,) = record["comparisons"]
-    runs = phase_runs(question, swept.storage, CONFIRM).sort_values("seed")
-    ce, sq = (runs[runs["arm"] == arm]["cross_entropy"].to_numpy() for arm in question.arms)
+    runs = phase_runs(request, swept.storage, CONFIRM).sort_values("seed")
+    ce, sq = (runs[runs["arm"] == arm]["cross_entropy"].to_numpy() for arm in request.arms)
     assert comparison["difference"]["per_seed"] == pytest.approx(list(sq - ce))
     assert comparison["ratio"] == pytest.approx(math.exp((sq - ce).mean()))
     low, high = comparison["bootstrap"]
@@ -167,7 +168,7 @@ def test_record_compares_the_seeds_pair_by_pair_and_is_kept_with_the_study(swept
 
 @pytest.mark.slow
 def test_report_has_the_answer_and_its_forest_after_a_verdict(swept: Swept):
-    record = make_record(make_question(swept.study()), swept.storage)
+    record = make_record(make_request(swept.study()), swept.storage)
     keep(swept.study(), record)
     page = write_report(swept.storage, swept.study(), swept.folder / "report.html").read_text()
     first, *others = record["answer"].replace(record["headline"][0], "").split(". ")
@@ -198,7 +199,9 @@ def test_verdict_on_a_complete_confirm_phase_trains_nothing_and_prints_what_the_
     before = {path: path.stat().st_mtime_ns for path in swept.folder.rglob("events.jsonl")}
     assert command("--json") == 0
     record = json.loads(capsys.readouterr().out)
-    assert record["comparisons"][0]["answer"] in ("better", "worse", "equivalent", "inconclusive")
+    assert record["comparisons"][0]["settings_answer"] in (
+        *("better", "worse", "equivalent", "inconclusive"),
+    )
     note = get_note(swept.study()).replace("\\", "")  # which keep names from being markup
     assert f"**{record['headline'][0]}**" in note
     assert record["answer"].replace(record["headline"][0], "").strip() in note
@@ -211,9 +214,13 @@ def test_verdict_says_its_paragraph_and_where_the_report_is(
     swept: Swept, command, capsys: pytest.CaptureFixture[str]
 ):
     assert command() == 0
-    *_, answer, _, report = capsys.readouterr().out.splitlines()
+    *_, header, first, second, _, answer, _, report = capsys.readouterr().out.splitlines()
+    assert header.split() == " ".join(TABLE_COLUMNS).split()
+    assert first.startswith("cross_entropy")
+    assert first.endswith("the reference")
+    assert second.startswith("squentropy")
     assert answer == kept(swept.study())["answer"]
-    assert "the luck of the search is not in them" in answer
+    assert "the luck of the search is not in the intervals" in answer
     assert report == f"report: {swept.folder / 'runs' / 'tiny' / 'report.html'}"
     assert command("--quiet") == 0
     assert capsys.readouterr().out.strip() == answer
@@ -223,13 +230,13 @@ def test_verdict_says_its_paragraph_and_where_the_report_is(
 def test_more_seeds_add_their_runs_only_and_the_answer_says_that_it_was_asked_before(
     swept: Swept,
 ):
-    keep(swept.study(), make_record(make_question(swept.study()), swept.storage))
-    more = make_question(swept.study(), seeds=3)
-    summary = run_phases(more, swept.storage, swept.place)
+    keep(swept.study(), make_record(make_request(swept.study()), swept.storage))
+    more = make_request(swept.study(), seeds=3)
+    summary = run_phases(more, swept.storage, swept.options)
     assert (summary.finished, summary.total) == (6, 6)
     record = make_record(more, swept.storage)
-    assert record["looks"] == [2, 3]
-    assert "answered before, with 2 seeds" in record["answer"]
+    assert record["comparisons"][0]["analysed_seeds"] == [2, 3]
+    assert "this is analysis 2" in record["answer"]
 
 
 @pytest.mark.slow
@@ -244,7 +251,7 @@ def test_a_verdict_whose_time_is_up_exits_75_and_the_same_command_goes_on(
     )
     assert kept(swept.study()) == before
     assert command("--seeds", "4", "--quiet") == 0
-    assert kept(swept.study())["seeds"] == seeds_of(make_question(swept.study()).spec, CONFIRM, 4)
+    assert kept(swept.study())["seeds"] == seeds_of(make_request(swept.study()).spec, CONFIRM, 4)
 
 
 @pytest.mark.slow
@@ -287,10 +294,17 @@ def test_a_verdict_is_refused_or_waits_while_the_search_goes_on(
     held.wait()
     assert command("--seeds", "6") == 75
     assert "study 'tiny' must have one driver, but process" in capsys.readouterr().err
-    Timer(0.5, enough.set).start()
-    assert command("--wait") == 0
+    waiting = subprocess.Popen(
+        [sys.executable, "-m", "sweep", *swept.command("--wait")[1:]],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert waiting.stdout is not None
+    assert any("waiting: process" in line for line in waiting.stdout)
+    enough.set()
+    waiting.stdout.read()
+    assert waiting.wait() == 0
     running.join()
-    assert "waiting: process" in capsys.readouterr().out
     assert len(swept.study("tiny.confirm").trials) < 2 * 6
 
 
@@ -303,5 +317,5 @@ def test_changed_text_is_refused_in_one_line(
     before = text.read_text()
     text.write_text(before.replace("Tom", "Tim"))
     with pytest.raises(InputError, match="text or the tokenizer changed"):
-        run_phases(make_question(swept.study(), seeds=9), swept.storage, swept.place)
+        run_phases(make_request(swept.study(), seeds=9), swept.storage, swept.options)
     text.write_text(before)

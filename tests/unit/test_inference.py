@@ -1,22 +1,26 @@
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from sweep.verdict.statistics import (
-    LEVEL,
+    ERROR_RATE,
     Difference,
     answers,
+    error_rate,
     further_seeds,
     holm,
-    outlying,
+    outlier,
     paired_difference,
     paired_differences,
     two_level_bootstrap,
 )
 
 MARGIN = math.log(1.01)
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
 def test_paired_difference_is_a_t_test_over_the_pairs():
@@ -60,7 +64,9 @@ def test_answers(diffs, answer):
 
 
 def test_without_a_margin_nothing_is_equivalent():
-    assert answers([paired_difference([0.001, -0.001, 0.0], [0.0] * 3)]) == ["inconclusive"]
+    found = paired_difference([0.001, -0.001, 0.0], [0.0] * 3)
+    assert found.p_equivalent is None
+    assert answers([found]) == ["inconclusive"]
 
 
 def test_holm_by_hand():
@@ -71,7 +77,7 @@ def test_holm_by_hand():
 
 def test_holm_makes_two_weak_comparisons_inconclusive_where_one_alone_is_not():
     weak = paired_difference([0.040, 0.008, 0.022, 0.036], [0.0] * 4)
-    assert LEVEL / 2 < weak.p < LEVEL
+    assert ERROR_RATE / 2 < weak.p < ERROR_RATE
     assert answers([weak]) == ["worse"]
     assert answers([weak, weak]) == ["inconclusive", "inconclusive"]
 
@@ -85,36 +91,37 @@ def spread(mean: float, sd: float, n: int = 5) -> Difference:
 
 def test_further_seeds_settle_as_often_as_they_promise():
     mean, sd = 0.015, 0.03
-    more = further_seeds(spread(mean, sd), MARGIN)
+    more = further_seeds(spread(mean, sd), MARGIN, error_rate(2))
     assert more is not None
     rng = np.random.default_rng(0)
     settled = [
-        answers([paired_difference(list(draw), [0.0] * (5 + more), MARGIN)]) != ["inconclusive"]
+        answers([paired_difference(list(draw), [0.0] * (5 + more), MARGIN, error_rate(2))])
+        != ["inconclusive"]
         for draw in rng.normal(mean, sd, (400, 5 + more))
     ]
     assert 0.72 < np.mean(settled) < 0.92
 
 
 def test_further_seeds_are_fewer_for_a_larger_difference_and_may_be_too_many():
-    small, large = (further_seeds(spread(mean, 0.03), MARGIN) for mean in (0.015, 0.03))
+    small, large = (further_seeds(spread(mean, 0.03), MARGIN, 0.05) for mean in (0.015, 0.03))
     assert small is not None
     assert large is not None
     assert 0 < large < small
-    assert further_seeds(spread(0.0098, 1.0), MARGIN) is None
+    assert further_seeds(spread(0.0098, 1.0), MARGIN, 0.05) is None
 
 
 def test_a_seed_far_above_the_others_is_named():
     nats = np.log([62.7, 55.7, 61.4, 64.3, 135.8])
-    assert outlying(list(nats)) == 4
-    assert outlying([4.0, 4.0, 4.0, 4.0, 4.8]) is None  # nothing to tell a usual spread by
-    assert outlying(list(nats[2:])) is None  # two others are too few
-    assert outlying(list(-nats)) is None  # far below is luck, not a run that went wrong
+    assert outlier(list(nats)) == 4
+    assert outlier([4.0, 4.0, 4.0, 4.0, 4.8]) is None  # nothing shows a usual spread
+    assert outlier(list(nats[2:])) is None  # two others are too few
+    assert outlier(list(-nats)) is None  # far below is luck, not a run that went wrong
 
 
 @pytest.mark.parametrize("seeds", [4, 5, 12])
 def test_a_seed_is_named_in_one_of_a_hundred_arms_whose_seeds_are_alike(seeds: int):
     rng = np.random.default_rng(7)
-    named = [outlying(list(arm)) is not None for arm in rng.normal(4, 0.01, (4000, seeds))]
+    named = [outlier(list(arm)) is not None for arm in rng.normal(4, 0.01, (4000, seeds))]
     assert 0.004 < np.mean(named) < 0.016
 
 
@@ -124,16 +131,16 @@ def test_bootstrap_of_one_certain_difference_is_that_difference():
     assert two_level_bootstrap(first, first - 0.1 * tokens, tokens) == pytest.approx((0.1, 0.1))
 
 
-def test_bootstrap_sees_noise_between_seeds_that_one_over_stories_alone_does_not():
+def test_bootstrap_holds_the_truth_as_often_as_it_says_with_five_seeds():
     rng = np.random.default_rng(1)
-    tokens = np.full(200, 100.0)
-    seeds = rng.normal(0, 0.01, (5, 1))
-    first = (2.0 + seeds + rng.normal(0, 0.02, (5, 200))) * tokens
-    second = np.full((5, 200), 2.0) * tokens
-    low, high = two_level_bootstrap(first, second, tokens)
-    one_low, one_high = two_level_bootstrap(first[:1], second[:1], tokens)
-    assert high - low > 2 * (one_high - one_low)
-    assert 0.5 < (high - low) / (2 * 1.96 * seeds.std() / math.sqrt(5)) < 1.6
+    tokens = np.full(100, 100.0)
+    held = []
+    for _ in range(200):
+        seeds = rng.normal(0, 0.01, (5, 1))
+        first = (2.0 + seeds + rng.normal(0, 0.02, (5, 100))) * tokens
+        low, high = two_level_bootstrap(first, np.full((5, 100), 2.0) * tokens, tokens)
+        held.append(low <= 0 <= high)
+    assert 0.92 <= np.mean(held) <= 0.985
 
 
 def test_many_comparisons_at_once_are_those_one_by_one():
@@ -141,3 +148,49 @@ def test_many_comparisons_at_once_are_those_one_by_one():
     diffs = np.concatenate([rng.normal(0.01, 0.01, (6, 5)), np.full((1, 5), 0.5)])
     at_once = paired_differences(diffs, MARGIN)
     assert at_once == [paired_difference(list(row), [0.0] * 5, MARGIN) for row in diffs]
+
+
+# --- interim analyses ------------------------------------------------------------------------
+
+
+def test_error_rates_of_all_analyses_sum_to_that_of_one_answer():
+    rates = [error_rate(nth) for nth in range(1, 60)]
+    assert sum(rates) == pytest.approx(ERROR_RATE)
+    assert rates[:3] == pytest.approx([0.04, 0.005, 0.0025])
+
+
+@pytest.mark.parametrize("seeds", [(5, 9, 29), (5, 10, 20, 40)])
+def test_equal_settings_analysed_again_and_again_are_called_unequal_in_at_most_5_percent(
+    seeds: tuple[int, ...],
+):
+    pairs = np.random.default_rng(3).normal(0, 0.05, (4000, max(seeds)))
+    false = np.zeros(len(pairs), dtype=bool)
+    missed = np.zeros(len(pairs), dtype=bool)
+    for nth, n in enumerate(seeds, start=1):
+        found = paired_differences(pairs[:, :n], MARGIN, error_rate(nth))
+        false |= [answers([one])[0] in ("better", "worse") for one in found]
+        missed |= [not one.low <= 0 <= one.high for one in found]
+    assert false.mean() <= 0.05
+    assert missed.mean() <= 0.05
+
+
+@pytest.mark.parametrize("nth", [1, 2, 4])
+def test_equivalent_is_said_only_where_the_interval_that_is_shown_lies_within_the_margin(nth: int):
+    pairs = np.random.default_rng(4).normal(0.003, 0.005, (2000, 6))
+    found = paired_differences(pairs, MARGIN, error_rate(nth))
+    within = [one.low >= -MARGIN and one.high <= MARGIN for one in found]
+    assert [answers([one]) == ["equivalent"] for one in found] == within
+    assert any(within)
+    assert not all(within)
+
+
+def test_three_losses_are_what_the_readme_says_at_their_third_analysis():
+    found = json.loads((BENCHMARKS / "three_losses.json").read_text())
+    pairs = np.array([one["difference"]["per_seed"] for one in found["comparisons"]])
+    assert pairs.shape == (2, 29)
+    squentropy, rescaled = paired_differences(pairs, MARGIN, error_rate(3))
+    assert answers([squentropy, rescaled]) == ["equivalent", "worse"]
+    ends = (squentropy.mean, squentropy.low, squentropy.high)
+    assert [100 * math.expm1(end) for end in ends] == pytest.approx([0.22, -0.21, 0.65], abs=0.005)
+    ends = (rescaled.mean, rescaled.low, rescaled.high)
+    assert [100 * math.expm1(end) for end in ends] == pytest.approx([73.2, 72.0, 74.4], abs=0.05)

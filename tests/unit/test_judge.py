@@ -1,7 +1,9 @@
 """From finished runs to the answer and its words, without training."""
 
+import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,13 +12,20 @@ from stored_verdicts import OWN, Judged, ends
 
 from gpt.errors import InputError
 from sweep.analysis import results
-from sweep.verdict.compare import YARDSTICKS
+from sweep.report.verdict_section import make_section
+from sweep.storage.rdb import load_study
+from sweep.study.search_space import Parameter
+from sweep.verdict.compare import COMPARED_METRICS, range_ends
 from sweep.verdict.confirm_plan import CONFIRM, SCREENING
-from sweep.verdict.confirm_results import phase_runs
-from sweep.verdict.record import make_record
+from sweep.verdict.confirm_results import chosen_trials, phase_runs
+from sweep.verdict.record import keep, make_record
+from sweep.verdict.request import make_request
 from sweep.verdict.selection_bias import curse_table
-from sweep.verdict.summary_text import paragraph
+from sweep.verdict.statistics import error_rate
+from sweep.verdict.summary_text import SEARCH_LUCK, TABLE_COLUMNS, paragraph, table_rows
 from sweep.visualization import forest_data, plot_forest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
 @pytest.fixture
@@ -31,7 +40,7 @@ def test_an_arm_is_judged_by_its_pairs(judged: Judged, factor: float, answer: st
     judged.run(CONFIRM, {"cross_entropy": ends(1, [0] * 5), "squentropy": ends(factor)})
     verdict = judged.verdict()
     (found,) = verdict.comparisons
-    assert found.answer == answer
+    assert found.settings_answer == answer
     assert found.ratio == pytest.approx(factor)
     assert found.difference.per_seed == pytest.approx([math.log(factor) + own for own in OWN])
     assert found.bootstrap is None  # no run left its stories
@@ -39,35 +48,54 @@ def test_an_arm_is_judged_by_its_pairs(judged: Judged, factor: float, answer: st
     assert verdict.confirmed[1].params == {"learning_rate": 1e-3, "n_layer": 2}
 
 
-def test_an_open_question_says_how_many_seeds_would_settle_it(judged: Judged):
+def test_an_open_comparison_says_how_many_seeds_would_settle_it_and_their_price(judged: Judged):
     wild = [0.05, -0.04, 0.03, -0.03, 0.04]
     judged.run(CONFIRM, {"cross_entropy": ends(1, [0] * 5), "squentropy": ends(1.01, wild)})
     verdict = judged.verdict()
-    assert verdict.comparisons[0].answer == "inconclusive"
+    assert verdict.comparisons[0].settings_answer == "inconclusive"
     more = verdict.comparisons[0].further_seeds
     assert more is not None
     assert more > 5
-    said = paragraph(verdict, (40, 40), None, [5])
-    assert "stays open" in said
+    said = paragraph(verdict, (40, 40), None)
+    assert "it stays open whether squentropy is better than cross_entropy" in said
     assert f"About {more} more seeds" in said
+    assert "the interval of the next one is of 99.5%" in said
 
 
-def test_bits_per_byte_are_compared_as_a_difference_of_every_pair(judged: Judged):
-    judged.run(CONFIRM, {"cross_entropy": ends(1, [0] * 5), "squentropy": ends(1.05)})
-    readings = {one.yardstick: one for one in judged.verdict().comparisons[0].readings}
-    bits = readings["bits per byte"]
-    assert bits.answer == "worse"
-    assert bits.difference.mean == pytest.approx(math.log(1.05) / math.log(2) / 4)
-    assert {stick.name for stick in YARDSTICKS} >= set(readings)
+@pytest.mark.parametrize("factor", [1.0, 1.006, 1.05])
+def test_bits_per_byte_have_the_answer_of_the_perplexity_that_they_are_a_unit_of(
+    judged: Judged, factor: float
+):
+    judged.run(CONFIRM, {"cross_entropy": ends(1, [0] * 5), "squentropy": ends(factor)})
+    (found,) = judged.verdict().comparisons
+    bits = next(one for one in found.other_metrics if one.metric == "bits per byte")
+    assert bits.settings_answer == found.settings_answer
+    assert bits.difference.p_equivalent == pytest.approx(found.difference.p_equivalent)
+    assert bits.difference.mean == pytest.approx(math.log(factor) / math.log(2) / 4)
+    assert bits.margin == pytest.approx(math.log(1.01) / math.log(2) / 4)
+
+
+def test_without_a_margin_of_its_own_a_metric_never_says_equivalent(judged: Judged):
+    judged.run(CONFIRM, {"cross_entropy": ends(1, [0] * 5), "squentropy": ends(1)})
+    (found,) = judged.verdict().comparisons
+    assert found.settings_answer == "equivalent"
+    assert {one.name for one in COMPARED_METRICS} >= {one.metric for one in found.other_metrics}
+    without = {one.metric: one for one in found.other_metrics if one.margin is None}
+    assert set(without) == {"top-1 accuracy", "calibration error"}  # equal in all runs
+    assert {one.settings_answer for one in without.values()} == {"inconclusive"}
+    assert {one.difference.p_equivalent for one in without.values()} == {None}
+    said = paragraph(judged.verdict(), (40, 40), None)
+    assert "By top-1 accuracy (0.4000 against 0.4000) and calibration error" in said
+    assert "none is ruled out, for want of a margin" in said
 
 
 def test_a_diverged_run_counts_as_guessing_uniformly_and_is_named(judged: Judged):
-    judged.run(CONFIRM, {"cross_entropy": ends(1), "squentropy": ends(1)}, blown_up=1)
+    judged.run(CONFIRM, {"cross_entropy": ends(1), "squentropy": ends(1)}, diverged=1)
     verdict = judged.verdict()
-    assert verdict.confirmed[1].blown_up == [verdict.seeds[-1]]
-    assert verdict.confirmed[1].unstable is None  # it has been named
+    assert verdict.confirmed[1].lost_seeds == [verdict.seeds[-1]]
+    assert verdict.confirmed[1].outlier_seed is None  # it has been named
     assert verdict.confirmed[1].perplexities[-1] == pytest.approx(300.0)  # the vocabulary
-    said = paragraph(verdict, (40, 40), None, [5])
+    said = paragraph(verdict, (40, 40), None)
     assert f"1 of the 5 runs of squentropy (seed {verdict.seeds[-1]}) diverged" in said
 
 
@@ -75,12 +103,12 @@ def test_a_seed_that_ended_far_above_the_others_is_named_and_counts(judged: Judg
     wild = [0.01, 0.012, 0.008, 0.9, 0.011]
     judged.run(CONFIRM, {"cross_entropy": ends(1, [0] * 5), "squentropy": ends(1, wild)})
     verdict = judged.verdict()
-    assert [one.unstable for one in verdict.confirmed] == [None, verdict.seeds[3]]
+    assert [one.outlier_seed for one in verdict.confirmed] == [None, verdict.seeds[3]]
     assert verdict.comparisons[0].difference.mean == pytest.approx(np.mean(wild))
-    said = paragraph(verdict, (40, 40), None, [5])
+    said = paragraph(verdict, (40, 40), None)
     assert f"squentropy is not stable at these settings: seed {verdict.seeds[3]} ended at" in said
-    assert "Without it the change would be +1.0%." in said
-    assert verdict.comparisons[0].answer == "inconclusive"
+    assert "Without it the change would be +1.03%." in said
+    assert verdict.comparisons[0].settings_answer == "inconclusive"
     assert "more seeds should settle it" in said
 
 
@@ -91,7 +119,7 @@ def test_a_missing_run_is_refused(judged: Judged):
 
 
 def test_before_any_run_a_phase_is_empty(judged: Judged):
-    assert phase_runs(judged.question, judged.stored.storage, CONFIRM).empty
+    assert phase_runs(judged.request, judged.stored.storage, CONFIRM).empty
     with pytest.raises(InputError, match="every run must be finished"):
         judged.verdict()
 
@@ -107,35 +135,179 @@ THREE = THREE.replace('compare = "loss"', 'compare = "batch_size"').replace(
 def test_of_three_arms_each_is_compared_with_the_first_and_corrected(tmp_path: Path):
     text = THREE.replace("[search.square_weight]\nlow = 0.1\nhigh = 2.0\n", "")
     judged = Judged(tmp_path, text)
-    assert judged.question.arms == ["1", "2", "3"]
+    assert judged.request.arms == ["1", "2", "3"]
     weak = [0.021, 0.004, 0.010, 0.016, 0.026]
     judged.run(CONFIRM, {"1": ends(1, [0] * 5), "2": ends(1, weak), "3": ends(1.2)})
     second, third = judged.verdict().comparisons
     assert (second.arm, second.reference, third.reference) == ("2", "1", "1")
-    assert third.answer == "worse"
-    assert third.p_holm == pytest.approx(2 * third.difference.p)
-    assert second.p_holm == pytest.approx(second.difference.p)
+    assert third.settings_answer == "worse"
+    assert third.p_adjusted == pytest.approx(2 * 0.05 / 0.04 * third.difference.p)
+    assert second.p_adjusted == pytest.approx(0.05 / 0.04 * second.difference.p)
+
+
+FOUND = "With the settings that this search found,"
+
+
+@pytest.mark.parametrize("factor", [1.05, 0.95, 1.0, 1.008])
+def test_every_answer_is_said_of_settings_alone(judged: Judged, factor: float):
+    judged.run(CONFIRM, {"cross_entropy": ends(1, [0] * 5), "squentropy": ends(factor)})
+    record = make_record(judged.request, judged.stored.storage)
+    (sentence,) = record["headline"]
+    assert sentence.startswith(FOUND)
+    assert record["answer"].startswith(sentence)
+    assert record["answers_are_about"] == "settings"
+    assert record["search_luck"]["in_the_intervals"] is False
+    assert "the luck of the search is not in the intervals" in record["answer"]
+    (comparison,) = record["comparisons"]
+    assert "answer" not in comparison
+    section = make_section(record)
+    assert section is not None
+    for columns in (TABLE_COLUMNS, section.answer.columns, section.tables[0].columns):
+        assert "these settings are" in columns
+    assert comparison["settings_answer"] in section.answer.rows[1]
+
+
+def test_the_luck_of_the_search_is_quoted_as_it_was_simulated():
+    simulated = json.loads((BENCHMARKS / "verdict.json").read_text())
+    said = simulated["cases"]["no difference"]["answers_with_the_luck_of_the_search"]
+    assert said["better"] + said["worse"] == pytest.approx(SEARCH_LUCK, abs=0.005)
 
 
 def test_the_words_say_what_is_known_and_warn_of_what_is_not(judged: Judged):
     judged.run(CONFIRM, {"cross_entropy": ends(1, [0] * 5), "squentropy": ends(1.05)})
-    said = paragraph(judged.verdict(), (30, 40), "NOT TinyStories", [3, 5])
-    assert said.startswith("squentropy is worse than cross_entropy: its perplexity is 5.0% above")
-    assert (
-        "By perplexity under the loss's own link and bits per byte the answer is the same" in said
-    )
-    assert "By top-1 accuracy the question stays open (0.4000 against 0.4000)." in said
-    assert "cross_entropy 60.00 (the settings of trial 0)" in said
-    assert "the luck of the search is not in them" in said
+    said = paragraph(judged.verdict(), (30, 40), "NOT TinyStories")
+    assert said.startswith(f"{FOUND} squentropy is worse than cross_entropy: its perplexity is 5.0")
+    assert "function, bits per byte" not in said
+    assert "link function and bits per byte the answer is the same" in said
+    assert "cross_entropy 60.00 (the settings of the search's trial 0)" in said
     assert "not finished: 30 of 40 trials" in said
-    assert "answered before, with 3 seeds" in said
     assert said.endswith("Note: NOT TinyStories.")
+
+
+def test_the_table_has_the_reference_and_a_ratio_with_interval_and_answer(judged: Judged):
+    judged.run(CONFIRM, {"cross_entropy": ends(1, [0] * 5), "squentropy": ends(1.05)})
+    record = make_record(judged.request, judged.stored.storage)
+    reference, other = table_rows(record)
+    assert reference == ["cross_entropy", "0", "60.00", "", "", "the reference"]
+    low, high = (record["comparisons"][0][f"ratio_{end}"] for end in ("low", "high"))
+    assert other == [
+        *("squentropy", "1", "63.00", "1.0500"),
+        *(f"{low:.4f} to {high:.4f} (96%)", "worse"),
+    ]
+
+
+# --- interim analyses ------------------------------------------------------------------------
+
+
+def asked(judged: Judged, seeds: int, arms: list[str] | None = None) -> dict[str, Any]:
+    """Answer with so many seeds, and keep it as the command does."""
+    study = load_study(judged.stored.storage, "tiny")
+    record = make_record(make_request(study, arms, seeds), judged.stored.storage)
+    keep(study, record)
+    return record
+
+
+def open_ends(factor: float, seeds: int) -> list[float]:
+    return [60 * factor * math.exp(0.03 * math.sin(7 * seed)) for seed in range(seeds)]
+
+
+def test_asking_of_other_arms_in_between_hides_no_analysis(tmp_path: Path):
+    text = THREE.replace("[search.square_weight]\nlow = 0.1\nhigh = 2.0\n", "")
+    judged = Judged(tmp_path, text)
+    judged.run(CONFIRM, {arm: open_ends(1 + 0.01 * int(arm), 12) for arm in ("1", "2", "3")})
+    asked(judged, 5, ["1", "2"])
+    asked(judged, 9, ["1", "2"])
+    asked(judged, 9)
+    asked(judged, 9, ["3", "2"])
+    record = asked(judged, 12, ["2", "1"])  # the other way round it is the same pair
+    (comparison,) = record["comparisons"]
+    assert comparison["analysed_seeds"] == [5, 9, 12]
+    assert comparison["difference"]["error_rate"] == pytest.approx(error_rate(3))
+    assert "analysed 3 times, with 5, 9 and 12 seeds" in record["answer"]
+    ledger = judged.stored.study.user_attrs["interim_analyses"]
+    assert [one["arms"] for one in ledger].count(["1", "2"]) == 3
+
+
+def test_the_same_analysis_again_is_the_same_answer(judged: Judged):
+    ends = {"cross_entropy": open_ends(1, 9), "squentropy": open_ends(1.01, 9)[::-1]}
+    judged.run(CONFIRM, ends)
+    first, second = asked(judged, 5), asked(judged, 9)
+    assert asked(judged, 9) == second
+    again = asked(judged, 5)["comparisons"][0]
+    assert again["difference"] == first["comparisons"][0]["difference"]
+    assert (again["analysis"], again["analysed_seeds"]) == (1, [5, 9])
+
+
+def test_other_settings_of_the_same_arms_are_one_more_analysis(judged: Judged):
+    judged.run(CONFIRM, {"cross_entropy": open_ends(1, 5), "squentropy": open_ends(1.01, 5)})
+    asked(judged, 5)
+    judged.stored.add("squentropy", [70.0])  # the search went on and found better ones
+    judged.request = make_request(judged.stored.study, top=1)
+    judged.run(CONFIRM, {"cross_entropy": open_ends(1, 5), "squentropy": open_ends(1.02, 5)})
+    (comparison,) = judged.verdict().comparisons
+    assert comparison.analysis == 2
+
+
+def test_analyses_that_an_earlier_version_noted_still_count(judged: Judged):
+    judged.run(CONFIRM, {"cross_entropy": open_ends(1, 5), "squentropy": open_ends(1.01, 5)})
+    pair = {"arm": "squentropy", "reference": "cross_entropy"}
+    confirmed = [{"arm": "cross_entropy", "trial": 0}, {"arm": "squentropy", "trial": 1}]
+    old = {"looks": [3, 4], "confirmed": confirmed, "comparisons": [pair]}
+    judged.stored.study.set_user_attr("verdict", old)
+    assert asked(judged, 5)["comparisons"][0]["analysed_seeds"] == [3, 4, 5]
+    assert make_section(old) is None  # of such a record, the report shows the words alone
+
+
+# --- the study's metric, the ends of ranges --------------------------------------------------
+
+
+def test_the_studys_metric_screens_chooses_judges_and_measures_selection_bias(tmp_path: Path):
+    judged = Judged(tmp_path, f'metric = "link_perplexity"\n{STUDY}')
+    better = judged.stored.add("squentropy", [81.0])  # by its link function, on fresh seeds
+    judged.request = make_request(judged.stored.study, top=2)
+    softmax = {1: 90.0, better: 95.0}
+    judged.links = {1: 0.5, better: 0.4}
+    judged.screen(softmax)
+    storage = judged.stored.storage
+    assert chosen_trials(judged.request, storage)["squentropy"].number == better
+    (curse,) = curse_table(judged.request, storage).to_dict("records")
+    assert (curse["searched"], curse["confirmed"]) == (80.0, pytest.approx(45.0))
+    judged.run(CONFIRM, {"cross_entropy": ends(1, [0] * 5), "squentropy": ends(1.5)})
+    verdict = judged.verdict()
+    (found,) = verdict.comparisons
+    assert verdict.metric == "perplexity under the loss's own link function"
+    assert (found.settings_answer, found.ratio) == ("better", pytest.approx(1.5 * 0.4))
+    by = {one.metric: one.settings_answer for one in found.other_metrics}
+    assert by["perplexity"] == by["bits per byte"] == "worse"
+    assert f"its {verdict.metric} is 40.00% below" in paragraph(verdict, (40, 40), None)
+
+
+def test_a_setting_at_an_end_of_its_range_is_named(judged: Judged):
+    spec = judged.request.spec
+    params = {"learning_rate": 3e-3, "n_layer": 1, "square_weight": 0.10000000000000002}
+    assert [(one.parameter, one.end) for one in range_ends(spec, params)] == [
+        ("n_layer", "least"),
+        ("square_weight", "least"),
+    ]
+    inside = {"learning_rate": 1.1e-4, "n_layer": 5, "square_weight": 1.9}
+    assert list(range_ends(spec, inside)) == []
+    (top,) = range_ends(spec, {"learning_rate": 9.9e-3})  # the range is logarithmic
+    assert top.end == "most"
+    grid = Parameter(choices=[6e-6, 6e-4, 6e-2])  # of choices, only the least and the most
+    of_choices = spec.model_copy(update={"search": spec.search | {"learning_rate": grid}})
+    ends_of = [list(range_ends(of_choices, {"learning_rate": rate})) for rate in grid.choices]
+    assert [[one.end for one in found] for found in ends_of] == [["least"], [], ["most"]]
+    judged.stored.add("squentropy", [70.0], n_layer=6)
+    judged.request = make_request(judged.stored.study, top=1)
+    judged.run(CONFIRM, {"cross_entropy": ends(1, [0] * 5), "squentropy": ends(1)})
+    said = paragraph(judged.verdict(), (40, 40), None)
+    assert "squentropy are at the end of what was searched: n_layer 6 (the most)" in said
 
 
 def test_confirm_runs_are_one_row_each_with_their_last_evaluation(judged: Judged):
     empty = results.confirm_runs_table(judged.stored.storage, judged.stored.study)
     judged.run(SCREENING, {"cross_entropy": [82.0], "squentropy": [80.0]})
-    judged.run(CONFIRM, {"cross_entropy": [60.0, 61.0], "squentropy": [66.0, 67.0]}, blown_up=1)
+    judged.run(CONFIRM, {"cross_entropy": [60.0, 61.0], "squentropy": [66.0, 67.0]}, diverged=1)
     table = results.confirm_runs_table(judged.stored.storage, judged.stored.study)
     assert empty.empty
     assert list(empty.dtypes) == list(table.dtypes)
@@ -152,7 +324,7 @@ def test_confirm_runs_are_one_row_each_with_their_last_evaluation(judged: Judged
 
 def test_the_winners_curse_is_the_search_against_fresh_seeds_on_the_same_stories(judged: Judged):
     judged.run(SCREENING, {"cross_entropy": [82.0, 84.0, 86.0], "squentropy": [80.0, 80.0, 80.0]})
-    first, second = curse_table(judged.question, judged.stored.storage).to_dict("records")
+    first, second = curse_table(judged.request, judged.stored.storage).to_dict("records")
     assert (first["searched"], first["confirmed"]) == (
         80.0,
         pytest.approx((82 * 84 * 86) ** (1 / 3)),
@@ -162,7 +334,7 @@ def test_the_winners_curse_is_the_search_against_fresh_seeds_on_the_same_stories
 
 def test_the_forest_has_a_ring_per_seed_and_a_diamond_at_the_mean(judged: Judged):
     judged.run(CONFIRM, {"cross_entropy": ends(1, [0] * 5), "squentropy": ends(1.05)})
-    record = make_record(judged.question, judged.stored.storage)
+    record = make_record(judged.request, judged.stored.storage)
     data = forest_data(record)
     assert list(data["primary"]) == [True, *[False] * (len(data) - 1)]
     assert data["seeds"][0] == pytest.approx([1.05 * math.exp(own) for own in OWN])

@@ -88,7 +88,7 @@ def test_arms_keep_their_colour_where_only_some_were_confirmed():
     assert trace_of(figure, "squentropy").marker.color == PALETTE[1]
     difference = {"mean": 0.1, "low": 0.0, "high": 0.2, "per_seed": [0.1, 0.1]}
     pair = {"arm": "c", "reference": "b", "difference": difference, "bootstrap": None}
-    record = {"margin": 0.01, "arms": ["b", "c"], "comparisons": [pair | {"readings": []}]}
+    record = {"margin": 0.01, "arms": ["b", "c"], "comparisons": [pair | {"other_metrics": []}]}
     whisker = plots.plot_forest(record, ["a", "b", "c"]).data[0]
     assert whisker.line.color == PALETTE[2]
 

@@ -46,13 +46,42 @@ def test_pruned_and_diverged_trials_count_as_worse_than_complete_ones(stored):
     assert table["perplexity"][0] == 69.0  # the third of 63, 66, 69, worse, worse
 
 
+def drawn(perplexities: np.ndarray) -> pd.DataFrame:
+    """Complete trials of one arm that a sampler drew."""
+    columns = {"arm": "a", "outcome": "complete", "origin": "sampler"}
+    return pd.DataFrame(columns | {"perplexity": perplexities})
+
+
+@pytest.mark.parametrize("sampler", ["gp", "tpe", "qmc", None])
+def test_trials_of_a_sampler_that_learns_have_a_curve_and_no_band(stored, sampler: str | None):
+    table = tuning_curve_table(results.trials_table(stored.study), ARMS, sampler)
+    assert table["perplexity"].notna().all()
+    assert table[["low", "high"]].isna().all(axis=None)
+    figure = plots.plot_tuning_curve(table, ARMS)
+    assert [trace.name for trace in figure.data] == ARMS
+    assert "band" not in figure.data[0].text[0]
+
+
+def test_baselines_and_sobol_points_are_no_random_draws():
+    trials = pd.concat([drawn(np.array([60.0, 62.0, 64.0])), drawn(np.array([50.0, 51.0]))])
+    trials["origin"] = ["sampler"] * 3 + ["baseline:nanogpt", "sobol"]
+    table = tuning_curve_table(trials, ["a"], "random")
+    assert (len(table), table["perplexity"].min()) == (3, 60.0)
+
+
+def test_the_band_never_reaches_below_the_floor():
+    trials = drawn(np.linspace(8.0, 12.0, 20))
+    assert tuning_curve_table(trials, ["a"], "random")["low"].min() == 0.0
+    assert tuning_curve_table(trials, ["a"], "random", floor=7.5)["low"].min() == 7.5
+
+
 def test_band_holds_the_whole_true_curve_in_95_of_100_samples():
     n, rng = 12, np.random.default_rng(1)
     truth = [1 - 0.5 ** (1 / k) for k in range(1, n + 1)]  # of uniform trials
     held = 0
     for draw in rng.random((400, n)):
-        trials = pd.DataFrame({"arm": "a", "outcome": "complete", "perplexity": draw})
-        table = tuning_curve_table(trials, ["a"])
+        trials = drawn(draw)
+        table = tuning_curve_table(trials, ["a"], "random")
         held += bool(((table["low"] <= truth) & (truth <= table["high"])).all())
     assert 0.93 <= held / 400 <= 1.0
 
@@ -72,7 +101,7 @@ def test_an_arm_without_a_complete_trial_has_no_row(stored):
 
 
 def test_the_tuning_curve_is_drawn_within_its_band(stored):
-    table = tuning_curve_table(results.trials_table(stored.study), ARMS)
+    table = tuning_curve_table(results.trials_table(stored.study), ARMS, "random")
     figure = plots.plot_tuning_curve(table, ARMS)
     first, second, curve, other = figure.data
     assert list(curve.y) == list(of_arm(table, "cross_entropy")["perplexity"])
@@ -88,15 +117,15 @@ def test_the_tuning_curve_is_drawn_within_its_band(stored):
 
 def test_hovering_says_when_so_few_trials_bound_nothing(stored):
     figure = plots.plot_tuning_curve(
-        tuning_curve_table(results.trials_table(stored.study), ARMS), ARMS
+        tuning_curve_table(results.trials_table(stored.study), ARMS, "random"), ARMS
     )
     assert "1 trials: 56.00<br>95% band not bounded" in figure.data[2].text[0]
 
 
 def test_a_curve_of_five_hundred_trials_has_few_points_and_its_ends():
     perplexities = 50 + np.arange(500) / 10
-    trials = pd.DataFrame({"arm": "a", "outcome": "complete", "perplexity": perplexities})
-    figure = plots.plot_tuning_curve(tuning_curve_table(trials, ["a"]), ["a"])
+    trials = drawn(perplexities)
+    figure = plots.plot_tuning_curve(tuning_curve_table(trials, ["a"], "random"), ["a"])
     curve = figure.data[-1]
     assert (curve.x[0], curve.x[-1]) == (1, 500)
     assert len(curve.x) <= 40

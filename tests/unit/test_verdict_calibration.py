@@ -1,4 +1,4 @@
-"""Whole studies with a known truth, simulated: a small version of tests/benchmarks/verdict.py."""
+"""Simulated studies with a known truth: a small version of tests/benchmarks/verdict.py."""
 
 import sys
 from pathlib import Path
@@ -16,6 +16,7 @@ from verdict import (
     MEASURED,
     TWO_PERCENT,
     World,
+    advised,
     curves,
     judge,
     pruned,
@@ -61,6 +62,12 @@ def test_screening_first_is_cheaper_than_all_seeds_for_each_and_at_least_as_hone
     assert flattered["bias"] > 0.003  # the steep arm has less to flatter itself with
     assert in_turn["coverage"] < 0.93  # its turns share their runs
     assert unscreened["loss_of_choice"] > 1.5 * ours["loss_of_choice"]
+
+
+def test_whoever_adds_the_seeds_that_are_advised_keeps_the_coverage():
+    found = advised(0.012, 0.0, STUDIES, seed=5)
+    assert found["corrected"]["last_interval_holds_the_truth"] >= 0.93
+    assert found["corrected"]["false_answers"] <= 0.05 + 0.02
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""What is read off a sweep beside the answer: faults, ledger, selection bias, pruner, card."""
+"""A verdict's request, its plan, and what it says of the search beside its answer."""
 
 import math
 import re
@@ -8,18 +8,20 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pytest
+import torch
 from optuna.trial import TrialState
 from stored_studies import STUDY, StoredStudy
 
+from gpt.config import GPTConfig
 from gpt.errors import InputError
+from gpt.model import GPT
 from sweep.analysis import results
 from sweep.cli import main
 from sweep.search.pruners import is_shadow, should_prune
-from sweep.verdict.budget import ledger_table
-from sweep.verdict.confirm_plan import CONFIRM, SCREENING, phase_spec, plan, seeds_of, wanted_runs
-from sweep.verdict.original_study import card, placements
-from sweep.verdict.pruner_audit import CANDIDATES, shadow_table, what_if_table
-from sweep.verdict.request import make_question
+from sweep.study.toml_file import read_study_file
+from sweep.verdict.budget import baseline_table, ledger_table, shadow_table
+from sweep.verdict.confirm_plan import CONFIRM, SCREENING, phase_spec, plan, planned_runs, seeds_of
+from sweep.verdict.request import make_request
 
 
 @pytest.fixture
@@ -34,13 +36,13 @@ def stored(tmp_path: Path) -> StoredStudy:
     return stored
 
 
-# --- the question ----------------------------------------------------------------------------
+# --- the request -----------------------------------------------------------------------------
 
 
-def test_a_question_takes_its_numbers_from_the_study_file(stored: StoredStudy):
-    question = make_question(stored.study)
-    assert (question.arms, question.top, question.seeds) == (["cross_entropy", "squentropy"], 3, 5)
-    assert [trial.number for trial in question.top_trials("cross_entropy")] == [1, 2, 0]
+def test_a_request_takes_its_numbers_from_the_study_file(stored: StoredStudy):
+    request = make_request(stored.study)
+    assert (request.arms, request.top, request.seeds) == (["cross_entropy", "squentropy"], 3, 5)
+    assert [trial.number for trial in request.top_trials("cross_entropy")] == [1, 2, 0]
 
 
 @pytest.mark.parametrize(
@@ -54,9 +56,9 @@ def test_a_question_takes_its_numbers_from_the_study_file(stored: StoredStudy):
         ({"top": 0}, "--top must be at least 1, but got 0"),
     ],
 )
-def test_an_impossible_question_is_refused_in_one_line(stored: StoredStudy, asked, message):
+def test_an_impossible_request_is_refused_in_one_line(stored: StoredStudy, asked, message):
     with pytest.raises(InputError, match=message) as refused:
-        make_question(stored.study, **asked)
+        make_request(stored.study, **asked)
     assert "\n" not in str(refused.value)
 
 
@@ -65,14 +67,14 @@ def test_an_arm_without_a_complete_trial_is_refused(tmp_path: Path):
     stored.add("cross_entropy", [60.0])
     stored.add("squentropy", [70.0], outcome="pruned")
     with pytest.raises(InputError, match="must have a complete trial of squentropy"):
-        make_question(stored.study)
+        make_request(stored.study)
 
 
 def test_a_study_that_compares_nothing_has_no_verdict(tmp_path: Path):
     stored = StoredStudy(tmp_path, STUDY.replace('compare = "loss"', ""))
     stored.add("all", [60.0], loss="cross_entropy")
     with pytest.raises(InputError, match='compare = "loss"'):
-        make_question(stored.study)
+        make_request(stored.study)
 
 
 def command(stored: StoredStudy, monkeypatch: pytest.MonkeyPatch, name: str, *options: str) -> int:
@@ -120,12 +122,11 @@ def test_a_study_of_one_arm_is_told_that_it_has_none_to_compare(
     )
 
 
-@pytest.mark.parametrize("words", [["verdict"], ["prune", "--what-if"]])
-def test_a_phase_of_a_verdict_is_no_sweep(stored: StoredStudy, monkeypatch, capsys, words):
+def test_a_phase_of_a_verdict_is_no_sweep(stored: StoredStudy, monkeypatch, capsys):
     phase = optuna.create_study(storage=stored.storage, study_name="tiny.confirm")
     phase.set_user_attr("of", "the sweep's identity")
     phase.set_user_attr("spec", phase_spec(stored.spec, CONFIRM).model_dump(mode="json"))
-    assert command(stored, monkeypatch, *words, "--study", "tiny.confirm") == 2
+    assert command(stored, monkeypatch, "verdict", "--study", "tiny.confirm") == 2
     assert capsys.readouterr().err == (
         "error: study 'tiny.confirm' must be a sweep, but it is the confirm phase of the verdict "
         "on 'tiny'; pass --study tiny.\n"
@@ -143,17 +144,17 @@ def test_phases_have_seeds_of_their_own(stored: StoredStudy):
 
 
 def test_a_plan_adds_only_what_is_missing_and_what_failed(stored: StoredStudy):
-    question = make_question(stored.study)
-    spec = phase_spec(question.spec, CONFIRM)
+    request = make_request(stored.study)
+    spec = phase_spec(request.spec, CONFIRM)
     study = optuna.create_study()
-    trials = [question.top_trials(arm)[0] for arm in question.arms]
-    assert plan(study, spec, wanted_runs(trials, [3337, 3338])) == 4
-    assert plan(study, spec, wanted_runs(trials, [3337, 3338])) == 4
+    trials = [request.top_trials(arm)[0] for arm in request.arms]
+    assert plan(study, spec, planned_runs(trials, [3337, 3338])) == 4
+    assert plan(study, spec, planned_runs(trials, [3337, 3338])) == 4
     assert {trial.state for trial in study.trials} == {TrialState.WAITING}
     assert [trial.user_attrs["of_trial"] for trial in study.trials] == [1, 4, 1, 4]
     assert [trial.params["seed"] for trial in study.trials] == [3337, 3337, 3338, 3338]
     study._storage.set_trial_state_values(study.trials[0]._trial_id, TrialState.FAIL)
-    assert plan(study, spec, wanted_runs(trials, [3337, 3338])) == 5
+    assert plan(study, spec, planned_runs(trials, [3337, 3338])) == 5
 
 
 def test_only_the_confirm_phase_passes_over_the_stories_of_the_sweep(stored: StoredStudy):
@@ -227,96 +228,40 @@ def test_shadow_table_says_how_often_the_pruner_was_wrong(tmp_path: Path):
     assert math.isnan(second["rate"])
 
 
-def crossing(tmp_path: Path) -> StoredStudy:
-    """Four ordinary trials, then one that starts slower and ends best, then a hopeless one."""
-    stored = with_shadows(tmp_path, 0.0)
-    stored.add("cross_entropy", [150.0, 100.0, 80.0, 55.0])
-    stored.add("cross_entropy", [150.0, 100.0, 80.0, 56.0])
-    stored.add("cross_entropy", [300.0, 99.0, 70.0, 40.0])
-    stored.add("cross_entropy", [300.0, 290.0, 280.0, 270.0])
-    return stored
+# --- baselines and background ----------------------------------------------------------------
 
 
-def test_what_if_counts_steps_saved_and_winners_lost(tmp_path: Path):
-    stored = crossing(tmp_path)
-    table = what_if_table(stored.study, stored.spec, top=1)
-    of_arm = table[table["arm"] == "cross_entropy"].set_index("pruner")
-    assert set(of_arm.index) == set(CANDIDATES)
-    none = of_arm.loc["none"]
-    assert (none["stopped"], none["steps_saved"], none["winners_lost"]) == (0, 0.0, 0)
-    eager, patient = of_arm.loc["median, no warm-up"], of_arm.loc["median, the study's warm-up"]
-    assert (eager["winners_lost"], eager["best_lost"]) == (1, True)
-    assert (patient["winners_lost"], patient["best_lost"]) == (0, False)
-    assert eager["steps_saved"] == pytest.approx(2 * 300 / (6 * 400))
-    assert patient["steps_saved"] == pytest.approx(200 / (6 * 400))
-
-
-def test_what_if_counts_trials_whose_record_ends_before_another_pruner_would_stop(tmp_path: Path):
-    stored = crossing(tmp_path)
-    stored.add("cross_entropy", [140.0, 90.0], outcome="pruned")
-    table = what_if_table(stored.study, stored.spec, top=1).set_index(["arm", "pruner"])
-    assert table.loc[("cross_entropy", "none"), "beyond_record"] == 1
-
-
-def test_what_if_never_stops_a_baseline(tmp_path: Path):
-    stored = crossing(tmp_path)
-    stored.add("cross_entropy", [900.0, 800.0, 700.0, 600.0], origin="baseline:original")
-    table = what_if_table(stored.study, stored.spec, top=1).set_index(["arm", "pruner"])
-    assert table.loc[("cross_entropy", "median, no warm-up"), "stopped"] == 2
-
-
-def test_the_studys_own_pruner_replayed_stops_what_it_stopped(tmp_path: Path):
-    stored = crossing(tmp_path)
-    hopeless = stored.add("cross_entropy", [150.0, 140.0], outcome="pruned")
-    view = stored.add("cross_entropy", [150.0, 140.0], outcome="running")
-    assert should_prune(stored.study, stored.spec, view)
-    table = what_if_table(stored.study, stored.spec, top=1).set_index(["arm", "pruner"])
-    own = table.loc[("cross_entropy", "median, the study's warm-up")]
-    assert hopeless == view - 1
-    assert (own["stopped"], own["beyond_record"]) == (2, 0)
-
-
-def test_prune_shows_each_pruner_for_each_arm_and_the_shadows(tmp_path: Path, monkeypatch, capsys):
-    stored = crossing(tmp_path)
-    stored.add("cross_entropy", [190.0, 180.0, 170.0, 160.0], shadow=200)
-    assert command(stored, monkeypatch, "prune", "--what-if", "--top", "1") == 0
-    shown = capsys.readouterr().out
-    assert all(shown.count(f"\n{name}  ") == 2 for name in CANDIDATES)
-    assert "cross_entropy: 0 of 1 shadow trials ended among the best" in shown
-    assert "squentropy: no trial that would have been stopped ran on" in shown
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ([], "must be called with --what-if"),
-        (["--what-if", "--top", "0"], "--top must be at least"),
-    ],
-)
-def test_prune_refuses_in_one_line(stored: StoredStudy, monkeypatch, capsys, options, message):
-    assert command(stored, monkeypatch, "prune", *options) == 2
-    assert message in capsys.readouterr().err
-
-
-# --- the original study ----------------------------------------------------------------------
-
-
-def test_the_original_studys_settings_are_placed_among_the_trials(stored: StoredStudy):
+def test_baselines_are_ranked_among_the_complete_trials_of_their_arm(stored: StoredStudy):
     number = stored.add("cross_entropy", [300.0, 200.0, 57.0], origin="baseline:original")
-    (placed,) = placements(stored.study)
-    assert (placed.arm, placed.trial, placed.rank, placed.complete) == (
-        "cross_entropy",
-        number,
-        3,
-        4,
+    stored.add("squentropy", [300.0], outcome="pruned", origin="baseline:original")
+    (row,) = baseline_table(stored.study, ["cross_entropy", "squentropy"]).to_dict("records")
+    assert (row["arm"], row["baseline"], row["trial"]) == ("cross_entropy", "original", number)
+    assert (row["rank"], row["complete"], row["perplexity"]) == (3, 4, 57.0)
+
+
+@pytest.mark.parametrize("name", ["tinystories", "original"])
+def test_background_is_words_that_change_no_study(name: str):
+    spec = read_study_file(name, "cpu")
+    facts = spec.background["The original study"]
+    assert spec.model_copy(update={"background": {}}).digest == spec.digest
+    assert "exp(1.826) is 6.2: nothing explains the 3.8" in facts["Cross-entropy"]
+    assert "exp(1.899) = 6.7" in facts["Squentropy"]
+    assert (math.exp(1.826), math.exp(1.899)) == (
+        pytest.approx(6.2, abs=0.05),
+        pytest.approx(6.7, abs=0.05),
     )
-    assert placed.published == 6.2  # exp(1.826), not the 3.8 that was printed
-    assert math.exp(1.826) == pytest.approx(6.2, abs=0.02)
-
-
-def test_the_card_says_another_scale_and_what_text_ours_is():
-    facts = dict(card("built-in stories"))
     assert "do not compare" in facts["Scale"]
-    assert facts["Text"].startswith("This study's is built-in stories.")
-    assert "50 iterations each, all inside a learning-rate warm-up of 2,000" in facts["Search"]
-    assert "Text" not in dict(card(None))  # a verdict that was kept before it was noted
+
+
+# --- pairs of runs ---------------------------------------------------------------------------
+
+
+def first_weights(n_layer: int) -> torch.Tensor:
+    torch.manual_seed(1)
+    shape = {"vocab_size": 300, "n_layer": n_layer, "n_head": 2, "n_embd": 16, "block_size": 8}
+    return GPT(GPTConfig(**shape)).transformer.wte.weight.detach()
+
+
+def test_one_seed_has_the_same_first_weights_only_where_the_models_have_one_shape():
+    assert torch.equal(first_weights(2), first_weights(2))
+    assert not torch.equal(first_weights(2), first_weights(3))
