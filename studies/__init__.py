@@ -1,1 +1,1 @@
-"""Study files, one TOML file each: add a study here. sweep/study/spec.py says what a file may hold."""
+"""Shipped studies, one TOML file each: add one here. sweep/study/spec.py lists the keys."""

@@ -81,8 +81,8 @@ def format_of(path: Path | None, name: str | None) -> str:
             raise InputError(f"--format must be one of {known}, but got {name!r}.")
         if path is not None and SUFFIXES.get(path.suffix, name) != name:
             raise InputError(
-                f"{path} must end in {suffix_of(name)} for --format {name}, but {path.suffix} means "
-                f"{SUFFIXES[path.suffix]}; leave one of the two out."
+                f"{path} must end in {suffix_of(name)} for --format {name}, but {path.suffix} "
+                f"means {SUFFIXES[path.suffix]}; leave one of the two out."
             )
         return name
     if path is None:

@@ -57,7 +57,9 @@ def train_one(run: Run, stories: str) -> Run:
     data = spec.data.model_copy(update={"source": source})
     tokens = prepare(data)
     params = {"learning_rate": run["learning_rate"], "dropout": 0.0, "n_layer": run["n_layer"]}
-    config = spec.train_config(params | {"loss": "cross_entropy"}, pin_dataset(data, tokens), "cpu", 1)
+    config = spec.train_config(
+        params | {"loss": "cross_entropy"}, pin_dataset(data, tokens), "cpu", 1
+    )
     changed = {
         "n_embd": run["n_embd"],
         "seed": run["seed"],
