@@ -277,6 +277,23 @@ def test_what_is_meant_decides_and_not_how_it_is_written(
         assert written == meant
 
 
+def test_choices_of_a_real_parameter_may_be_written_as_integers(path: Path) -> None:
+    text = 'name = "one"\n[data]\nsource = "built-in"\n[search.dropout]\nchoices = '
+    path.write_text(text + "[0.0, 0.1]")
+    stored = read_study_file(str(path), "cpu")
+    path.write_text(text + "[0, 1e-1]")
+    again = read_study_file(str(path), "cpu")
+
+    assert again.digest == stored.digest
+    old, new = (one.distributions({"dropout": 0.1})["dropout"] for one in (stored, again))
+    optuna.distributions.check_distribution_compatibility(old, new)
+
+    path.write_text('compare = "dropout"\n' + text + "[0.0, 0.1]")
+    stored = read_study_file(str(path), "cpu")
+    path.write_text('compare = "dropout"\n' + text + "[0, 0.1]")  # arms are named as written
+    assert read_study_file(str(path), "cpu").digest != stored.digest
+
+
 def test_a_study_that_an_earlier_version_stored_is_the_same(spec: StudySpec) -> None:
     stored = spec.model_dump(mode="json")
     del stored["metric"], stored["verdict"]["seeds"]  # keys that came later
