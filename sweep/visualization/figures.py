@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import plotly.graph_objects as go
+from optuna.distributions import IntDistribution
 
 from gpt.errors import DiskError, InputError
 from gpt.system.files import write_text
@@ -100,8 +101,9 @@ def _slices(reader: StudyReader) -> Iterator[Figure]:
             f"slice-{name}",
             f"Perplexity by {name}",
             "Small and faint: ended early, after fewer steps. Cross at the upper edge: no "
-            "perplexity. Ring: baseline. Dotted: the original study's value. At an integer, the "
-            "arms stand side by side.",
+            "perplexity. Ring: baseline. Dotted: the original study's value."
+            + " At an integer, the arms stand side by side."
+            * isinstance(distribution, IntDistribution),
             partial(plots.plot_slice, reader.trials, name, reader.arms, distribution),
         )
 

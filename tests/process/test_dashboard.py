@@ -122,7 +122,8 @@ def test_dashboard_of_a_missing_database_creates_none(tmp_path):
 
 @pytest.mark.parametrize("busy", [False, True])
 def test_serve_prints_its_address_and_ends_at_ctrl_c_at_once(stored, busy):
-    wait = "import optuna_dashboard, time\noptuna_dashboard.wsgi = lambda *_: lambda *_: time.sleep(60)"
+    busy_app = "optuna_dashboard.wsgi = lambda *_: lambda *_: time.sleep(60)"
+    wait = f"import optuna_dashboard, time\n{busy_app}"
     call = f"from sweep.dashboard.server import serve; serve({str(stored.path)!r}, port=0)"
     command = [sys.executable, "-c", f"{wait}\n{call}" if busy else call]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:

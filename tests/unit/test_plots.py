@@ -87,7 +87,7 @@ def test_a_floor_far_below_every_value_does_not_flatten_them():
 
 
 def test_a_fenced_frame_is_not_flattened_by_one_diverged_curve_but_holds_ordinary_ones():
-    assert 367 < frame([8.0, 8.5, 9.0, 9.5, 10.0, 367.0], fenced=True).high
+    assert frame([8.0, 8.5, 9.0, 9.5, 10.0, 367.0], fenced=True).high > 367
     assert 70 < frame([50.0, 55.0, 60.0, 65.0, 70.0, 1e9], fenced=True).high < 20_000
 
 
