@@ -81,7 +81,8 @@ def _progress(reader: StudyReader) -> Iterator[Figure]:
         "curves",
         "Learning curves",
         "Validation perplexity while training. Thick: the best trial of an arm. Faint: trials that "
-        "ended early or still run. A cross at the upper edge: diverged, at its last evaluation.",
+        "ended early or still run; what rises out of the frame is shown by zooming out. A cross at "
+        "the upper edge: diverged, at its last evaluation.",
         partial(plots.plot_curves, reader.evaluations, trials, arms, floor),
         wide=True,
     )

@@ -26,8 +26,7 @@ STARTUP = 4
 def spec() -> StudySpec:
     """One baseline, four Sobol points, then TPE; square_weight is searched for squentropy only."""
     return with_sampler(
-        load_study(str((Path(__file__).parents[1] / "helpers" / "mine.toml")), "cpu"),
-        startup_trials=STARTUP,
+        load_study(str((Path(__file__).parents[1] / "helpers" / "mine.toml")), "cpu"), startup_trials=STARTUP
     )
 
 
