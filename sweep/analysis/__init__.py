@@ -1,1 +1,1 @@
-"""From the database to tables."""
+"""Tables of a study, read from its database."""

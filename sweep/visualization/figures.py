@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import plotly.graph_objects as go
+from optuna.distributions import IntDistribution
 
 from gpt.errors import InputError, StorageError
 from gpt.system.files import atomic_write_text
@@ -90,7 +91,8 @@ def _progress(reader: StudyReader) -> Iterator[Figure]:
         "curves",
         "Learning curves",
         "Validation perplexity while training. Thick: the best trial of an arm. Faint: trials that "
-        "ended early or still run. A cross at the upper edge: diverged, at its last evaluation.",
+        "ended early or still run; what rises out of the frame is shown by zooming out. A cross at "
+        "the upper edge: diverged, at its last evaluation.",
         partial(plots.plot_curves, reader.evaluations, trials, arms, floor),
         wide=True,
     )
@@ -110,8 +112,9 @@ def _slices(reader: StudyReader) -> Iterator[Figure]:
             f"slice-{name}",
             f"Perplexity by {name}",
             "Small and faint: ended early, after fewer steps. Cross at the upper edge: no "
-            "perplexity. Ring: baseline. Dotted: the original study's value. At an integer, the "
-            "arms stand side by side.",
+            "perplexity. Ring: baseline. Dotted: the original study's value."
+            + " At an integer, the arms stand side by side."
+            * isinstance(distribution, IntDistribution),
             partial(plots.plot_slice, reader.trials, name, reader.arms, distribution),
         )
 
