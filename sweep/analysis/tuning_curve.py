@@ -114,9 +114,7 @@ def band(n: int, seed: int = 0) -> tuple[_Floats, _Floats]:
     draws = max(1000, min(DRAWS, MAX_NUMBERS // n))
     uniform = np.sort(np.random.default_rng(seed).random((draws, n)), axis=1)
     cumulative = stats.beta.cdf(uniform, rank, n + 1 - rank)
-    smallest = np.minimum(cumulative, 1 - cumulative).min(
-        axis=1
-    )  # one-sided, over the complete band
+    smallest = np.minimum(cumulative, 1 - cumulative).min(axis=1)  # one-sided, over all n
     level = np.quantile(smallest, BAND_ERROR)
     ends = (stats.beta.ppf(one, rank, n + 1 - rank) for one in (level, 1 - level))
     below, above = (np.asarray(end, dtype=np.float64) for end in ends)

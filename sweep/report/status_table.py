@@ -5,7 +5,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweep import format as terminal
+from sweep import format as fmt
+from sweep.storage.schema import study_attrs
 
 if TYPE_CHECKING:
     import optuna
@@ -13,8 +14,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-    from sweep.storage.schema import study_attrs
-from sweep.tuner.summary import Summary
+    from sweep.tuner.summary import Summary
 
 
 def study_status(study: "optuna.Study", width: int) -> "list[RenderableType]":
@@ -32,10 +32,10 @@ def study_status(study: "optuna.Study", width: int) -> "list[RenderableType]":
     total = study_attrs(study).n_trials or "?"
     counts = [f"{count} {outcome}" for outcome, count in outcomes.value_counts().items()]
     finished = int((~outcomes.isin(UNFINISHED)).sum())
-    left = [f"about {terminal.duration(seconds)} left"] if (seconds := _seconds_left(study)) else []
+    left = [f"about {fmt.duration(seconds)} left"] if (seconds := _seconds_left(study)) else []
     parts.append(Text(", ".join([f"{finished}/{total} trials finished", *counts, *left])))
     if best := best_by_arm(study):
-        parts.append(Text(f"best: {terminal.best_line(best)}", "green"))
+        parts.append(Text(f"best: {fmt.best_line(best)}", "green"))
     return parts
 
 
@@ -78,10 +78,10 @@ def closing_lines(
     if summary.already_complete:
         ended = f"{summary.study} is already complete"
     several = len(summary.best) > 1  # arms of which one may be better
-    took = "" if summary.already_complete else f" in {terminal.duration(summary.seconds)}"
+    took = "" if summary.already_complete else f" in {fmt.duration(summary.seconds)}"
     return [
         f"{ended}: {summary.finished}/{summary.total} trials ({counted}){took}",
-        f"best: {terminal.best_line(summary.best)}" if summary.best else "no trial is complete",
+        f"best: {fmt.best_line(summary.best)}" if summary.best else "no trial is complete",
         f"runs: {folder}, storage: {storage}",
         f"report: {report}",
         "next:",
@@ -102,7 +102,7 @@ def _facts(study: "optuna.Study") -> list[str]:
             f"data: {data['name']}, {data['train_tokens']:,} training tokens, {data['tokenizer']}"
         )
         if data.get("floor_perplexity") is not None:
-            floor = terminal.perplexity(data["floor_perplexity"])
+            floor = fmt.perplexity(data["floor_perplexity"])
             facts.append(f"the grammar itself has perplexity {floor} on these validation stories")
     return facts
 
@@ -119,7 +119,7 @@ def _table(study: "optuna.Study", trials: "pd.DataFrame", width: int) -> "Table"
     rows = [_row(trial, names, wide, curves) for _, trial in trials.iterrows()]
     words = ["arm", *(["origin"] if wide else []), "outcome"]
     numbers = ["step", *(["curve"] if curves else []), "perplexity"]
-    numbers += [terminal.SHORT_NAMES.get(name, name) for name in names]
+    numbers += [fmt.SHORT_NAMES.get(name, name) for name in names]
     table = Table(box=None, padding=(0, 2 if wide else 1, 0, 0), header_style="bold")
     for column, room in _widths(["trial", *words, *numbers], words, rows, width).items():
         table.add_column(
@@ -209,9 +209,9 @@ def _row(
     where = ["number", "arm", *(["origin"] if wide else []), "outcome", "last_step"]
     words = ["-" if known[key] is None else str(known[key]) for key in where]
     words += [curves.get(int(trial["number"]), "")] if curves else []
-    params = ["-" if known[name] is None else terminal.number(known[name]) for name in names]
+    params = ["-" if known[name] is None else fmt.number(known[name]) for name in names]
     reason = [known["reason"] or ""] if wide else []
-    return [*words, terminal.perplexity(known["perplexity"]), *params, *reason]
+    return [*words, fmt.perplexity(known["perplexity"]), *params, *reason]
 
 
 WIDE_TERMINAL = 100  # columns

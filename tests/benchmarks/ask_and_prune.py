@@ -4,14 +4,18 @@ python -m tests.benchmarks.ask_and_prune
 """
 
 import random
+import sys
 import tempfile
 import time
+from pathlib import Path
 
 import optuna
 import sqlalchemy as sa
 from optuna.storages import RDBStorage
 from optuna.trial import Trial, TrialState, create_trial
-from tests.stored_studies import evaluation
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
+from stored_studies import evaluation
 
 from sweep.search.pruners import may_stop_at, should_prune
 from sweep.search.samplers import next_arm, next_params, sobol_params
@@ -88,7 +92,7 @@ def one_trial(storage: RDBStorage, study: optuna.Study, spec: StudySpec) -> tupl
     frozen = study.get_trials(deepcopy=False)[-1]
     trial = Trial(study, frozen._trial_id)
     for step in STEPS:
-        record_evaluation(storage, study.study_name, trial.number, evaluation(step, 2.0))
+        record_evaluation(storage, frozen._trial_id, evaluation(step, 2.0))
         trial.report(0.5, step)
         if may_stop_at(spec, step):
             should_prune(study, spec, trial.number)

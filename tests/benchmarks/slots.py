@@ -20,10 +20,12 @@ import torch
 from gpt.config import DataConfig
 from gpt.data.dataset import prepare
 from gpt.events import read_events
-from sweep.backends.local import Slot, TrialProcess, available_cores, faster_dtype
+from sweep.backends import Job, Slot
+from sweep.backends.local import LocalProcess, available_cores
 from sweep.study.dataset import pin_dataset
 from sweep.study.spec import StudySpec
 from sweep.study.toml_file import read_study_file
+from sweep.trainers.gpt import GPTTrainer, faster_dtype
 
 STEPS = 100
 REPEATS = 5
@@ -42,11 +44,13 @@ def tokens_per_second(
         run_dir = folder / str(index)
         run_dir.mkdir(parents=True)
         (run_dir / "config.json").write_text(config.model_copy(update=short).model_dump_json())
-        started.append((TrialProcess.start(run_dir, Slot(index, "cpu", threads)), run_dir))
+        trainer = GPTTrainer(data)
+        job = Job(run_dir, trainer.command(run_dir), Slot(index, "cpu", threads), trainer.module)
+        started.append((LocalProcess.start(job), run_dir))
     return sum(_rate(process, run_dir) for process, run_dir in started)
 
 
-def _rate(process: TrialProcess, run_dir: Path) -> float:
+def _rate(process: LocalProcess, run_dir: Path) -> float:
     while process.alive:
         time.sleep(0.1)
     events, _ = read_events(run_dir)

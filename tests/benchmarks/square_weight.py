@@ -31,7 +31,6 @@ from gpt.config import DataConfig, TrainConfig, train_config
 from gpt.data.dataset import prepare
 from gpt.sample import load_model
 from gpt.train import train_directory
-from sweep.tuner.trial import write_config
 from sweep.visualization.style import GREY, finish
 
 WEIGHTS = (0.01, 0.1, 0.3, 1.0, 3.0, 10.0)
@@ -120,7 +119,7 @@ def measure(data: DataConfig, seed: int, weight: float | None) -> tuple[Result, 
         {**SHAPE, "data": data, "seed": seed, "loss": loss, "loss_options": options}
     )
     with tempfile.TemporaryDirectory() as folder:
-        write_config(Path(folder), config)
+        (Path(folder) / "config.json").write_text(config.model_dump_json())
         (*_, last) = train_directory(Path(folder))
         run = {"seed": seed, "square_weight": weight, "perplexity": last.perplexity}
         return run | {"link_perplexity": last.link_perplexity}, predictions(Path(folder), config)

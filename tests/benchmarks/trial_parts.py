@@ -11,9 +11,9 @@ from typing import Any
 
 from gpt.data.dataset import prepare
 from gpt.train import train
-from sweep.backends.local import faster_dtype
 from sweep.study.dataset import pin_dataset
 from sweep.study.toml_file import read_study_file
+from sweep.trainers.gpt import faster_dtype
 from tests.benchmarks import measuring
 
 LOSSES = ("cross_entropy", "squentropy")

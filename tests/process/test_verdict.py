@@ -29,9 +29,10 @@ from sweep.report.report import write_report
 from sweep.storage.lock import only_tuner
 from sweep.storage.rdb import load_study, open_storage
 from sweep.study.toml_file import read_study_file
+from sweep.tuner.options import RunOptions
 from sweep.verdict.confirm_plan import CONFIRM, SCREENING, phase_spec, seeds_of
 from sweep.verdict.confirm_results import chosen_trials, phase_runs
-from sweep.verdict.confirm_runs import VerdictOptions, run_phases
+from sweep.verdict.confirm_runs import run_phases
 from sweep.verdict.record import keep, kept, make_record
 from sweep.verdict.request import make_request
 from sweep.verdict.summary_text import TABLE_COLUMNS
@@ -63,9 +64,9 @@ class Swept:
         return ["squen-sweep", "verdict", "--study", "tiny", *places, *options]
 
     @property
-    def options(self) -> VerdictOptions:
+    def options(self) -> RunOptions:
         runs, database = self.folder / "runs", str(self.folder / "sweep.db")
-        return VerdictOptions(database, runs, "cpu", 2, QuietProgress)
+        return RunOptions(storage=database, runs=runs, device="cpu", workers=2)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +77,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory):
         patch.setenv("SQUEN_SWEEP_CACHE", str(folder / "cache"))
         made = Swept(folder)
         request = make_request(made.study())
-        assert not run_phases(request, made.storage, made.options).interrupted
+        assert not run_phases(request, made.storage, made.options, QuietProgress).interrupted
         yield made
 
 
@@ -232,7 +233,7 @@ def test_more_seeds_add_their_runs_only_and_the_answer_says_that_it_was_asked_be
 ):
     keep(swept.study(), make_record(make_request(swept.study()), swept.storage))
     more = make_request(swept.study(), seeds=3)
-    summary = run_phases(more, swept.storage, swept.options)
+    summary = run_phases(more, swept.storage, swept.options, QuietProgress)
     assert (summary.finished, summary.total) == (6, 6)
     record = make_record(more, swept.storage)
     assert record["comparisons"][0]["analysed_seeds"] == [2, 3]
@@ -317,5 +318,7 @@ def test_changed_text_is_refused_in_one_line(
     before = text.read_text()
     text.write_text(before.replace("Tom", "Tim"))
     with pytest.raises(InputError, match="text or the tokenizer changed"):
-        run_phases(make_request(swept.study(), seeds=9), swept.storage, swept.options)
+        run_phases(
+            make_request(swept.study(), seeds=9), swept.storage, swept.options, QuietProgress
+        )
     text.write_text(before)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sweep.study.spec import load_study
+from sweep.study.toml_file import read_study_file
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("gpt", "sweep", "studies", "tests", ".github")
@@ -44,7 +44,7 @@ def test_every_test_that_is_named_for_a_fault_exists_in_its_folder():
 def test_the_study_that_is_shown_can_run(document: Path, tmp_path: Path):
     (example,) = re.findall(r"```toml\n(.*?)```", document.read_text(), flags=re.DOTALL)
     (tmp_path / "shown.toml").write_text(example)
-    assert len(load_study(str(tmp_path / "shown.toml"), "cpu").arms) == 2
+    assert len(read_study_file(str(tmp_path / "shown.toml"), "cpu").arms) == 2
 
 
 def test_the_readme_is_a_door_and_not_a_paper():
