@@ -31,7 +31,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> StudyReader:
     stored = judged.stored
     judged.run(SCREENING, {"cross_entropy": [82.0] * 3, "squentropy": [80.0] * 3})
     judged.run(CONFIRM, {"cross_entropy": ends(1, [0] * 5), "squentropy": ends(1.05)})
-    keep(stored.study, make_record(judged.question, stored.storage))
+    keep(stored.study, make_record(judged.request, stored.storage))
     bins = [{"count": 9, "confidence": 0.2 * i, "accuracy": 0.15 * i} for i in range(5)]
     (folder / "calibration.json").write_text(json.dumps(bins))
     for i in range(12):
