@@ -8,7 +8,7 @@ import pytest
 
 PROGRAM = """
 import resource, sys, torch
-from gpt.allocator import keep_freed_memory
+from gpt.system.malloc import keep_freed_memory
 if sys.argv[1] == "keep":
     keep_freed_memory()
 def faults():
