@@ -371,7 +371,7 @@ def data_source(study: optuna.Study) -> str:
         return str(data["kind"])
     if "source" not in data:  # of a database before there was that fact
         return str(data["name"])
-    return os.path.relpath(database_folder(_storage_of(study)) / data["source"])
+    return os.path.relpath(database_folder(_storage_of(study)) / str(data["source"]))
 
 
 def _refuse_other_device(study: optuna.Study, device: str) -> None:

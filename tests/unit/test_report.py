@@ -257,7 +257,10 @@ def test_commands_repeat_the_study_on_the_same_text_and_storage(stored):
         f"squen-sweep run --study tiny --storage {os.path.relpath(stored.path)} "
         "--trials 40 --data 'my stories'"
     )
-    assert found["its story above"] == "squen-sweep sample runs/tiny/2 --prompt Once --seed 0"
+    assert found["its story above"] == (
+        f"squen-sweep sample {os.path.relpath(stored.path.parent / 'tiny' / '2')} "
+        "--prompt Once --seed 0"
+    )
 
 
 # Figures and tables
