@@ -215,15 +215,20 @@ class Tuner:
                 self.backend.stop(job.run_dir)
 
     def _fill_slots(self, pending: list[FrozenTrial], total: int) -> None:
-        """Continue what an earlier call left, then ask for new trials."""
-        taken = {run.job.slot.index for run in self.runs}
+        """Continue what an earlier call left, run what is enqueued, then ask for new trials."""
         for slot in self.slots:
-            if slot.index in taken:
-                continue
-            if pending:
-                self._launch(pending.pop(0), slot)
-            elif len(self.study.get_trials(deepcopy=False)) < total:
-                self._launch(self._ask(), slot)
+            while all(run.job.slot.index != slot.index for run in self.runs):
+                pending = pending or self._enqueued()
+                if pending:
+                    self._launch(pending.pop(0), slot)
+                elif len(self.study.get_trials(deepcopy=False)) < total:
+                    self._launch(self._ask(), slot)
+                else:
+                    return
+
+    def _enqueued(self) -> list[FrozenTrial]:
+        """Return trials that somebody enqueued since this call began."""
+        return self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
 
     def _ask(self) -> FrozenTrial:
         """Add a trial, stored as RUNNING in one transaction with all that it needs."""

@@ -362,3 +362,23 @@ def test_the_study_knows_its_data_and_its_device(finished: Path):
     assert attrs["data"]["floor_perplexity"] is None
     assert attrs["spec"]["compare"] == "loss"
     assert math.isfinite(attrs["wall_seconds"])
+
+
+def test_what_is_enqueued_meanwhile_is_run_and_a_refused_one_leaves_no_slot_empty(
+    text: Path, tmp_path: Path
+):
+    class Enqueues(Callback):
+        done = False
+
+        def on(self, event: SweepEvent) -> None:
+            if isinstance(event, TrialStarted) and not self.done:
+                self.done = True
+                study = study_of(tmp_path)
+                study.enqueue_trial({"learning_rate": 1e9})  # outside of its range
+                study.enqueue_trial({"learning_rate": 5e-3})
+
+    spec = tiny_study(tmp_path, text)
+    run_tiny(spec, tmp_path, trials=3, workers=1, callback=Enqueues())
+    trials = stored_trials(tmp_path)
+    assert [t.state for t in trials] == [TrialState.COMPLETE, TrialState.FAIL, TrialState.COMPLETE]
+    assert trials[2].params["learning_rate"] == 5e-3
