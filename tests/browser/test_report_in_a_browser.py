@@ -28,7 +28,6 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> StoredStudy:
     folder = tmp_path_factory.mktemp("stored")
     stored = StoredStudy(folder, STUDY.replace("[search.loss]", DROPOUT), **BUILT_IN)
     bins = [{"count": 9, "confidence": 0.2 * i, "accuracy": 0.15 * i} for i in range(5)]
-    (folder / "calibration.json").write_text(json.dumps(bins))
     for i in range(11):
         for arm in ("cross_entropy", "squentropy"):
             outcome = {8: "pruned", 9: "diverged", 10: "running"}.get(i, "complete")
@@ -37,14 +36,11 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> StoredStudy:
                 "n_layer": 1 + i % 6,
                 "dropout": 0.03 * (i % 10),
             }
-            stored.add(
-                arm,
-                [300.0, 90.0 - i],
-                outcome,
-                "baseline:original" * (i == 0),
-                str(folder),
-                **rates,
-            )
+            origin = "baseline:original" if i == 0 else "sampler"
+            number = stored.add(arm, [300.0, 90.0 - i], outcome, origin, **rates)
+            run_dir = folder / "tiny" / str(number)
+            run_dir.mkdir(parents=True)
+            (run_dir / "calibration.json").write_text(json.dumps(bins))
     return stored
 
 
@@ -180,7 +176,7 @@ def test_a_thousand_trials_of_a_hundred_evaluations_render_in_fifteen_megabytes(
 
 def odd_names(folder: Path) -> StoredStudy:
     """Arms, text and reasons with markup, quotes and letters beyond ASCII."""
-    stored = StoredStudy(folder, name="Märchen <b>\"größer\"</b> & 'mehr'")
+    stored = StoredStudy(folder, kind="hub", name="Märchen <b>\"größer\"</b> & 'mehr'")
     arms = ["a<b>", "\"größe\" & 'so'", "损失"]
     spec = stored.study.user_attrs["spec"]
     spec["search"]["loss"]["choices"] = arms
