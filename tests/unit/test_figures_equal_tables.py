@@ -33,7 +33,6 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> StudyReader:
     judged.run(CONFIRM, {"cross_entropy": ends(1, [0] * 5), "squentropy": ends(1.05)})
     keep(stored.study, make_record(judged.request, stored.storage))
     bins = [{"count": 9, "confidence": 0.2 * i, "accuracy": 0.15 * i} for i in range(5)]
-    (folder / "calibration.json").write_text(json.dumps(bins))
     for i in range(12):
         for arm in stored.spec.arms:
             outcome = {9: "pruned", 10: "diverged", 11: "running"}.get(i, "complete")
@@ -41,7 +40,10 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> StudyReader:
             settings = {"learning_rate": 8e-4 * (1 + i), "n_layer": 1 + i % 6, "dropout": 0.02 * i}
             settings |= {"square_weight": 0.5 + 0.1 * i} if arm == "squentropy" else {}
             origin = "baseline:original" if i == 7 else "sampler"
-            stored.add(arm, [900.0 + i, last], outcome, origin, str(folder), **settings)
+            number = stored.add(arm, [900.0 + i, last], outcome, origin, **settings)
+            run_dir = folder / "tiny" / str(number)
+            run_dir.mkdir(parents=True)
+            (run_dir / "calibration.json").write_text(json.dumps(bins))
     return read_study(stored.storage, stored.study)
 
 
