@@ -1,4 +1,4 @@
-"""The tuner asks and tells: ask -> launch -> report -> prune -> tell, up to the study's total.
+"""The loop of a sweep: ask -> launch -> report -> prune -> study.tell, up to its total.
 
 One tuner per study is the only writer of its storage; trial processes know nothing of Optuna. It
 follows their events, so a tuner that dies loses nothing: the next one adopts the processes that
@@ -162,12 +162,12 @@ class Tuner:
 
     @property
     def time_is_up(self) -> bool:
-        """Whether the sweep is over its own limit."""
+        """True once the sweep is over its own limit."""
         return is_over(self.limits.sweep, time.monotonic() - self._started)
 
     @property
     def stopping(self) -> bool:
-        """Whether no trial may be launched any more, and those that train shall stop."""
+        """True once no trial may be launched and those that train shall stop."""
         return bool(self.signals) or self.time_is_up or self.disk is not None
 
     def _leave_nobody_behind(self) -> None:
@@ -466,7 +466,7 @@ class Tuner:
         self.callback.on(TrialFinished(trial.number, run.arm, outcome, value, reason))
 
     def _tell_worst(self, run: TrialRun, outcome: str, step: int, reason: str) -> None:
-        """Tell it as PRUNED with the worst perplexity: samplers learn from it, never from FAIL."""
+        """Finish it as PRUNED with the worst perplexity: samplers learn from PRUNED only."""
         run.trial.report(self.worst, max(step, run.last_step + 1))
         self._tell(run, TrialState.PRUNED, outcome, self.worst, reason)
 
