@@ -14,6 +14,7 @@ from sweep.analysis.results import arm_of, run_dir
 if TYPE_CHECKING:
     import pandas as pd
 
+
 def calibration_table(study: optuna.Study, numbers: Sequence[int]) -> "pd.DataFrame":
     """Read the calibration bins of these trials from their run directories.
 

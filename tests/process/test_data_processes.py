@@ -19,8 +19,8 @@ def text(tmp_path: Path) -> Path:
     """A folder with a train.txt and a valid.txt of a few stories."""
     folder = tmp_path / "text"
     folder.mkdir()
-    for name in ("train.txt", "valid.txt"):
-        write(folder / name, STORIES)
+    write(folder / "train.txt", STORIES)
+    write(folder / "valid.txt", ["The dog sat.", "A cat sang."])
     return folder
 
 

@@ -238,14 +238,14 @@ def test_a_changed_spec_is_refused_naming_what_differs(finished: Path, tmp_path:
 
 def test_runs_of_another_storage_are_never_mixed_in(finished: Path, tmp_path: Path):
     spec = tiny_study(tmp_path, finished / "text")
-    with pytest.raises(InputError, match="they are of another storage"):
+    with pytest.raises(InputError, match="another storage"):
         run_tiny(spec, tmp_path, trials=2, runs=finished / "runs")
     assert not (tmp_path / "sweep.db").exists()
 
 
 def test_a_study_goes_on_only_where_its_runs_are(finished: Path, tmp_path: Path):
     spec = tiny_study(tmp_path, finished / "text")
-    with pytest.raises(InputError, match="pass the --runs that it was started with"):
+    with pytest.raises(InputError, match="--runs"):
         run_tiny(spec, finished, trials=3, runs=tmp_path / "elsewhere")
     assert len(stored_trials(finished)) == 2
 
@@ -254,7 +254,7 @@ def test_a_study_of_another_program_is_refused_and_left_as_it_is(text: Path, tmp
     url = f"sqlite:///{tmp_path / 'sweep.db'}"
     theirs = optuna.create_study(storage=url, study_name="tiny")
     theirs.optimize(lambda trial: trial.suggest_float("x", 0.0, 1.0), n_trials=2)
-    with pytest.raises(InputError, match="it has trials of another program"):
+    with pytest.raises(InputError, match="another program"):
         run_tiny(tiny_study(tmp_path, text), tmp_path, trials=2)
     after = optuna.load_study(storage=url, study_name="tiny")
     assert after.user_attrs == {}
@@ -317,7 +317,7 @@ def test_a_sweep_whose_trials_all_fail_stops_and_says_why(
     text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     inject(monkeypatch, "kill@at=start,times=2")
-    with pytest.raises(TrialsFailedError, match=r"the last 3 did: trial \d was killed by signal 9"):
+    with pytest.raises(TrialsFailedError, match=r"last 3 .*trial \d was killed by signal 9"):
         run_tiny(tiny_study(tmp_path, text), tmp_path, trials=10)
     trials = stored_trials(tmp_path)
     assert [t.state for t in trials].count(TrialState.FAIL) >= 3
