@@ -144,11 +144,11 @@ def test_when_everything_is_killed_while_checkpoints_are_written_the_last_whole_
 ):
     inject(monkeypatch, "stop@at=checkpoint,step=8")
     tiny_study(tmp_path, text)
-    driver = start_command(tmp_path, 2)
+    tuner = start_command(tmp_path, 2)
     wait_until(lambda: len(fired(tmp_path)) == 2)
-    for process in (psutil.Process(driver.pid), *trial_processes(tmp_path)):
+    for process in (psutil.Process(tuner.pid), *trial_processes(tmp_path)):
         process.kill()
-    driver.communicate()
+    tuner.communicate()
     wait_until(lambda: not trial_processes(tmp_path))
     runs = [tmp_path / "runs" / "tiny" / str(number) for number in (0, 1)]
     for run_dir in runs:
@@ -237,7 +237,7 @@ def test_a_database_on_a_full_disk_ends_the_sweep_with_74_and_loses_nothing(
     tiny_study(tmp_path, text, max_steps=240, eval_interval=20)
     process = start_command(tmp_path, 2)
     wait_until(lambda: evaluated(tmp_path) >= 1)
-    psutil.Process(process.pid).rlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # of the driver alone
+    psutil.Process(process.pid).rlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # of the tuner alone
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 74, output
     last = output.splitlines()[-1]

@@ -1,4 +1,4 @@
-"""The driver with real trial processes: exactly N trials, told once, continued after any stop."""
+"""The tuner with real trial processes: exactly N trials, each finished once, continued after any stop."""
 
 import math
 import signal
@@ -195,9 +195,7 @@ def test_ctrl_c_twice_stops_now_and_loses_nothing_before_the_last_checkpoint(
     assert_undisturbed(tmp_path)
 
 
-def test_trials_outlive_a_killed_driver_and_the_next_one_takes_them_over(
-    text: Path, tmp_path: Path
-):
+def test_trials_outlive_a_killed_tuner_and_the_next_one_takes_them_over(text: Path, tmp_path: Path):
     tiny_study(tmp_path, text, max_steps=1500, eval_interval=100)
     process = start_command(tmp_path, trials=2)
     wait_until(lambda: evaluated(tmp_path) >= 2)
@@ -219,7 +217,7 @@ def test_trials_outlive_a_killed_driver_and_the_next_one_takes_them_over(
     assert {event["pid"] for event in starts} >= alive
 
 
-def test_a_second_driver_of_one_study_is_refused_with_the_firsts_pid(text: Path, tmp_path: Path):
+def test_a_second_tuner_of_one_study_is_refused_with_the_firsts_pid(text: Path, tmp_path: Path):
     spec = tiny_study(tmp_path, text, max_steps=2000, eval_interval=50)
     process = start_command(tmp_path, trials=1)
     wait_until(lambda: evaluated(tmp_path) >= 1)
@@ -297,9 +295,7 @@ def test_a_hopeless_trial_is_pruned_or_a_shadow_and_its_curve_kept(text: Path, t
     assert_sound(tmp_path, trials=8)
 
 
-def test_a_driver_killed_before_its_trials_have_said_anything_loses_none(
-    text: Path, tmp_path: Path
-):
+def test_a_tuner_killed_before_its_trials_have_said_anything_loses_none(text: Path, tmp_path: Path):
     tiny_study(tmp_path, text, max_steps=3000, eval_interval=1500)
     process = start_command(tmp_path, trials=2)
     wait_until(lambda: bool(trial_processes(tmp_path)))

@@ -272,7 +272,7 @@ def test_changed_text_is_refused_in_one_line(
     text = swept.folder / "text" / "train.txt"
     before = text.read_text()
     text.write_text(before.replace("Tom", "Tim"))
-    with pytest.raises(InputError, match="text .*changed"):
+    with pytest.raises(InputError, match=r"text .*changed"):
         run_phases(
             make_request(swept.study(), seeds=9), swept.storage, swept.options, QuietProgress
         )

@@ -51,16 +51,16 @@ def trait_of(name: str, text: str) -> str:
 
 
 def test_every_story_has_one_parse_with_the_probability_it_was_told_with():
-    for story in SAMPLE:
+    for story in SAMPLE[:1000]:
         assert parses(story.text) == [pytest.approx(story.nats, rel=1e-12)]
 
 
 def test_trying_every_option_finds_no_second_derivation():
-    assert all(derivations(story.text) == 1 for story in SAMPLE[:200])
+    assert all(derivations(story.text) == 1 for story in SAMPLE[:60])
 
 
 def test_at_every_choice_options_are_prefix_free_and_their_probabilities_sum_to_one():
-    for seed in range(200):
+    for seed in range(60):
         rng, telling, told = random.Random(seed), plots.story(), ""
         with suppress(StopIteration):
             while True:
