@@ -1,4 +1,4 @@
-"""The tuner with real trial processes: exactly N trials, each finished once, continued after any stop."""
+"""The tuner with real trial processes: exactly N trials, each finished once, whatever stops it."""
 
 import math
 import signal
