@@ -21,7 +21,7 @@ from torch import Tensor
 
 from gpt.calibration import calibration_error, held_back_nats, reliability
 from gpt.data.dataset import ValidationSet
-from gpt.events import Metrics
+from gpt.events import CALIBRATION_FILE, STORIES_FILE, Metrics
 from gpt.losses import IGNORE_INDEX, LOSSES, Loss
 from gpt.losses.fused_linear import logit_blocks
 from gpt.model import GPT
@@ -116,8 +116,8 @@ def metrics(scores: Scores, text_bytes: int) -> Metrics:
     per_story = scores.by_story(scores.nats) / scores.by_story(torch.ones_like(scores.nats))
     return Metrics(
         cross_entropy=nats,
-        perplexity=perplexity(nats),
-        link_perplexity=perplexity(link_nats),
+        perplexity=perplexity_of(nats),
+        link_perplexity=perplexity_of(link_nats),
         story_perplexity=per_story.exp().mean().item(),
         bits_per_byte=bits_per_byte(nats * len(scores.nats), text_bytes),
         accuracy=correct,
@@ -134,10 +134,10 @@ def temperature_perplexity(hidden: Tensor, weight: Tensor, data: ValidationSet) 
     Args as in `score`.
     """
     targets, story = flat_targets(data)
-    return perplexity(held_back_nats(hidden, weight, targets.to(hidden.device), story))
+    return perplexity_of(held_back_nats(hidden, weight, targets.to(hidden.device), story))
 
 
-def perplexity(nats_per_token: float) -> float:
+def perplexity_of(nats_per_token: float) -> float:
     """Return exp(nats per token), infinity above about 709 nats, where exp would overflow."""
     return math.exp(nats_per_token) if nats_per_token < 700 else math.inf
 
@@ -193,16 +193,12 @@ def _scores(story: Tensor, found: Mapping[str, Tensor]) -> Scores:
     return Scores(story=story, **{name: values.cpu() for name, values in scores.items()})
 
 
-STORIES = "stories.json"
-CALIBRATION = "calibration.json"
-
-
 def write_story_scores(run_dir: Path, scores: Scores, data: ValidationSet) -> None:
-    """Write STORIES and CALIBRATION, each completely or not at all.
+    """Write stories.json and calibration.json, each completely or not at all.
 
-    STORIES has lists with one number a story, in the order of the text: tokens (end-of-text
+    stories.json has lists with one number a story, in the order of the text: tokens (end-of-text
     included), UTF-8 bytes, summed nats under softmax and under the loss's own link function, and
-    how many targets were the most likely token. CALIBRATION has the bins of gpt.calibration.
+    how many targets were the most likely token. calibration.json has the bins of gpt.calibration.
     """
     sums = {
         "tokens": torch.ones_like(scores.nats),
@@ -213,5 +209,5 @@ def write_story_scores(run_dir: Path, scores: Scores, data: ValidationSet) -> No
     stories = {name: scores.by_story(values).tolist() for name, values in sums.items()}
     stories["bytes"] = data.story_bytes.tolist()
     bins = [asdict(b) for b in reliability(scores.confidence, scores.correct)]
-    for name, content in ((STORIES, stories), (CALIBRATION, bins)):
+    for name, content in ((STORIES_FILE, stories), (CALIBRATION_FILE, bins)):
         atomic_write_text(run_dir / name, json.dumps(content))

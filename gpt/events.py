@@ -21,6 +21,8 @@ from typing import Any
 Event = dict[str, Any]
 
 FILE = "events.jsonl"
+STORIES_FILE = "stories.json"  # beside it: tokens and nats of each validation story
+CALIBRATION_FILE = "calibration.json"  # and the bins of gpt.calibration
 
 
 @dataclass(frozen=True, kw_only=True)

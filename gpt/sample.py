@@ -62,7 +62,7 @@ def sample(
         DataError: see `load_model`.
     """
     model = load_model(run_dir, device)
-    encoding = tokenizer.load(run_dir / "tokenizer.json")
+    encoding = tokenizer.read_encoding(run_dir / "tokenizer.json")
     end = tokenizer.end_of_text(encoding)
     start = [end, *encoding.encode_ordinary(prompt)]
     idx = torch.tensor([start] * num_samples, device=device)  # (num_samples, T)

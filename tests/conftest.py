@@ -65,9 +65,10 @@ def gpt2_cache(tmp_path: Path, shared_data: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked gpu run wherever torch sees a CUDA device."""
+    """Run torch in one thread, and tests marked gpu only where it sees a CUDA device."""
     import torch
 
+    torch.set_num_threads(1)  # pytest -n has a process per core; two threads each wait for another
     if torch.cuda.is_available():
         return
     for item in items:

@@ -68,7 +68,7 @@ class TokenData:
 
     def encoding(self) -> tiktoken.Encoding:
         """Load the tokenizer of these tokens."""
-        return tokenizer.load(self.tokenizer_path)
+        return tokenizer.read_encoding(self.tokenizer_path)
 
     def require(self, block_size: int) -> None:
         """Check that a training window fits.

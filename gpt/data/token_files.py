@@ -81,7 +81,7 @@ def write(
     np.save(folder / "val_bytes.npy", validation_bytes)
     if text.validation_nats is not None:
         np.save(folder / "val_nats.npy", np.array(text.validation_nats))
-    tokenizer.save(encoding, folder / "tokenizer.json")
+    tokenizer.write_encoding(encoding, folder / "tokenizer.json")
     # nanoGPT takes the vocabulary's size from a pickle; nothing of ours ever loads one
     (folder / "meta.pkl").write_bytes(pickle.dumps({"vocab_size": encoding.n_vocab}))
     meta = Meta(

@@ -86,15 +86,15 @@ def train_bpe(
     return _encoding(f"bpe-{len(ranks) + 1}", PATTERN, ranks)
 
 
-def save(encoding: tiktoken.Encoding, path: Path) -> None:
+def write_encoding(encoding: tiktoken.Encoding, path: Path) -> None:
     """Write an encoding as JSON: its pattern, and its tokens in base64 in the order of ids."""
     tokens = [base64.b64encode(token).decode() for token in _tokens(encoding)]
     content = {"name": encoding.name, "pattern": encoding._pat_str, "tokens": tokens}
     path.write_text(json.dumps(content, indent=0), encoding="utf-8")
 
 
-def load(path: Path) -> tiktoken.Encoding:
-    """Read an encoding that save() wrote.
+def read_encoding(path: Path) -> tiktoken.Encoding:
+    """Read an encoding that write_encoding wrote.
 
     Raises:
         InputError: the file is missing or no such encoding.

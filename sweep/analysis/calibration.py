@@ -8,12 +8,11 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from gpt.errors import InputError
+from gpt.events import CALIBRATION_FILE
 from sweep.analysis.results import arm_of, run_dir
 
 if TYPE_CHECKING:
     import pandas as pd
-
-CALIBRATION_FILE = "calibration.json"  # in a run directory, by gpt.train
 
 
 def calibration_table(study: optuna.Study, numbers: Sequence[int]) -> "pd.DataFrame":

@@ -129,7 +129,7 @@ def evaluations_table(storage: RDBStorage, study_name: str) -> "pd.DataFrame":
 
 
 def _reported(study: optuna.Study, columns: list[str]) -> "pd.DataFrame":
-    """What Optuna holds of the evaluations of a study that its tools copied: the metric alone."""
+    """Read the metric from Optuna's own table, all that its tools copy of a study's evaluations."""
     import pandas as pd
 
     metric = (study_attrs(study).spec or {}).get("metric", "perplexity")

@@ -102,7 +102,7 @@ def _quantile(values: _Floats, distribution: _Floats, share: float) -> float:
 
 @cache
 def band(n: int, seed: int = 0) -> tuple[_Floats, _Floats]:
-    """Ends of a band for the distribution function at each of n ordered values.
+    """Return the ends of a band for the distribution function at each of n ordered values.
 
     All n intervals hold together in 1 - BAND_ERROR of all samples, and each has the same level by
     itself, so the band is as narrow at the ends, where the best trials are, as the data allow.

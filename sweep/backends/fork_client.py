@@ -71,7 +71,7 @@ class ForkServer:
 
     @property
     def alive(self) -> bool:
-        """Whether it can be asked, and tells how what it has forked ends."""
+        """True while it accepts requests and reports exit codes."""
         return not self._silent and self._process.poll() is None
 
     def fork(
@@ -98,7 +98,7 @@ class ForkServer:
         return self._forked.pop()
 
     def exit_code(self, pid: int) -> int | None:
-        """Of a process that it has forked; None: it has not ended, or nobody can tell."""
+        """Exit code of a process that it forked; None: it still runs, or the server has gone."""
         while not self._silent and self._listen(0.0):
             pass
         return self._exit_codes.get(pid)
@@ -113,7 +113,7 @@ class ForkServer:
                 stream.close()
 
     def _listen(self, seconds: float) -> bool:
-        """Take in what it says, waiting at most so long; whether it has said something."""
+        """Read its answers, waiting at most so many seconds; return whether there were any."""
         assert self._process.stdout is not None
         if not select.select([self._process.stdout], [], [], seconds)[0]:
             return False

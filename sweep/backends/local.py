@@ -122,7 +122,7 @@ def resolve_device(device: str) -> str:
 
 
 def cuda_devices() -> int:
-    """How many CUDA devices torch sees."""
+    """Return the number of CUDA devices that torch sees."""
     import torch
 
     return torch.cuda.device_count()
@@ -189,7 +189,7 @@ class LocalProcess:
 
     @property
     def alive(self) -> bool:
-        """Whether it still runs."""
+        """True while it runs."""
         if self.exit_code is not None or self._process is None:
             return False
         if self._reports_its_end:
@@ -201,7 +201,7 @@ class LocalProcess:
 
     @property
     def _reports_its_end(self) -> bool:
-        """Whether exit_code is surely there once it has ended."""
+        """True if exit_code is known as soon as it has ended."""
         return isinstance(self._process, psutil.Popen) or bool(
             self._forked and self._forked[1].alive
         )

@@ -1,6 +1,6 @@
 """The display of a running sweep in a terminal: a part that is redrawn in place, lines above it.
 
-The driver's calls only note what happened; a thread of rich draws from the notes REFRESH times a
+The tuner's calls only note what happened; a thread of rich draws from the notes REFRESH times a
 second, since training shares the cores. Notes are replaced, never changed in place: the thread then
 needs no lock.
 """
@@ -63,7 +63,7 @@ class _Running:
 
     @property
     def fraction(self) -> float:
-        """How much of the trial is done, in [0, 1]."""
+        """Fraction of the trial's steps that are done, in [0, 1]."""
         return self.latest.step / self.max_steps if self.latest else 0.0
 
     def seconds_left(self, now: float) -> float | None:
@@ -76,7 +76,7 @@ class _Running:
 
 @dataclass(frozen=True)
 class _Sweep:
-    """All that the live display knows of the sweep."""
+    """State of the sweep that the live display draws."""
 
     notices: tuple[str, ...] = ()
     running: dict[int, _Running] = field(default_factory=dict)
@@ -174,7 +174,7 @@ class LiveProgress(Callback):
         self._print(finished_line(event), style)
 
     def draw(self) -> RenderableType:
-        """What the redrawn part shows now."""
+        """Return the redrawn part as it is now."""
         sweep, now = self._sweep, self._clock()
         parts: list[RenderableType] = [_notice_panel(text) for text in sweep.notices]
         if sweep.busy:

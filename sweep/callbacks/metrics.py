@@ -1,4 +1,4 @@
-"""What all trackers log of an evaluation and of a configuration."""
+"""Figures of an evaluation and of a configuration, as all trackers log them."""
 
 from collections.abc import Mapping
 from dataclasses import asdict

@@ -216,7 +216,7 @@ def check_study(study: optuna.Study, spec: StudySpec, data: dict[str, Any], devi
 
 
 def database_exists(storage: str) -> bool:
-    """Whether there is a database with studies; makes neither it nor its tables."""
+    """Return whether a database with studies is there; create neither it nor its tables."""
     url = storage_url(storage)
     path = sqlite_path(url)
     if path and not path.exists():

@@ -118,7 +118,7 @@ def new_trial_attrs(**values: Any) -> dict[str, Any]:
 
 
 def is_confirm_study(study: HasAttrs) -> bool:
-    """Whether a study holds the confirm runs of a sweep, and is none itself."""
+    """Return whether a study holds the confirm runs of a sweep instead of its trials."""
     return study_attrs(study).of is not None
 
 

@@ -60,11 +60,11 @@ def check_header(path: Path) -> None:
 
 
 def _is_database(path: Path) -> bool:
-    """Whether the file begins as a database does; also in a folder that cannot be written."""
+    """Return whether the file has a database's header; its folder may be read-only."""
     connection = sqlite3.connect(f"file:{quote(str(path))}?mode=ro&immutable=1", uri=True)
     try:
         connection.execute("PRAGMA schema_version")
-    except sqlite3.Error as error:  # what is wrong with a database is told later
+    except sqlite3.Error as error:  # open_storage names the fault of a database
         return getattr(error, "sqlite_errorname", "") != "SQLITE_NOTADB"
     finally:
         connection.close()
@@ -77,13 +77,13 @@ def read_only(path: Path) -> sqlite3.Connection:
 
 
 def faults(connection: sqlite3.Connection, check: str = "quick_check") -> list[str]:
-    """What SQLite finds wrong with a database; empty: it is sound."""
+    """List the faults that SQLite finds in a database; none if it is sound."""
     rows = [str(row[0]) for row in connection.execute(f"PRAGMA {check}(5)")]
     return [] if rows == ["ok"] else [row.replace("\n", " ") for row in rows]
 
 
 def schema_fault(path: Path, version: str) -> str | None:
-    """What to do about tables of another version of Optuna; None where they are of this one."""
+    """Say how to upgrade tables of another version of Optuna; None if they are of this one."""
     from alembic.script import ScriptDirectory
     from optuna.storages import _rdb
 
@@ -172,7 +172,7 @@ def explained(error: BaseException, storage: str, path: Path | None) -> SquenSwe
 
 
 def unsound(path: Path, reason: str) -> DataError:
-    """What to say of a damaged database."""
+    """Error for a damaged database, with the way to recover its rows."""
     return DataError(
         f"storage {path} must be a sound database, but: {reason}; it was not touched. What can be "
         f'saved of it: sqlite3 {path} ".recover" | sqlite3 rescued.db'

@@ -1,1 +1,1 @@
-"""The tuner: ask -> launch -> report -> prune -> tell, the one writer of a study's storage."""
+"""The tuner: ask -> launch -> report -> prune -> study.tell, the one writer of its study."""

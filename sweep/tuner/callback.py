@@ -1,4 +1,4 @@
-"""What happens in a sweep, as event objects, and the base of those that show or record it.
+"""Events of a sweep as objects, and the base class of those that show or record them.
 
 The tuner calls `Callback.on` from its own loop, so it must return at once. Add a display or a
 tracker by adding a subclass to sweep/callbacks that handles the events it cares for:

@@ -1,4 +1,4 @@
-"""Why a trial's process has ended: one pure function, and the words that it is stored with.
+"""The end of a trial's process: one pure function, and the words that are stored for it.
 
 `exit_of` combines two facts that do not depend on each other: what the tuner wanted of the trial
 (`Intent`), and what the process left behind (`Ending`). Every combination is an entry of a table.
@@ -14,7 +14,7 @@ ASKING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # signals that ask a pr
 
 
 class Intent(StrEnum):
-    """What the tuner wanted of a trial when it ended."""
+    """Reason for which the tuner let a trial train, or asked it to stop."""
 
     TRAIN = "train"  # to go on to its last step
     PRUNE = "prune"  # it was hopeless
@@ -23,7 +23,7 @@ class Intent(StrEnum):
 
 
 class Ending(StrEnum):
-    """What a process left behind: its last event, or else its exit code."""
+    """End of a process by its last event, or else by its exit code."""
 
     DONE = "done"
     STOPPED = "stopped"  # at a checkpoint, because somebody asked, or another process trains it
@@ -34,7 +34,7 @@ class Ending(StrEnum):
 
 
 class Exit(StrEnum):
-    """What becomes of a trial; the tuner has a handler for each."""
+    """Consequence for the trial; the tuner has a handler for each."""
 
     DONE = "done"  # complete
     PRUNED = "pruned"

@@ -1,4 +1,4 @@
-"""How long things may take: a sweep, a trial, and silence.
+"""Time limits of a sweep, of a trial, and of its silence.
 
 No limit is measured on a clock that somebody may set, and those of a trial not on one that runs on
 while the sweep is suspended: a cluster that suspends a job stops all of its processes, for hours
@@ -65,5 +65,5 @@ def seconds_of(option: str, text: str | None) -> float | None:
 
 
 def is_over(limit: float | None, seconds: float) -> bool:
-    """Whether a limit is exceeded; None is none."""
+    """Return whether a limit is exceeded; None is no limit."""
     return limit is not None and seconds > limit

@@ -1,4 +1,4 @@
-"""Where and how a study runs: what every command that trains hands to the tuner."""
+"""Storage, runs, machine and limits that every command that trains gives to the tuner."""
 
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -106,6 +106,6 @@ def open_study(
 
 
 def is_complete(study: optuna.Study, total: int) -> bool:
-    """Whether a study has its trials, and all are finished."""
+    """Return whether a study has all its trials, and each is finished."""
     trials = study.get_trials(deepcopy=False)
     return 0 < total <= len(trials) and all(trial.state.is_finished() for trial in trials)

@@ -1,4 +1,4 @@
-"""What a sweep says of itself at its start and at its end."""
+"""Facts of a sweep that are shown at its start and at its end."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from sweep.tuner.start import OpenStudy
 
 @dataclass(frozen=True)
 class Summary:
-    """What a call of `run` leaves behind."""
+    """State of a study at the end of a call of `run`."""
 
     study: str
     finished: int
@@ -24,7 +24,7 @@ class Summary:
 
     @property
     def interrupted(self) -> bool:
-        """Whether a signal or its time limit ended the call before the total was reached."""
+        """True if a signal or the time limit ended the call before the total was reached."""
         return self.signal is not None or self.late
 
 

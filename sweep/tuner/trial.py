@@ -1,4 +1,4 @@
-"""A trial in its slot: what the tuner knows of it while its process runs."""
+"""A trial in its slot, as the tuner sees it while its process runs."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,7 +76,7 @@ class TrialRun:
 
 
 def is_overdue(run: TrialRun, limits: Limits, now: float) -> bool:
-    """Whether it trains for longer than it may."""
+    """Return whether it trains for longer than it may, and note the reason."""
     if run.stop_requested_at is None and is_over(limits.trial, now - run.started_at):
         run.timeout_reason = f"took longer than {duration(limits.trial)}"
         return True
@@ -84,7 +84,7 @@ def is_overdue(run: TrialRun, limits: Limits, now: float) -> bool:
 
 
 def must_be_killed(run: TrialRun, limits: Limits, now: float) -> bool:
-    """Whether it ignored a request to stop, or hangs; its events must just have been read."""
+    """Return whether it hangs or ignored a request to stop; read its events just before."""
     if is_over(limits.silence, now - run.last_event_at):
         run.hang_reason = f"said nothing for {duration(limits.silence)}"
         return True

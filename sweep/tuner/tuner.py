@@ -1,4 +1,4 @@
-"""The tuner asks and tells: ask -> launch -> report -> prune -> tell, up to the study's total.
+"""The loop of a sweep: ask -> launch -> report -> prune -> study.tell, up to its total.
 
 One tuner per study is the only writer of its storage; trial processes know nothing of Optuna. It
 follows their events, so a tuner that dies loses nothing: the next one adopts the processes that
@@ -45,7 +45,7 @@ from sweep.tuner.callback import (
     TrialStarted,
 )
 from sweep.tuner.exits import Ending, Exit, Intent, ending_of
-from sweep.tuner.limits import SuspendAwareClock, is_over
+from sweep.tuner.limits import Clock, SuspendAwareClock, is_over
 from sweep.tuner.options import RunOptions
 from sweep.tuner.start import OpenStudy, open_study
 from sweep.tuner.summary import Summary, header, summary_of
@@ -57,7 +57,13 @@ MAX_FAILURES = 3  # trials that fail one after another, until the sweep gives up
 
 
 def run(
-    spec: StudySpec, data: DataConfig, options: RunOptions, callback: Callback, *, trials: int
+    spec: StudySpec,
+    data: DataConfig,
+    options: RunOptions,
+    callback: Callback,
+    *,
+    trials: int,
+    clock: Clock | None = None,
 ) -> Summary:
     """Bring a study to `trials` trials in total, continuing whatever an earlier call left.
 
@@ -68,6 +74,7 @@ def run(
         options: Storage, runs, machine and limits.
         callback: Receives the events of the sweep.
         trials: Total of the study: complete, pruned and failed.
+        clock: Seconds that limits of a trial are measured in; None is a SuspendAwareClock.
 
     Raises:
         InputError: one of these cannot work.
@@ -78,17 +85,22 @@ def run(
     """
     if trials < 1:
         raise InputError(f"trials must be at least 1, but got {trials}.")
-    with open_tuner(spec, data, options, callback, total=trials) as tuner:
+    with open_tuner(spec, data, options, callback, total=trials, clock=clock) as tuner:
         return tuner.run(trials)
 
 
 @contextmanager
 def open_tuner(
-    spec: StudySpec, data: DataConfig, options: RunOptions, callback: Callback, total: int = 0
+    spec: StudySpec,
+    data: DataConfig,
+    options: RunOptions,
+    callback: Callback,
+    total: int = 0,
+    clock: Clock | None = None,
 ) -> Iterator["Tuner"]:
     """Open a study for its only tuner; see `run` for arguments and errors."""
     with callback, open_study(spec, data, options, callback, total) as opened:
-        tuner = Tuner(opened, options, callback)
+        tuner = Tuner(opened, options, callback, clock)
         callback.on(Opened(opened.study, opened.storage))
         callback.on(Header(header(opened, options.storage)))
         if opened.facts.notice:
@@ -103,7 +115,7 @@ class Tuner:
         opened: The study, its trainer and its backend.
         options: Limits of the call.
         callback: Receives the events of the sweep.
-        clock: Seconds that limits of a trial are measured in.
+        clock: See `run`.
     """
 
     def __init__(
@@ -111,7 +123,7 @@ class Tuner:
         opened: OpenStudy,
         options: RunOptions,
         callback: Callback,
-        clock: Callable[[], float] | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self.study = opened.study
         self.storage = opened.storage
@@ -162,12 +174,12 @@ class Tuner:
 
     @property
     def time_is_up(self) -> bool:
-        """Whether the sweep is over its own limit."""
+        """True once the sweep is over its own limit."""
         return is_over(self.limits.sweep, time.monotonic() - self._started)
 
     @property
     def stopping(self) -> bool:
-        """Whether no trial may be launched any more, and those that train shall stop."""
+        """True once no trial may be launched and those that train shall stop."""
         return bool(self.signals) or self.time_is_up or self.disk is not None
 
     def _leave_nobody_behind(self) -> None:
@@ -471,7 +483,7 @@ class Tuner:
         self.callback.on(TrialFinished(trial.number, run.arm, outcome, value, reason))
 
     def _tell_worst(self, run: TrialRun, outcome: str, step: int, reason: str) -> None:
-        """Tell it as PRUNED with the worst perplexity: samplers learn from it, never from FAIL."""
+        """Finish it as PRUNED with the worst perplexity: samplers learn from PRUNED only."""
         run.trial.report(self.worst, max(step, run.last_step + 1))
         self._tell(run, TrialState.PRUNED, outcome, self.worst, reason)
 

@@ -14,6 +14,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
 
 from gpt.errors import InputError
+from gpt.events import STORIES_FILE
 from sweep.analysis import results
 from sweep.analysis.results import SCREENING
 from sweep.storage.schema import study_attrs
@@ -21,7 +22,6 @@ from sweep.verdict.confirm_plan import seeds_of
 from sweep.verdict.request import VerdictRequest
 from sweep.verdict.statistics import Floats
 
-STORIES = "stories.json"  # in a run directory: nats and tokens of each validation story
 NATS = "nats"  # column of phase_runs: the logarithm of the study's metric
 
 
@@ -100,7 +100,7 @@ def story_nats(
 
 def _stories(run_dir: Path) -> tuple[Floats, Floats] | None:
     try:
-        table = json.loads((run_dir / STORIES).read_text(encoding="ascii"))
+        table = json.loads((run_dir / STORIES_FILE).read_text(encoding="ascii"))
         return np.asarray(table["nats"], np.float64), np.asarray(table["tokens"], np.float64)
     except (OSError, ValueError, KeyError):
         return None

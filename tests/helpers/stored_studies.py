@@ -1,7 +1,9 @@
 """A stored study written trial by trial, without training, for the tests of what reads studies."""
 
 import math
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import optuna
@@ -58,15 +60,25 @@ STATES = {
 }
 
 
+@cache
+def empty_database() -> bytes:
+    """A database with its tables, made once: it takes as long as all else here."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "empty.db"
+        open_storage(str(path), create=True).engine.dispose()
+        return path.read_bytes()
+
+
 class StoredStudy:
-    """A study in a SQLite file to which trials are added as the driver leaves them."""
+    """A study in a SQLite file to which trials are added as the tuner leaves them."""
 
     def __init__(self, folder: Path, text: str = STUDY, **data: Any) -> None:
         path = folder / "study.toml"
         path.write_text(text)
         self.spec: StudySpec = read_study_file(str(path), "cpu")
         self.path = folder / "sweep.db"
-        self.storage: RDBStorage = open_storage(str(self.path), create=True)
+        self.path.write_bytes(empty_database())
+        self.storage: RDBStorage = open_storage(str(self.path))
         self.study: optuna.Study = create_study(self.storage, self.spec, DATA | data, "cpu")
         self.study.set_user_attr("device", "cpu")
         self.study.set_user_attr("n_trials", 40)

@@ -1,4 +1,4 @@
-"""A study whose trials take a second, for the tests of the driver, reports and commands."""
+"""A study whose trials take a second, for the tests of the tuner, reports and commands."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from sweep.callbacks.plain import PlainProgress, QuietProgress
 from sweep.study.spec import StudySpec
 from sweep.study.toml_file import read_study_file
 from sweep.tuner.callback import Callback
-from sweep.tuner.limits import Limits
+from sweep.tuner.limits import Clock, Limits
 from sweep.tuner.options import RunOptions
 from sweep.tuner.summary import Summary
 from sweep.tuner.tuner import run
@@ -94,8 +94,9 @@ def run_tiny(
     limits: Limits | None = None,
     wait: bool = False,
     callback: Callback | None = None,
+    clock: Clock | None = None,
 ) -> Summary:
-    """Run the study with its storage, and unless told otherwise its runs, in `folder`."""
+    """Run the study with its storage, and by default its runs, in `folder`."""
     options = RunOptions(
         storage=str(folder / "sweep.db"),
         runs=runs or folder / "runs",
@@ -105,4 +106,4 @@ def run_tiny(
         wait=wait,
     )
     callback = callback or (PlainProgress() if wait else QuietProgress())
-    return run(spec, spec.data, options, callback, trials=trials)
+    return run(spec, spec.data, options, callback, trials=trials, clock=clock)

@@ -100,17 +100,17 @@ def test_dashboard_at_another_address_says_what_that_means_and_what_is_safer(sto
 
 
 def test_dashboard_refuses_to_listen_to_other_machines(stored):
-    with pytest.raises(InputError, match=r"host must be 127.0.0.1 or localhost.*ssh -L 8080"):
+    with pytest.raises(InputError, match=r"host .*127.0.0.1 or localhost.*ssh -L 8080"):
         serve(str(stored.path), host="0.0.0.0")
 
 
 def test_dashboard_says_that_a_port_is_taken(stored, port):
-    with pytest.raises(InputError, match=r"must be free, but Address already in use.*another"):
+    with pytest.raises(InputError, match=r"free.*Address already in use"):
         serve(str(stored.path), port=port)
 
 
 def test_dashboard_refuses_a_port_that_is_none(stored):
-    with pytest.raises(InputError, match=r"port 70000 must be free, but .*0-65535"):
+    with pytest.raises(InputError, match=r"port 70000 .*0-65535"):
         serve(str(stored.path), port=70000)
 
 

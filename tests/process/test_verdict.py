@@ -1,4 +1,7 @@
-"""The whole path from a sweep to its verdict, with real training of tiny models."""
+"""The path from a sweep to its verdict, with real training of tiny models.
+
+One sweep for all of them; what needs no training is in tests/unit/test_judge.py.
+"""
 
 import json
 import math
@@ -25,13 +28,12 @@ from gpt.events import read_events
 from sweep.analysis.results import run_dir
 from sweep.callbacks.plain import QuietProgress
 from sweep.cli import main
-from sweep.report.report import write_report
 from sweep.storage.lock import only_tuner
 from sweep.storage.rdb import load_study, open_storage
 from sweep.study.toml_file import read_study_file
 from sweep.tuner.options import RunOptions
 from sweep.verdict.confirm_plan import CONFIRM, SCREENING, phase_spec, seeds_of
-from sweep.verdict.confirm_results import chosen_trials, phase_runs
+from sweep.verdict.confirm_results import phase_runs
 from sweep.verdict.confirm_runs import run_phases
 from sweep.verdict.record import keep, kept, make_record
 from sweep.verdict.request import make_request
@@ -81,7 +83,6 @@ def swept(tmp_path_factory: pytest.TempPathFactory):
         yield made
 
 
-@pytest.mark.slow
 def test_phases_train_the_top_configurations_on_fresh_seeds_that_arms_share(swept: Swept):
     request = make_request(swept.study())
     screening = phase_runs(request, swept.storage, SCREENING)
@@ -94,7 +95,6 @@ def test_phases_train_the_top_configurations_on_fresh_seeds_that_arms_share(swep
     assert 1337 not in {*seeds["squentropy"], *screening["seed"]}
 
 
-@pytest.mark.slow
 def test_confirm_runs_differ_from_their_trial_in_seed_and_stories_only(swept: Swept):
     runs = phase_runs(make_request(swept.study()), swept.storage, CONFIRM)
     for run in runs.to_dict("records"):
@@ -107,7 +107,6 @@ def test_confirm_runs_differ_from_their_trial_in_seed_and_stories_only(swept: Sw
         assert config.seed == run["seed"]
 
 
-@pytest.mark.slow
 def test_confirm_runs_are_measured_on_stories_that_the_sweep_never_saw(swept: Swept):
     spec = make_request(swept.study()).spec
     tokens = prepare(spec.data)
@@ -121,17 +120,6 @@ def test_confirm_runs_are_measured_on_stories_that_the_sweep_never_saw(swept: Sw
     after = every.targets[rows : rows + len(held_back.targets)]
     assert (after == held_back.targets).all()
     assert len(held_back.targets) > len(sweeps.targets)
-
-
-@pytest.mark.slow
-def test_the_configuration_of_an_arm_is_the_best_of_its_screening(swept: Swept):
-    request = make_request(swept.study())
-    runs = phase_runs(request, swept.storage, SCREENING)
-    chosen = chosen_trials(request, swept.storage)
-    means = runs.groupby("of_trial")["cross_entropy"].mean()
-    assert set(means.index) == {0, 2}
-    assert chosen["cross_entropy"].number == means.idxmin()
-    assert chosen["squentropy"].number == 1  # the only one
 
 
 def write_story_files(swept: Swept) -> None:
@@ -148,7 +136,6 @@ def write_story_files(swept: Swept) -> None:
         (Path(run["run_dir"]) / "stories.json").write_text(json.dumps(stories))
 
 
-@pytest.mark.slow
 def test_record_compares_the_seeds_pair_by_pair_and_is_kept_with_the_study(swept: Swept):
     write_story_files(swept)
     request = make_request(swept.study())
@@ -167,19 +154,6 @@ def test_record_compares_the_seeds_pair_by_pair_and_is_kept_with_the_study(swept
     assert kept(swept.study()) == json.loads(json.dumps(record))
 
 
-@pytest.mark.slow
-def test_report_has_the_answer_and_its_forest_after_a_verdict(swept: Swept):
-    record = make_record(make_request(swept.study()), swept.storage)
-    keep(swept.study(), record)
-    page = write_report(swept.storage, swept.study(), swept.folder / "report.html").read_text()
-    first, *others = record["answer"].replace(record["headline"][0], "").split(". ")
-    for sentence in (record["headline"][0], first.strip(), *others):
-        assert sentence in page.replace("&#39;", "'")
-    assert 'id="figure-confirm-runs"' in page
-    assert 'id="figure-confirm-ratios"' in page
-    assert "Not confirmed yet" not in page
-
-
 @pytest.fixture
 def command(swept: Swept, monkeypatch: pytest.MonkeyPatch):
     """Runs `squen-sweep verdict` on the sweep in this process; returns its exit code."""
@@ -193,7 +167,6 @@ def command(swept: Swept, monkeypatch: pytest.MonkeyPatch):
     return run
 
 
-@pytest.mark.slow
 def test_verdict_on_a_complete_confirm_phase_trains_nothing_and_prints_what_the_study_keeps(
     swept: Swept, command, capsys: pytest.CaptureFixture[str]
 ):
@@ -210,7 +183,6 @@ def test_verdict_on_a_complete_confirm_phase_trains_nothing_and_prints_what_the_
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-@pytest.mark.slow
 def test_verdict_says_its_paragraph_and_where_the_report_is(
     swept: Swept, command, capsys: pytest.CaptureFixture[str]
 ):
@@ -223,39 +195,24 @@ def test_verdict_says_its_paragraph_and_where_the_report_is(
     assert answer == kept(swept.study())["answer"]
     assert "the luck of the search is not in the intervals" in answer
     assert report == f"report: {swept.folder / 'runs' / 'tiny' / 'report.html'}"
-    assert command("--quiet") == 0
-    assert capsys.readouterr().out.strip() == answer
 
 
-@pytest.mark.slow
-def test_more_seeds_add_their_runs_only_and_the_answer_says_that_it_was_asked_before(
-    swept: Swept,
-):
-    keep(swept.study(), make_record(make_request(swept.study()), swept.storage))
-    more = make_request(swept.study(), seeds=3)
-    summary = run_phases(more, swept.storage, swept.options, QuietProgress)
-    assert (summary.finished, summary.total) == (6, 6)
-    record = make_record(more, swept.storage)
-    assert record["comparisons"][0]["analysed_seeds"] == [2, 3]
-    assert "this is analysis 2" in record["answer"]
-
-
-@pytest.mark.slow
-def test_a_verdict_whose_time_is_up_exits_75_and_the_same_command_goes_on(
+def test_a_verdict_whose_time_is_up_exits_75_and_the_same_command_adds_the_missing_runs(
     swept: Swept, command, capsys: pytest.CaptureFixture[str]
 ):
+    keep(swept.study(), make_record(make_request(swept.study()), swept.storage))
     before = kept(swept.study())
     assert command("--seeds", "4", "--timeout", "0.1s", "--quiet") == 75
-    assert re.search(
-        r"stopped at [4-7] of 8 runs of tiny.confirm; run the same command again to continue: ",
-        capsys.readouterr().err,
-    )
+    assert re.search(r"stopped at [4-7] of 8 runs of tiny.confirm.*:", capsys.readouterr().err)
     assert kept(swept.study()) == before
     assert command("--seeds", "4", "--quiet") == 0
-    assert kept(swept.study())["seeds"] == seeds_of(make_request(swept.study()).spec, CONFIRM, 4)
+    record = kept(swept.study())
+    assert capsys.readouterr().out.strip() == record["answer"]
+    assert record["seeds"] == seeds_of(make_request(swept.study()).spec, CONFIRM, 4)
+    assert record["comparisons"][0]["analysed_seeds"] == [2, 4]
+    assert len(swept.study("tiny.confirm").trials) == 2 * 4
 
 
-@pytest.mark.slow
 def test_a_killed_verdict_goes_on_with_the_same_runs(swept: Swept, command):
     process = subprocess.Popen(
         [sys.executable, "-m", "sweep", *swept.command("--seeds", "5")[1:]],
@@ -279,7 +236,6 @@ def test_a_killed_verdict_goes_on_with_the_same_runs(swept: Swept, command):
         assert events[-1]["event"] == "done"
 
 
-@pytest.mark.slow
 def test_a_verdict_is_refused_or_waits_while_the_search_goes_on(
     swept: Swept, command, capsys: pytest.CaptureFixture[str]
 ):
@@ -294,7 +250,7 @@ def test_a_verdict_is_refused_or_waits_while_the_search_goes_on(
     running.start()
     held.wait()
     assert command("--seeds", "6") == 75
-    assert "study 'tiny' must have one driver, but process" in capsys.readouterr().err
+    assert re.search(r"study 'tiny' .*one tuner.*process", capsys.readouterr().err)
     waiting = subprocess.Popen(
         [sys.executable, "-m", "sweep", *swept.command("--wait")[1:]],
         stdout=subprocess.PIPE,
@@ -309,7 +265,6 @@ def test_a_verdict_is_refused_or_waits_while_the_search_goes_on(
     assert len(swept.study("tiny.confirm").trials) < 2 * 6
 
 
-@pytest.mark.slow
 def test_changed_text_is_refused_in_one_line(
     swept: Swept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -317,7 +272,7 @@ def test_changed_text_is_refused_in_one_line(
     text = swept.folder / "text" / "train.txt"
     before = text.read_text()
     text.write_text(before.replace("Tom", "Tim"))
-    with pytest.raises(InputError, match="text or the tokenizer changed"):
+    with pytest.raises(InputError, match=r"text .*changed"):
         run_phases(
             make_request(swept.study(), seeds=9), swept.storage, swept.options, QuietProgress
         )

@@ -13,35 +13,26 @@ from gpt.losses.functional import LOSSES
 
 
 @pytest.mark.parametrize(
-    ("values", "message"),
+    ("values", "message"),  # the key, the rule and the value, in this order
     [
-        (
-            {"n_embd": 30, "n_head": 4},
-            "n_embd must be a multiple of n_head, but got n_embd=30 and n_head=4.",
-        ),
-        ({"loss": "mse"}, f"loss must be one of {', '.join(LOSSES)}, but got 'mse'."),
-        (
-            {"loss_options": {"square_weight": 1.0}},
-            "square_weight is no option of cross_entropy, which takes: label_smoothing.",
-        ),
-        ({"seed": 2**63}, f"seed: input should be less than {2**63}, but got {2**63}."),
-        ({"n_layer": 0}, "n_layer: input should be greater than or equal to 1, but got 0."),
-        ({"n_layer": "4"}, "n_layer: input should be a valid integer, but got '4'."),
-        ({"dropout": 1.0}, "dropout: input should be less than 1, but got 1.0."),
-        ({"init_std": 0.0}, "init_std: input should be greater than 0, but got 0.0."),
-        ({"learning_rate": 0.0}, "learning_rate: input should be greater than 0, but got 0.0."),
-        (
-            {"learning_rate": float("nan")},
-            "learning_rate: input should be a finite number, but got nan.",
-        ),
-        ({"n_layers": 4}, "n_layers: is not a known key."),
-        ({"data": {"sauce": "hub"}}, "data.sauce: is not a known key."),
+        ({"n_embd": 30, "n_head": 4}, "n_embd .*multiple of n_head.* n_embd=30 and n_head=4"),
+        ({"loss": "mse"}, f"loss .*one of {', '.join(LOSSES)}.*'mse'"),
+        ({"loss_options": {"square_weight": 1.0}}, "square_weight .*cross_entropy.*smoothing"),
+        ({"seed": 2**63}, f"seed: .*less than {2**63}.*{2**63}"),
+        ({"n_layer": 0}, "n_layer: .*greater than or equal to 1.* 0"),
+        ({"n_layer": "4"}, "n_layer: .*integer.*'4'"),
+        ({"dropout": 1.0}, r"dropout: .*less than 1.* 1\.0"),
+        ({"init_std": 0.0}, r"init_std: .*greater than 0.* 0\.0"),
+        ({"learning_rate": 0.0}, r"learning_rate: .*greater than 0.* 0\.0"),
+        ({"learning_rate": float("nan")}, "learning_rate: .*finite.*nan"),
+        ({"n_layers": 4}, "n_layers: .*not a known key"),
+        ({"data": {"sauce": "hub"}}, r"data\.sauce: .*not a known key"),
     ],
 )
 def test_a_value_that_cannot_be_is_refused_in_one_line(values: dict[str, Any], message: str):
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(InputError, match=rf"^best\.toml: {message}") as caught:
         train_config({"vocab_size": 100, **values}, where="best.toml")
-    assert str(caught.value) == f"best.toml: {message}"
+    assert "\n" not in str(caught.value)
 
 
 def test_a_configuration_cannot_be_changed_after_it_was_checked():
@@ -69,7 +60,7 @@ def test_a_stored_run_that_does_not_say_so_started_from_gpt2s_weights(tmp_path: 
 
 
 def test_a_missing_config_json_says_where(tmp_path: Path):
-    with pytest.raises(InputError, match=r"config\.json must be a run's config.json, but No such"):
+    with pytest.raises(InputError, match=r"config\.json must be .*No such"):
         read_config(tmp_path / "config.json")
 
 

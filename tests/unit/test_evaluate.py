@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gpt.config import GPTConfig
 from gpt.data.dataset import ValidationSet
-from gpt.evaluate import Scores, flat_targets, hidden_states, metrics, perplexity, score
+from gpt.evaluate import Scores, flat_targets, hidden_states, metrics, perplexity_of, score
 from gpt.events import Metrics
 from gpt.losses.functional import LOSSES
 from gpt.model import GPT
@@ -138,7 +138,7 @@ def test_chunks_do_not_change_what_is_measured(monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_perplexity_of_a_hopeless_model_is_infinite_not_an_error():
-    assert perplexity(800.0) == math.inf
+    assert perplexity_of(800.0) == math.inf
 
 
 def test_hidden_states_are_those_before_each_target_in_the_texts_order():

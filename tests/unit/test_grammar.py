@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from gpt.data.grammar import lexicon as lex
 from gpt.data.grammar import stories as plots
-from gpt.data.grammar.grammar import nats, parses, sample, stories
+from gpt.data.grammar.grammar import nats, parses, sample_story, stories
 from gpt.data.grammar.lexicon import Options
 from gpt.errors import InputError
 
@@ -51,16 +51,16 @@ def trait_of(name: str, text: str) -> str:
 
 
 def test_every_story_has_one_parse_with_the_probability_it_was_told_with():
-    for story in SAMPLE:
+    for story in SAMPLE[:1000]:
         assert parses(story.text) == [pytest.approx(story.nats, rel=1e-12)]
 
 
 def test_trying_every_option_finds_no_second_derivation():
-    assert all(derivations(story.text) == 1 for story in SAMPLE[:200])
+    assert all(derivations(story.text) == 1 for story in SAMPLE[:60])
 
 
 def test_at_every_choice_options_are_prefix_free_and_their_probabilities_sum_to_one():
-    for seed in range(200):
+    for seed in range(60):
         rng, telling, told = random.Random(seed), plots.story(), ""
         with suppress(StopIteration):
             while True:
@@ -75,12 +75,12 @@ def test_at_every_choice_options_are_prefix_free_and_their_probabilities_sum_to_
 
 @given(st.integers(min_value=0))
 def test_a_story_of_any_seed_is_scored_as_it_was_told(seed: int):
-    story = sample(random.Random(seed))
+    story = sample_story(random.Random(seed))
     assert nats(story.text) == pytest.approx(story.nats, rel=1e-12)
 
 
 def test_the_same_seed_tells_the_same_story_in_every_python():
-    text = sample(random.Random(0)).text
+    text = sample_story(random.Random(0)).text
     assert hashlib.sha256(text.encode()).hexdigest().startswith("e6e9b1e5b7036ba2"), text
 
 

@@ -1,5 +1,6 @@
 """From finished runs to the answer and its words, without training."""
 
+import html
 import json
 import math
 from pathlib import Path
@@ -12,6 +13,7 @@ from stored_verdicts import OWN, Judged, ends
 
 from gpt.errors import InputError
 from sweep.analysis import results
+from sweep.report.report import write_report
 from sweep.report.verdict_section import make_section
 from sweep.storage.rdb import load_study
 from sweep.study.search_space import Parameter
@@ -343,3 +345,18 @@ def test_the_forest_has_a_ring_per_seed_and_a_diamond_at_the_mean(judged: Judged
     assert list(rings[0].x) == pytest.approx(data["seeds"][0])
     margins = [shape for shape in figure.layout.shapes if shape.type == "rect"]
     assert (margins[0].x0, margins[0].x1) == (pytest.approx(1 / 1.01), 1.01)
+
+
+def test_a_report_leads_with_the_answer_and_has_its_forest(judged: Judged, tmp_path: Path):
+    judged.run(CONFIRM, {"cross_entropy": ends(1, [0] * 5), "squentropy": ends(1.05)})
+    stored = judged.stored
+    record = make_record(judged.request, stored.storage)
+    keep(stored.study, record)
+    out = write_report(stored.storage, stored.study, tmp_path / "report.html")
+    page = html.unescape(out.read_text())
+    first, *others = record["answer"].replace(record["headline"][0], "").split(". ")
+    for sentence in (record["headline"][0], first.strip(), *others):
+        assert sentence in page
+    assert 'id="figure-confirm-runs"' in page
+    assert 'id="figure-confirm-ratios"' in page
+    assert "Not confirmed" not in page

@@ -1,6 +1,4 @@
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -348,9 +346,3 @@ def test_figures_are_transparent_and_readable_on_light_and_dark(stored):
     )
     assert figure.layout.paper_bgcolor == figure.layout.plot_bgcolor == "rgba(0,0,0,0)"
     assert figure.layout.font.color == "#808080"
-
-
-def test_plots_are_drawn_without_torch():
-    code = "import sys, sweep.visualization; print('torch' in sys.modules)"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout == "False\n"

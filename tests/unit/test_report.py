@@ -142,14 +142,14 @@ def test_a_figure_cannot_end_its_script_element():
 
 def test_report_answers_with_the_best_of_each_arm_and_their_ratio(page, stored):
     text = page.text
-    assert "cross_entropy reached the lowest validation perplexity, 50.00." in text
-    assert "squentropy reached 60.00, 1.200 times as much." in text
-    assert "Not confirmed yet. This is the best of a search with one seed." in text
+    assert re.search(r"cross_entropy [^.]*lowest [^.]*50\.00\.", text)
+    assert re.search(r"squentropy [^.]*60\.00, 1\.200 times", text)
+    assert "Not confirmed" in text
     assert f"squen-sweep verdict --study tiny --storage {os.path.relpath(stored.path)}" in text
 
 
 def test_report_says_whether_the_search_is_finished(page, tmp_path):
-    assert "The search is not finished: 6 of 40 trials." in page.text
+    assert re.search(r"not finished[^.]*6 of 40", page.text)
     finished = StoredStudy(tmp_path)
     finished.add("cross_entropy", [60.0])
     finished.study.set_user_attr("n_trials", 1)
@@ -172,15 +172,15 @@ def test_report_names_an_arm_without_a_complete_trial(tmp_path):
     stored.add("squentropy", [60.0])
     stored.add("cross_entropy", [70.0], outcome="pruned")
     text = page_of(stored).text
-    assert "squentropy reached a validation perplexity of 60.00." in text
-    assert "Of cross_entropy no trial is complete yet." in text
+    assert re.search(r"squentropy [^.]*60\.00\.", text)
+    assert re.search(r"cross_entropy no trial is complete", text)
 
 
 def test_report_of_a_study_that_compares_nothing_has_no_ratio(tmp_path):
     stored = StoredStudy(tmp_path, NO_ARMS)
     stored.add("all", [60.0])
     text = page_of(stored).text
-    assert "The best trial reached a validation perplexity of 60.00." in text
+    assert re.search(r"best trial [^.]*60\.00\.", text)
     assert "times as much" not in text
     assert "squen-sweep verdict" not in text  # there is nothing to compare
     assert "Not confirmed" not in text
@@ -208,7 +208,7 @@ def test_report_with_a_verdict_leads_with_it_and_with_what_was_confirmed(tmp_pat
 def test_report_cannot_be_taken_for_tinystories_when_it_is_the_built_in_corpus(tmp_path):
     page = page_of(filled(StoredStudy(tmp_path, **BUILT_IN)))
     assert "NOT TinyStories" in page.text
-    assert "The lowest possible perplexity on these stories is 7.50" in page.text
+    assert re.search(r"lowest possible [^.]*7\.50", page.text)
     assert ("aside", {"class": "notice", "role": "note"}) in page.elements
     figure = json.loads(next(text for attributes, text in page.scripts if attributes))
     assert "lowest possible, 7.50" in [trace["name"] for trace in figure["data"]]
@@ -323,9 +323,8 @@ def test_report_samples_the_same_prompt_from_the_best_checkpoint_of_each_arm(tmp
     html = render(read_study(stored.storage, stored.study), ["Tom saw the", "Lily"])
     stories = [" ".join(story.split()) for story in re.findall(r"(?s)<blockquote>(.*?)<", html)]
     assert [story[:4] for story in stories] == ["Tom ", "Lily"]
-    assert (
-        f"There is no checkpoint in {os.path.relpath(tmp_path / 'tiny' / '1')}." in Page(html).text
-    )
+    missing = re.escape(os.path.relpath(tmp_path / "tiny" / "1"))
+    assert re.search(rf"no checkpoint in {missing}\.", Page(html).text)
 
 
 def test_report_says_why_a_damaged_checkpoint_gives_no_story(tmp_path):
@@ -333,7 +332,7 @@ def test_report_says_why_a_damaged_checkpoint_gives_no_story(tmp_path):
     (run_dir / "checkpoints" / "step-000012").mkdir(parents=True)
     stored = StoredStudy(tmp_path)
     stored.add("cross_entropy", [50.0])
-    assert "must hold an intact checkpoint" in page_of(stored).text
+    assert "intact checkpoint" in page_of(stored).text
 
 
 # Provenance
@@ -352,14 +351,15 @@ def test_report_without_a_complete_trial_says_so_and_what_to_run(tmp_path):
     stored = StoredStudy(tmp_path)
     stored.add("cross_entropy", [90.0], outcome="pruned")
     page = page_of(stored)
-    assert "Of cross_entropy no trial is complete yet. Of squentropy no trial" in page.text
+    for arm in ("cross_entropy", "squentropy"):
+        assert f"{arm} no trial is complete" in page.text
     assert "squen-sweep run --study tiny" in page.text
     assert "No story yet" in page.text
 
 
 def test_report_of_a_study_without_a_trial_is_complete(tmp_path):
     page = page_of(StoredStudy(tmp_path))
-    assert "The search is not finished: 0 of 40 trials." in page.text
+    assert re.search(r"not finished[^.]*0 of 40", page.text)
     assert next(a["id"] for tag, a in page.elements if tag == "figure") == "figure-curves"
 
 

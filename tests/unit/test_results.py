@@ -1,6 +1,4 @@
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import optuna
@@ -193,11 +191,3 @@ def test_outcome_counts_name_every_arm_and_only_outcomes_that_occurred(stored):
     assert counts.index.tolist() == ["cross_entropy", "squentropy"]
     assert counts.columns.tolist() == ["complete", "pruned"]
     assert counts.values.tolist() == [[2, 1], [0, 0]]
-
-
-def test_results_are_read_without_torch_and_plotly():
-    code = (
-        "import sys, sweep.analysis.results; print({'torch', 'plotly', 'pandas'} & {*sys.modules})"
-    )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout == "set()\n"

@@ -40,7 +40,7 @@ def with_sampler(spec: StudySpec, **keys: Any) -> StudySpec:
 
 
 def ask(study: optuna.Study, spec: StudySpec, arm: str | None = None) -> Trial:
-    """A new trial, stored as the driver stores it."""
+    """A new trial, stored as the tuner stores it."""
     arm = arm or next_arm(study, spec)
     params, origin = next_params(study, spec, arm)
     study.add_trial(
@@ -420,7 +420,7 @@ def test_failed_trials_do_not_count_for_the_sampler_but_do_for_the_order(
 def test_running_trial_that_was_added_can_be_adopted_reported_and_told(
     spec: StudySpec, tmp_path: Path
 ) -> None:
-    """What the driver relies on: params without study.ask, and a new process that goes on."""
+    """What the tuner relies on: params without study.ask, and a new process that goes on."""
     storage = f"sqlite:///{tmp_path}/sweep.db"
     first = optuna.create_study(storage=storage, study_name="s")
     asked = ask(first, spec)

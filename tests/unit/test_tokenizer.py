@@ -106,8 +106,8 @@ def test_a_bpe_may_take_fewer_tokens_where_that_is_allowed():
 
 def test_a_saved_encoding_loads_as_it_was(tmp_path):
     path = tmp_path / "tokenizer.json"
-    tokenizer.save(SMALL, path)
-    loaded = tokenizer.load(path)
+    tokenizer.write_encoding(SMALL, path)
+    loaded = tokenizer.read_encoding(path)
     assert loaded.name == SMALL.name
     assert loaded.encode_ordinary(RHYME) == SMALL.encode_ordinary(RHYME)
     assert tokenizer.digest(loaded) == tokenizer.digest(SMALL)
@@ -128,12 +128,12 @@ def test_load_refuses_a_file_that_is_no_encoding(tmp_path, content):
     path = tmp_path / "tokenizer.json"
     path.write_text(content)
     with pytest.raises(InputError, match=r"tokenizer\.json must be a tokenizer"):
-        tokenizer.load(path)
+        tokenizer.read_encoding(path)
 
 
 def test_load_refuses_a_file_that_is_missing(tmp_path):
     with pytest.raises(InputError, match="No such file"):
-        tokenizer.load(tmp_path / "nothing.json")
+        tokenizer.read_encoding(tmp_path / "nothing.json")
 
 
 @pytest.mark.usefixtures("gpt2_cache", "no_network")

@@ -22,7 +22,7 @@ class Story(NamedTuple):
     nats: float
 
 
-def sample(rng: random.Random) -> Story:
+def sample_story(rng: random.Random) -> Story:
     """Draw one story; the same one for the same state of `rng`, in every Python."""
     script = story()
     pieces: list[str] = []
@@ -46,7 +46,7 @@ def stories(seed: int, count: int) -> Iterator[Story]:
     rng = random.Random(seed)
     drawn: set[str] = set()
     while len(drawn) < count:
-        story = sample(rng)
+        story = sample_story(rng)
         if story.text not in drawn:
             drawn.add(story.text)
             yield story

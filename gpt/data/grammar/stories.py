@@ -152,7 +152,7 @@ def sharing(cast: Cast) -> Script[Deed]:
 
 
 def hiding(cast: Cast) -> Script[Deed]:
-    """Three things are hidden and one is asked for; its owner tells where it is, or will not."""
+    """Three things are hidden and one is asked for; its owner says where it is, or will not."""
     spots: dict[str, str] = {}
     owners: dict[str, Character] = {}
     owner = cast.hero

@@ -1,7 +1,5 @@
 """Each tracker with its real library, offline, read back by that library."""
 
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -9,9 +7,7 @@ from typing import Any
 import pytest
 from stored_studies import StoredStudy, evaluation
 
-from gpt.errors import InputError
-from sweep.callbacks.metrics import metrics_of
-from sweep.callbacks.trackers import TRACKERS, make_trackers
+from sweep.callbacks.trackers import make_trackers
 from sweep.tuner.callback import Callback, Evaluated, Opened, TrialFinished, TrialStarted
 
 CONFIG = {"n_embd": 64, "data": {"source": "built-in"}}
@@ -128,28 +124,3 @@ def test_wandb_writes_a_run_per_trial_offline(stored, tmp_path, monkeypatch):
             if "perplexity" in items:
                 found.setdefault(name, []).append(int(items["_step"].value_json))
     assert found == {"trial 0": [100, 200], "trial 1": [100, 200]}
-
-
-def test_metrics_are_the_fields_of_an_evaluation_without_its_step():
-    metrics = metrics_of(evaluation(100, 90.0))
-    assert metrics["perplexity"] == 90.0
-    assert metrics["tokens"] == 1000.0
-    assert "step" not in metrics
-
-
-def test_an_unknown_tracker_is_refused_with_those_there_are(tmp_path):
-    with pytest.raises(InputError, match="one of tensorboard, wandb, mlflow, but got 'aim'"):
-        make_trackers(["aim"], "tiny", tmp_path)
-
-
-def test_a_tracker_that_is_not_installed_says_how_to_get_it(tmp_path, monkeypatch):
-    monkeypatch.setattr("sweep.callbacks.trackers.find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"needs wandb.*pip install 'squen-sweep\[wandb\]'"):
-        make_trackers(["wandb"], "tiny", tmp_path)
-
-
-def test_trackers_are_imported_only_when_asked_for():
-    code = "import sys, sweep.callbacks.trackers; print({'wandb', 'mlflow'} & {*sys.modules})"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout == "set()\n"
-    assert set(TRACKERS) == {"wandb", "mlflow", "tensorboard"}
