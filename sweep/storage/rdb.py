@@ -20,6 +20,7 @@ from optuna.storages import BaseStorage, RDBStorage
 from optuna.storages._cached_storage import _CachedStorage
 from sqlalchemy.dialects import postgresql, sqlite
 
+from gpt.config import DataConfig
 from gpt.errors import InputError
 from gpt.events import Evaluation
 from sweep.storage import sqlite as storage_file
@@ -37,6 +38,8 @@ from sweep.study.paths import read_path
 from sweep.study.spec import StudySpec
 from sweep.study.suggest import nearest
 from sweep.study.toml_file import shipped_files
+
+MARKER = ".study"  # file in the folder of a study's runs: holds its identity
 
 _opened: list[RDBStorage] = []  # by this process, to be closed at its end
 
@@ -287,9 +290,29 @@ def runs_folder(study: optuna.Study) -> Path:
         return Path(os.path.normpath(folder / attrs.runs))
     for trial in study.get_trials(deepcopy=False):  # of a database before there was that attribute
         if legacy := trial_attrs(trial).run_dir:
-            there = Path(legacy).parent
-            return there if there.is_dir() else folder / study.study_name
+            candidates = _moved(folder, Path(legacy).parent)
+            mine = (path for path in candidates if owner_of_runs(path) == attrs.identity)
+            return next(mine, folder / study.study_name)
     return folder / study.study_name
+
+
+def owner_of_runs(folder: Path) -> str | None:
+    """Return the identity of the study whose runs a folder has; None where there are none."""
+    marker = folder / MARKER
+    if marker.exists():
+        return marker.read_text()
+    return "unknown" if any(path.is_dir() for path in folder.glob("[0-9]*")) else None
+
+
+def _moved(folder: Path, path: Path) -> list[Path]:
+    """List where a path that an earlier version stored may be now, the likeliest first.
+
+    Args:
+        folder: The database's.
+        path: Absolute, or relative to the folder that was current then.
+    """
+    tails = [Path(*path.parts[i:]) for i in range(int(path.is_absolute()), len(path.parts))]
+    return [*(base / tail for base in (folder, folder.parent) for tail in tails), path]
 
 
 def _storage_of(study: optuna.Study) -> BaseStorage:
@@ -369,9 +392,28 @@ def data_source(study: optuna.Study) -> str:
     data = study_attrs(study).data or {}
     if data["kind"] != "files":
         return str(data["kind"])
+    folder = database_folder(_storage_of(study))
     if "source" not in data:  # of a database before there was that fact
-        return str(data["name"])
-    return os.path.relpath(database_folder(_storage_of(study)) / str(data["source"]))
+        name = Path(str(data["name"]))
+        return str(next((path for path in _moved(folder, name) if path.exists()), name))
+    return os.path.relpath(folder / str(data["source"]))
+
+
+def stored_text(study: optuna.Study, spec: StudySpec) -> DataConfig:
+    """Return the text of a study as it lies now, pinned: other text is refused when prepared.
+
+    Args:
+        study: As it is stored.
+        spec: Its stored file.
+    """
+    data, source = study_attrs(study).data or {}, data_source(study)
+    changes = {
+        "source": str(Path(source).resolve()) if data["kind"] == "files" else source,
+        "fingerprint": data["fingerprint"],
+    }
+    if spec.data.tokenizer == "bpe":  # a text of few words may hold fewer than were asked for
+        changes["bpe_vocab_size"] = data["vocab_size"]
+    return spec.data.model_copy(update=changes)
 
 
 def _refuse_other_device(study: optuna.Study, device: str) -> None:
