@@ -130,7 +130,7 @@ def evaluations_table(storage: RDBStorage, study_name: str) -> "pd.DataFrame":
 
 
 def _reported(study: optuna.Study, columns: list[str]) -> "pd.DataFrame":
-    """What Optuna holds of the evaluations of a study that its tools copied: the metric alone."""
+    """Return the metric at each step of a study that Optuna copied: it copies no other figure."""
     import pandas as pd
 
     metric = (study_attrs(study).spec or {}).get("metric", "perplexity")

@@ -69,7 +69,7 @@ def _from_home(path: str) -> str:
 
 
 def open_storage(storage: str, *, create: bool = False) -> RDBStorage:
-    """The Optuna storage at a URL or path, with write-ahead logging and patience for locks.
+    """Open the Optuna storage at a URL or path, with write-ahead logging and patience for locks.
 
     Args:
         storage: For example sqlite:///runs/sweep.db, runs/sweep.db or postgresql://...
@@ -152,7 +152,7 @@ def set_up(storage: RDBStorage) -> None:
 
 
 def fold_log(storage: RDBStorage) -> None:
-    """Fold SQLite's write-ahead log into the database, so that the one file is complete."""
+    """Fold SQLite's write-ahead log into the database, so that one file holds everything."""
     storage.remove_session()
     if storage.engine.dialect.name == "sqlite":
         with suppress(sa.exc.SQLAlchemyError), storage.engine.connect() as connection:
@@ -219,7 +219,7 @@ def check_study(study: optuna.Study, spec: StudySpec, data: dict[str, Any], devi
 
 
 def database_exists(storage: str) -> bool:
-    """Whether there is a database with studies; makes neither it nor its tables."""
+    """Return True if there is a database with studies; make neither it nor its tables."""
     url = storage_url(storage)
     path = sqlite_path(url)
     if path and not path.exists():
@@ -234,14 +234,14 @@ def database_exists(storage: str) -> bool:
 
 
 def find_study(storage: RDBStorage, name: str) -> optuna.Study | None:
-    """Load a study that may be there."""
+    """Load a study; None if there is none of that name."""
     if name not in optuna.get_all_study_names(storage):
         return None
     return optuna.load_study(study_name=name, storage=storage)
 
 
 def load_study(storage: RDBStorage, name: str) -> optuna.Study:
-    """A study to read.
+    """Load a study that must be there.
 
     Raises:
         InputError: the storage holds no such study; the message lists those it holds.
@@ -267,24 +267,24 @@ def record_evaluation(storage: RDBStorage, trial_id: int, evaluation: Evaluation
 
 
 def database_folder(storage: BaseStorage) -> Path:
-    """Folder that stored paths are relative to: the SQLite file's, else the current one."""
+    """Return the folder that stored paths are relative to: a SQLite file's, else the current."""
     path = sqlite_path(storage.url) if isinstance(storage, RDBStorage) else None
     return Path() if path is None else path.parent
 
 
 def set_runs_folder(study: optuna.Study, folder: Path) -> None:
-    """Store where the run directories of a study are."""
+    """Store the folder of a study's run directories, relative to the database."""
     set_study_attrs(study, runs=relative_to_database(study, folder))
 
 
 def relative_to_database(study: optuna.Study, path: Path) -> str:
-    """Make a path one that stays right when database and path are moved together."""
+    """Return a path that stays right when it and the database are moved together."""
     start = database_folder(_storage_of(study)).resolve()
     return Path(os.path.relpath(path.resolve(), start)).as_posix()
 
 
 def runs_folder(study: optuna.Study) -> Path:
-    """Folder that holds a run directory for each trial of a study, as seen from here."""
+    """Return the folder with a run directory for each trial of a study, as seen from here."""
     folder, attrs = database_folder(_storage_of(study)), study_attrs(study)
     if attrs.runs is not None:
         return Path(os.path.normpath(folder / attrs.runs))
@@ -349,7 +349,7 @@ def _upgrade(engine: sa.Engine) -> None:
 
 
 def _refuse_study_of_others(study: optuna.Study) -> None:
-    """Trials without a spec are somebody else's: they would count, and cannot be continued."""
+    """Refuse trials without a spec: they are another program's and cannot be continued."""
     if study.get_trials(deepcopy=False):
         raise InputError(
             f"study {study.study_name!r} must be one of squen-sweep, but it has trials of another "

@@ -81,7 +81,7 @@ class HasAttrs(Protocol):
 
     @property
     def user_attrs(self) -> dict[str, Any]:
-        """All user attributes."""
+        """User attributes, by name."""
 
     def set_user_attr(self, key: str, value: Any) -> None:
         """Write one."""
@@ -119,7 +119,7 @@ def new_trial_attrs(**values: Any) -> dict[str, Any]:
 
 
 def is_confirm_study(study: HasAttrs) -> bool:
-    """Whether a study holds the confirm runs of a sweep, and is none itself."""
+    """Return True if a study holds the confirm runs of a sweep."""
     return study_attrs(study).of is not None
 
 

@@ -42,7 +42,7 @@ class CheckedStudy:
 
     @property
     def trials(self) -> list[FrozenTrial]:
-        """All trials, by number."""
+        """Trials of the study, by number."""
         return self.study.get_trials(deepcopy=False)
 
 
