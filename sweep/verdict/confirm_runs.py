@@ -7,17 +7,20 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
 
 from gpt.config import DataConfig
 from gpt.data.dataset import prepare
+from gpt.errors import InputError
 from sweep.analysis.results import CONFIRM, SCREENING, name_of_phase
 from sweep.storage.lock import only_tuner
 from sweep.storage.rdb import runs_folder, stored_text
 from sweep.storage.schema import set_study_attrs, study_attrs
 from sweep.study.dataset import data_facts
+from sweep.study.paths import SOURCES
 from sweep.tuner.callback import Callback, Message
 from sweep.tuner.options import RunOptions
 from sweep.tuner.summary import Summary
@@ -117,9 +120,18 @@ def _text_of(request: VerdictRequest) -> DataConfig:
 
 
 def _require_held_back(request: VerdictRequest) -> None:
-    """Refuse before the first run a text that has no stories for the last."""
-    spec = phase_spec(request.spec, CONFIRM)
-    data_facts(prepare(_text_of(request)), spec)
+    """Refuse before the first run a text that is gone, or has no stories for the last."""
+    spec, text = phase_spec(request.spec, CONFIRM), _text_of(request)
+    try:
+        tokens = prepare(text)
+    except InputError:
+        if text.source in SOURCES or Path(text.source).exists():
+            raise
+        raise InputError(
+            f"study {request.study.study_name!r} must be judged on its own text, but there is no "
+            f"{text.source}; bring it back and run the same command again."
+        ) from None
+    data_facts(tokens, spec)
 
 
 def _bind(tuner: Tuner, request: VerdictRequest) -> None:

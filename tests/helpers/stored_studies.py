@@ -34,7 +34,7 @@ choices = ["cross_entropy", "squentropy"]
 """
 
 DATA = {
-    "fingerprint": "0123456789abcdef" * 4,
+    "fingerprint": "0123456789abcdef",
     "kind": "files",
     "name": "my stories",
     "notice": None,

@@ -97,7 +97,7 @@ def command(stored: StoredStudy, monkeypatch: pytest.MonkeyPatch, name: str, *op
         (["--workers", "none"], "--workers must be auto or .*, but got 'none'"),
         (["--timeout", "soon"], "--timeout must be a time like .*, but got 'soon'"),
         (["--hang-timeout", "0"], "--hang-timeout must be a time like .*, but got '0'"),
-        ([], "config.json"),  # the runs of this study are gone
+        ([], "must be judged on its own text"),  # which is gone
     ],
 )
 def test_verdict_refuses_in_one_line_and_writes_nothing(
