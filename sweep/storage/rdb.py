@@ -7,8 +7,11 @@ is; sweep.storage.schema says what is there besides. The tuner is the only write
 import os
 import re
 import shlex
+import signal
+import threading
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from gpt.config import DataConfig
 from gpt.errors import InputError
 from gpt.events import Evaluation
+from gpt.system.signals import noted
 from sweep.storage import sqlite as storage_file
 from sweep.storage.schema import (
     evaluations,
@@ -82,20 +86,32 @@ def open_storage(storage: str, *, create: bool = False) -> RDBStorage:
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # its INFO repeats what we show
     url = storage_url(storage)
     path = sqlite_path(url)
-    if path:
-        storage_file.check(path, create)
     options = {"connect_args": {"timeout": storage_file.TIMEOUT}} if path else {}
-    try:
-        opened = RDBStorage(url, engine_kwargs=options)
-        _upgrade(opened.engine)
-        if create:
-            set_up(opened)
-    except (sa.exc.SQLAlchemyError, RuntimeError, ImportError, ValueError) as error:
-        if explanation := explained(error, storage, path):
-            raise explanation from None
-        raise _unusable(storage, error) from None
-    _opened.append(opened)
+    with _signals_put_off():
+        if path:
+            storage_file.check(path, create)
+        try:
+            opened = RDBStorage(url, engine_kwargs=options)
+            _opened.append(opened)
+            _upgrade(opened.engine)
+            if create:
+                set_up(opened)
+        except (sa.exc.SQLAlchemyError, RuntimeError, ImportError, ValueError) as error:
+            if explanation := explained(error, storage, path):
+                raise explanation from None
+            raise _unusable(storage, error) from None
     return opened
+
+
+@contextmanager
+def _signals_put_off() -> Iterator[None]:
+    """Let a signal end the process after the block: what is being opened can then be closed."""
+    received: list[int] = []
+    main = threading.current_thread() is threading.main_thread()  # no other receives signals
+    with noted(received) if main else nullcontext():
+        yield
+    for number in received:
+        signal.raise_signal(number)
 
 
 def _unusable(storage: str, error: Exception) -> InputError:

@@ -139,12 +139,13 @@ def test_a_command_that_is_stopped_leaves_one_file(command: str, number: int, pr
             (project / "runs/tiny.confirm/4/events.jsonl").exists,
         ),
         "report": (TINY, log.exists),
-        "dashboard": (("--port", "0"), log.exists),
+        "dashboard": (("--port", str(free_port())), log.exists),
     }[command]
-    if command == "dashboard":
-        words = ("--port", str(free_port()))
     process = start(project, command, *words)
     wait_until(lambda: is_busy() or process.poll() is not None)
+    if command == "dashboard":
+        assert process.stdout
+        assert "Ctrl-C ends it" in process.stdout.readline()
     process.send_signal(number)
     output, _ = process.communicate(timeout=120)
     stopped = 0 if (command, number) == ("dashboard", signal.SIGINT) else 128 + number
