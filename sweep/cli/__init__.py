@@ -82,9 +82,13 @@ def _options(
 def main() -> None:
     """Run the command line; an error that the user can fix is one line on stderr and a code."""
     gc.set_threshold(OBJECTS)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:  # under nohup, SIGHUP stays ignored
-            signal.signal(number, _end)
+    ending = [
+        number
+        for number in (signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) is signal.SIG_DFL  # under nohup, SIGHUP stays ignored
+    ]
+    for number in ending:
+        signal.signal(number, _end)
     try:
         sys.exit(app(standalone_mode=False))
     except SquenSweepError as error:
@@ -105,6 +109,8 @@ def main() -> None:
             from sweep.storage.rdb import close_all
 
             close_all()
+        for number in ending:
+            signal.signal(number, signal.SIG_DFL)
         gc.freeze()  # at exit, Python would search a million objects for garbage, for 0.5 s
 
 
