@@ -135,9 +135,9 @@ def _check(checked: CheckedStudy, show: Callable[[str], None]) -> int | None:
 
 
 def stale_trials(checked: CheckedStudy) -> Iterator[str]:
-    """Yield trials that are RUNNING in the database while nobody runs the study."""
+    """Yield our trials that are RUNNING in the database while nobody runs the study."""
     for trial in checked.trials:
-        if trial.state != TrialState.RUNNING:
+        if trial.state != TrialState.RUNNING or trial_attrs(trial).arm is None:  # another's own
             continue
         trains = bool(LocalProcess.find({checked.run_dir(trial): "gpt.train"}))
         state = "trains without a tuner" if trains else "is RUNNING, but no process trains it"
