@@ -121,8 +121,11 @@ def evaluations_table(storage: RDBStorage, study_name: str) -> "pd.DataFrame":
     )
     dtypes = {c.name: "int64" if c.type.python_type is int else "float64" for c in columns}
     dtypes = {"trial_number": "int64"} | dtypes
-    with storage.engine.connect() as connection:
-        table = pd.read_sql(query, connection).astype(dtypes)
+    if sa.inspect(storage.engine).has_table(evaluations.name):
+        with storage.engine.connect() as connection:
+            table = pd.read_sql(query, connection).astype(dtypes)
+    else:  # Optuna's tools made this database
+        table = pd.DataFrame(columns=list(dtypes)).astype(dtypes)
     if table.empty and study_name in optuna.get_all_study_names(storage):
         study = optuna.load_study(study_name=study_name, storage=storage)
         return _reported(study, list(dtypes)) if study_attrs(study).spec is not None else table
