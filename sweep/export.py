@@ -1,6 +1,7 @@
 """A trial's configuration as a file: TOML or JSON for `squen-sweep train`, Python for nanoGPT.
 
-It is the configuration in the trial's run directory, so it trains the trial again digit for digit.
+It is built from the database alone, so a trial whose run directory is gone is exported as well, and
+it trains the trial again digit for digit.
 Add a format by adding one function and one EXPORTERS entry.
 """
 
@@ -16,7 +17,9 @@ from pydantic import ValidationError
 
 from gpt.config import TrainConfig, read_config
 from gpt.errors import InputError
-from sweep.storage.schema import trial_attrs
+from sweep.storage.rdb import stored_text
+from sweep.storage.schema import study_attrs, trial_attrs
+from sweep.study.spec import stored_spec
 
 if TYPE_CHECKING:
     import optuna
@@ -53,12 +56,12 @@ def export(
         number: Take the trial of this number instead.
 
     Raises:
-        InputError: no such arm or trial, no complete trial yet, or its run directory is gone.
+        InputError: no such arm or trial, no complete trial yet, or another program made the trial.
     """
-    from sweep.analysis.results import best_trial, run_dir
+    from sweep.analysis.results import best_trial
 
     trial = best_trial(study, arm) if number is None else _finished_trial(study, number)
-    config = read_config(run_dir(study, trial) / "config.json")
+    config = trial_config(study, trial)
     origin = Origin(
         study=study.study_name,
         trial=trial.number,
@@ -68,6 +71,39 @@ def export(
         step=trial.last_step or 0,
     )
     return config, origin
+
+
+def trial_config(study: "optuna.Study", trial: "optuna.trial.FrozenTrial") -> TrainConfig:
+    """Return the configuration that a trial trained with, on its text as it lies now.
+
+    Raises:
+        InputError: another program made the trial, or this version refuses its study.
+    """
+    from sweep.analysis.results import run_dir
+
+    folder = run_dir(study, trial)  # or it says that there never was one
+    attrs, of_study = trial_attrs(trial), study_attrs(study)
+    spec = stored_spec(of_study.spec or {}, study.study_name)
+    threads = attrs.threads or _threads_of(folder)
+    text = stored_text(study, spec)
+    config = spec.train_config(trial.params, text, of_study.device or "cpu", threads)
+    if attrs.micro_batch is None:
+        return config
+    smaller = {
+        "batch_size": attrs.micro_batch,
+        "gradient_accumulation_steps": (
+            config.gradient_accumulation_steps * config.batch_size // attrs.micro_batch
+        ),
+    }
+    return config.model_copy(update=smaller)
+
+
+def _threads_of(run_dir: Path) -> int:
+    """Return the threads of a trial of version 0.1.0, which stored them in its directory alone."""
+    try:
+        return read_config(run_dir / "config.json").threads
+    except InputError:
+        return 1
 
 
 def format_of(path: Path | None, name: str | None) -> str:

@@ -77,6 +77,16 @@ def best_line(best: dict[str, tuple[int, float]]) -> str:
     return ", ".join(found)
 
 
+MOST_NUMBERS = 8  # of trials in a line
+
+
+def trials_line(numbers: Sequence[int]) -> str:
+    """Return a list of trials: "trial 3", "trials 0, 3", "trials 0, 1, ... and 12 more"."""
+    listed = ", ".join(map(str, numbers[:MOST_NUMBERS]))
+    more = len(numbers) - MOST_NUMBERS
+    return f"trial{'s' * (len(numbers) > 1)} {listed}" + (f" and {more} more" if more > 0 else "")
+
+
 BAR_WIDTH = 16  # characters
 BLOCKS = "▁▂▃▄▅▆▇█"
 

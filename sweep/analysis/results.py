@@ -26,6 +26,7 @@ from sweep.storage.schema import (
     optuna_studies,
     optuna_trials,
     study_attrs,
+    summary_attrs,
     trial_attrs,
 )
 
@@ -120,8 +121,11 @@ def evaluations_table(storage: RDBStorage, study_name: str) -> "pd.DataFrame":
     )
     dtypes = {c.name: "int64" if c.type.python_type is int else "float64" for c in columns}
     dtypes = {"trial_number": "int64"} | dtypes
-    with storage.engine.connect() as connection:
-        table = pd.read_sql(query, connection).astype(dtypes)
+    if sa.inspect(storage.engine).has_table(evaluations.name):
+        with storage.engine.connect() as connection:
+            table = pd.read_sql(query, connection).astype(dtypes)
+    else:  # Optuna's tools made this database
+        table = pd.DataFrame(columns=list(dtypes)).astype(dtypes)
     if table.empty and study_name in optuna.get_all_study_names(storage):
         study = optuna.load_study(study_name=study_name, storage=storage)
         return _reported(study, list(dtypes)) if study_attrs(study).spec is not None else table
@@ -129,7 +133,7 @@ def evaluations_table(storage: RDBStorage, study_name: str) -> "pd.DataFrame":
 
 
 def _reported(study: optuna.Study, columns: list[str]) -> "pd.DataFrame":
-    """Read the metric from Optuna's own table, all that its tools copy of a study's evaluations."""
+    """Return the metric at each step of a study that Optuna copied: it copies no other figure."""
     import pandas as pd
 
     metric = (study_attrs(study).spec or {}).get("metric", "perplexity")
@@ -169,14 +173,43 @@ def confirm_runs_table(storage: RDBStorage, study: optuna.Study) -> "pd.DataFram
 
 
 def phase_name(study: str, phase: str) -> str:
-    """Name the study that holds the runs of a phase."""
+    """Return the usual name of the study that holds the runs of a phase."""
     return f"{study}.{phase}"
+
+
+def name_of_phase(storage: RDBStorage, study: optuna.Study, phase: str) -> str:
+    """Return the name of the study that holds the runs of a phase, or is to hold them.
+
+    It is found by the identity of the sweep, which stays when either of the two is renamed.
+    """
+    usual, identity = phase_name(study.study_name, phase), study_attrs(study).identity
+    summaries = optuna.get_all_study_summaries(storage, include_best_trial=False)
+    for summary in sorted(summaries, key=lambda one: one._study_id):  # copies come later
+        attrs = summary_attrs(summary)
+        began_as = str((attrs.spec or {}).get("name"))
+        if attrs.of is not None and attrs.of == identity and began_as.endswith(f".{phase}"):
+            return summary.study_name
+        if attrs.of is None and summary.study_name == usual:  # not bound yet
+            return usual
+    if usual in {summary.study_name for summary in summaries}:  # of a sweep that was deleted
+        return phase_name(f"{study.study_name}.{(identity or '')[:8]}", phase)
+    return usual
+
+
+def missing_runs(study: optuna.Study) -> list[int]:
+    """List the trials that began to train and have no run directory any more."""
+    folder = runs_folder(study)
+    return [
+        trial.number
+        for trial in study.get_trials(deepcopy=False)
+        if trial_attrs(trial).n_params is not None and not (folder / str(trial.number)).is_dir()
+    ]
 
 
 def _runs_of_phase(storage: RDBStorage, study: optuna.Study, phase: str) -> "pd.DataFrame":
     import pandas as pd
 
-    name = phase_name(study.study_name, phase)
+    name = name_of_phase(storage, study, phase)
     there = name in optuna.get_all_study_names(storage)
     ended = (TrialState.COMPLETE, TrialState.PRUNED)
     rows: list[dict[str, Any]] = []

@@ -6,8 +6,10 @@ imported inside commands, so that --help takes a fifth of a second.
 
 import gc
 import shlex
+import signal
 import sys
 from itertools import zip_longest
+from types import FrameType
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -80,6 +82,13 @@ def _options(
 def main() -> None:
     """Run the command line; an error that the user can fix is one line on stderr and a code."""
     gc.set_threshold(OBJECTS)
+    ending = [
+        number
+        for number in (signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) is signal.SIG_DFL  # under nohup, SIGHUP stays ignored
+    ]
+    for number in ending:
+        signal.signal(number, _end)
     try:
         sys.exit(app(standalone_mode=False))
     except SquenSweepError as error:
@@ -100,7 +109,14 @@ def main() -> None:
             from sweep.storage.rdb import close_all
 
             close_all()
+        for number in ending:
+            signal.signal(number, signal.SIG_DFL)
         gc.freeze()  # at exit, Python would search a million objects for garbage, for 0.5 s
+
+
+def _end(number: int, frame: FrameType | None) -> NoReturn:
+    """End as Ctrl-C does: what is open is closed, so that the database is one complete file."""
+    sys.exit(128 + number)
 
 
 def _refuse(message: str, code: int = 2) -> NoReturn:

@@ -123,5 +123,8 @@ def check_run_dir(path: Path) -> None:
     elif path.exists():
         way = "it has no config.json; pass one of `squen-sweep train`, or a trial's"
     else:
-        way = "there is no such folder; pass one of `squen-sweep train`, or a trial's"
+        way = (
+            "there is no such folder; pass one of `squen-sweep train` or a trial's, or train the "
+            "trial again: squen-sweep export --trial NUMBER -o trial.toml, then train trial.toml"
+        )
     raise InputError(f"{path} must be a run directory, but {way}.")

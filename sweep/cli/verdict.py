@@ -1,6 +1,7 @@
 """The command `verdict`: which settings are better, by how much and how sure."""
 
 import json
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -117,10 +118,12 @@ def _answered(
     quiet: bool,
 ) -> "tuple[Record, Path]":
     """Train the missing runs, judge, and keep the answer in study, dashboard and report."""
+    from sweep.analysis.results import confirm_runs_table
     from sweep.cli.console import working
     from sweep.dashboard.notes import publish
     from sweep.format import unseen
     from sweep.report.report import write_report
+    from sweep.verdict.confirm_results import without_stories
     from sweep.verdict.confirm_runs import lock_sweep, run_phases
     from sweep.verdict.record import keep, make_record
 
@@ -131,6 +134,12 @@ def _answered(
             where = f"{summary.finished} of {summary.total} runs of {summary.study}"
             say_how_to_resume(f"stopped at {where}")
             raise typer.Exit(128 + summary.signal if summary.signal else BusyError.exit_code)
+        if missing := without_stories(confirm_runs_table(storage, study)):
+            print(
+                f"{', '.join(missing)} left no stories: the second interval, over stories, is "
+                f"left out",
+                file=sys.stderr,
+            )
         record = make_record(request, storage)
         keep(study, record)
     out = options.runs / study.study_name / "report.html"

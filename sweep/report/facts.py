@@ -6,6 +6,7 @@ Add a fact by adding a pair to one of the `_..._facts`.
 import os
 import platform
 import shlex
+from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Any
 
@@ -13,10 +14,12 @@ import tomli_w
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 from gpt.config import TrainConfig
+from sweep.analysis.results import missing_runs
 from sweep.analysis.study_reader import Best, StudyReader, run_dir_of, study_options
-from sweep.format import duration, number, relative
+from sweep.format import duration, number, relative, trials_line
 from sweep.storage.rdb import data_source
 from sweep.storage.schema import study_attrs
+from sweep.verdict.confirm_results import without_stories
 
 
 def facts(reader: StudyReader) -> list[tuple[str, str]]:
@@ -42,7 +45,23 @@ def _study_facts(reader: StudyReader) -> list[tuple[str, str]]:
         ("Searched", "; ".join(ranges)),
         ("Sampler", _sampler(reader.spec["sampler"])),
         ("Pruner", _pruner(reader.spec["pruner"])),
+        *_missing(reader),
     ]
+
+
+def _missing(reader: StudyReader) -> Iterator[tuple[str, str]]:
+    """Yield what does not come from run directories, since they are gone."""
+    if trials := missing_runs(reader.study):
+        yield (
+            "Missing",
+            f"run directories of {trials_line(trials)}: their figures are those of the database, "
+            f"their stories are left out",
+        )
+    if runs := without_stories(reader.confirm_runs):
+        yield (
+            "Missing",
+            f"stories of {', '.join(runs)}: the verdict has no second interval, over stories",
+        )
 
 
 def _trained_with(reader: StudyReader, field: str) -> list[Any]:
@@ -124,12 +143,13 @@ def commands(
     if not best:
         return search
     run_dir = run_dir_of(reader, best[0].number)
+    sample = f"squen-sweep sample {shlex.quote(relative(run_dir))}"
     opening = f"--prompt {shlex.quote(prompt)} --seed {seed}"
     return [
         *search,
         ("the best configuration", f"squen-sweep export {study} -o best.toml"),
         ("its training", "squen-sweep train best.toml"),
-        ("its story above", f"squen-sweep sample {shlex.quote(relative(run_dir))} {opening}"),
+        *([("its story above", f"{sample} {opening}")] if run_dir.is_dir() else []),
     ]
 
 

@@ -106,7 +106,7 @@ def render(
         stories=sample_stories(reader, prompts, show, FIGURES_SHARE),
         provenance=provenance(reader),
         study_file=study_file(reader),
-        commands=commands(reader, best, prompts[0], SEED),
+        commands=commands(reader, best, (*prompts, *PROMPTS)[0], SEED),
         short_names={short: name for name, short in SHORT_NAMES.items()},
         plotly_js=get_plotlyjs(),
     )

@@ -80,7 +80,8 @@ def sample_stories(
 def stories_of(run_dir: Path, prompts: Sequence[str]) -> tuple[list[str], str | None]:
     """Sample a story for each prompt, or return an empty list and the reason."""
     if not (run_dir / "checkpoints").is_dir():
-        return [], f"There is no checkpoint in {relative(run_dir)}."
+        missing = "is no checkpoint in" if run_dir.is_dir() else "is no run directory"
+        return [], f"There {missing} {relative(run_dir)}."
     from gpt.sample import sample  # imports torch
 
     try:

@@ -21,7 +21,7 @@ def study_status(study: "optuna.Study", width: int) -> "list[RenderableType]":
     """Render the status of a study, running or not, in `width` columns."""
     from rich.text import Text
 
-    from sweep.analysis.results import UNFINISHED, best_by_arm, trials_table
+    from sweep.analysis.results import UNFINISHED, best_by_arm, missing_runs, trials_table
 
     trials = trials_table(study)
     parts: list[RenderableType] = [Text(line, "bold") for line in _facts(study)]
@@ -36,12 +36,14 @@ def study_status(study: "optuna.Study", width: int) -> "list[RenderableType]":
     parts.append(Text(", ".join([f"{finished}/{total} trials finished", *counts, *left])))
     if best := best_by_arm(study):
         parts.append(Text(f"best: {fmt.best_line(best)}", "green"))
+    if missing := missing_runs(study):
+        parts.append(Text(_without_folders(study, missing), "yellow"))
     return parts
 
 
 def status_json(study: "optuna.Study") -> str:
-    """Return the status as JSON: facts, counts, the best per arm and every trial."""
-    from sweep.analysis.results import UNFINISHED, best_by_arm, trials_table
+    """Return the status as JSON: facts, counts, the best per arm, missing runs and every trial."""
+    from sweep.analysis.results import UNFINISHED, best_by_arm, missing_runs, trials_table
 
     trials = trials_table(study)
     found = {
@@ -55,6 +57,7 @@ def status_json(study: "optuna.Study") -> str:
             arm: {"trial": trial, "perplexity": value}
             for arm, (trial, value) in best_by_arm(study).items()
         },
+        "missing_runs": missing_runs(study),
         "trials": json.loads(trials.to_json(orient="records")),  # NaN becomes null
     }
     return json.dumps(found, indent=1, ensure_ascii=False)
@@ -105,6 +108,17 @@ def _facts(study: "optuna.Study") -> list[str]:
             floor = fmt.perplexity(data["floor_perplexity"])
             facts.append(f"the grammar itself has perplexity {floor} on these validation stories")
     return facts
+
+
+def _without_folders(study: "optuna.Study", missing: list[int]) -> str:
+    """Name the trials whose run directory is gone, and what works without it."""
+    from sweep.storage.rdb import runs_folder
+
+    folder = fmt.relative(runs_folder(study))
+    return (
+        f"no run directory in {folder} of {fmt.trials_line(missing)}: figures and export are from "
+        f"the database; sample and a trial that is to go on need it"
+    )
 
 
 def _table(study: "optuna.Study", trials: "pd.DataFrame", width: int) -> "Table":

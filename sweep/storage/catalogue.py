@@ -12,7 +12,7 @@ from sweep.study.toml_file import shipped_studies
 if TYPE_CHECKING:
     import optuna
 
-FOLDER = Path("studies")  # where a user's own files are looked for
+FOLDER = Path("studies")  # where users keep files of their own
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Entry:
 
 
 def catalogue(storage: str, folder: Path = FOLDER) -> list[Entry]:
-    """Shipped studies, then files in `folder`, then what else the storage holds; each once.
+    """List shipped studies, then files in `folder`, then the others of the storage; each once.
 
     Args:
         storage: URL or path of a database, which may be missing.

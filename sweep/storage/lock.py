@@ -15,10 +15,14 @@ import optuna
 from filelock import FileLock, Timeout
 
 from gpt.errors import BusyError, InputError, StorageError
-from sweep.storage.rdb import relative_to_database, runs_folder, set_runs_folder
+from sweep.storage.rdb import (
+    MARKER,
+    owner_of_runs,
+    relative_to_database,
+    runs_folder,
+    set_runs_folder,
+)
 from sweep.storage.schema import StudyAttrs, set_study_attrs, study_attrs, summary_attrs
-
-MARKER = ".study"  # holds the identity of the study whose runs a folder has
 
 
 @contextmanager
@@ -95,14 +99,15 @@ def runs_of(study: optuna.Study | None, runs: Path, name: str) -> Path:
         _refuse_copy(study, attrs.identity)
         before = runs / runs_folder(study).name
         for candidate in (folder, before):
-            if _owner_of_runs(candidate) == attrs.identity:
+            if owner_of_runs(candidate) == attrs.identity:
                 return candidate
-        if _owner_of_runs(folder) is None:
+        if owner_of_runs(folder) is None:
             raise InputError(
                 f"study {name!r} must go on where its runs are, but {folder} has none of them; "
-                f"pass the --runs that it was started with."
+                f"pass the --runs that it was started with, bring the folder back, or start a new "
+                f"study with --as NEW_NAME."
             )
-    if (owner := _owner_of_runs(folder)) is not None:
+    if (owner := owner_of_runs(folder)) is not None:
         raise InputError(
             f"{folder} must hold runs of this study, but they are of another storage or of a study "
             f"that was renamed or deleted ({owner[:8]}); pass another --runs, or --as with the "
@@ -135,14 +140,6 @@ def _refuse_copy(study: optuna.Study, identity: str) -> None:
                 f"study {study.study_name!r} must have runs of its own to go on, but it is a copy "
                 f"of {other.study_name!r}; continue that one, or start a new study with --as."
             )
-
-
-def _owner_of_runs(folder: Path) -> str | None:
-    """Identity of the study whose runs a folder has; None where there are none."""
-    marker = folder / MARKER
-    if marker.exists():
-        return marker.read_text()
-    return "unknown" if any(path.is_dir() for path in folder.glob("[0-9]*")) else None
 
 
 def _read_owner(path: Path) -> dict[str, object]:

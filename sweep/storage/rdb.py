@@ -7,8 +7,11 @@ is; sweep.storage.schema says what is there besides. The tuner is the only write
 import os
 import re
 import shlex
+import signal
+import threading
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,8 +23,10 @@ from optuna.storages import BaseStorage, RDBStorage
 from optuna.storages._cached_storage import _CachedStorage
 from sqlalchemy.dialects import postgresql, sqlite
 
+from gpt.config import DataConfig
 from gpt.errors import InputError
 from gpt.events import Evaluation
+from gpt.system.signals import noted
 from sweep.storage import sqlite as storage_file
 from sweep.storage.schema import (
     evaluations,
@@ -37,6 +42,8 @@ from sweep.study.paths import read_path
 from sweep.study.spec import StudySpec
 from sweep.study.suggest import nearest
 from sweep.study.toml_file import shipped_files
+
+MARKER = ".study"  # file in the folder of a study's runs: holds its identity
 
 _opened: list[RDBStorage] = []  # by this process, to be closed at its end
 
@@ -66,7 +73,7 @@ def _from_home(path: str) -> str:
 
 
 def open_storage(storage: str, *, create: bool = False) -> RDBStorage:
-    """The Optuna storage at a URL or path, with write-ahead logging and patience for locks.
+    """Open the Optuna storage at a URL or path, with write-ahead logging and patience for locks.
 
     Args:
         storage: For example sqlite:///runs/sweep.db, runs/sweep.db or postgresql://...
@@ -79,20 +86,32 @@ def open_storage(storage: str, *, create: bool = False) -> RDBStorage:
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # its INFO repeats what we show
     url = storage_url(storage)
     path = sqlite_path(url)
-    if path:
-        storage_file.check(path, create)
     options = {"connect_args": {"timeout": storage_file.TIMEOUT}} if path else {}
-    try:
-        opened = RDBStorage(url, engine_kwargs=options)
-        _upgrade(opened.engine)
-        if create:
-            set_up(opened)
-    except (sa.exc.SQLAlchemyError, RuntimeError, ImportError, ValueError) as error:
-        if explanation := explained(error, storage, path):
-            raise explanation from None
-        raise _unusable(storage, error) from None
-    _opened.append(opened)
+    with _signals_put_off():
+        if path:
+            storage_file.check(path, create)
+        try:
+            opened = RDBStorage(url, engine_kwargs=options)
+            _opened.append(opened)
+            _upgrade(opened.engine)
+            if create:
+                set_up(opened)
+        except (sa.exc.SQLAlchemyError, RuntimeError, ImportError, ValueError) as error:
+            if explanation := explained(error, storage, path):
+                raise explanation from None
+            raise _unusable(storage, error) from None
     return opened
+
+
+@contextmanager
+def _signals_put_off() -> Iterator[None]:
+    """Let a signal end the process after the block: what is being opened can then be closed."""
+    received: list[int] = []
+    main = threading.current_thread() is threading.main_thread()  # no other receives signals
+    with noted(received) if main else nullcontext():
+        yield
+    for number in received:
+        signal.raise_signal(number)
 
 
 def _unusable(storage: str, error: Exception) -> InputError:
@@ -149,7 +168,7 @@ def set_up(storage: RDBStorage) -> None:
 
 
 def fold_log(storage: RDBStorage) -> None:
-    """Fold SQLite's write-ahead log into the database, so that the one file is complete."""
+    """Fold SQLite's write-ahead log into the database, so that one file holds everything."""
     storage.remove_session()
     if storage.engine.dialect.name == "sqlite":
         with suppress(sa.exc.SQLAlchemyError), storage.engine.connect() as connection:
@@ -216,7 +235,7 @@ def check_study(study: optuna.Study, spec: StudySpec, data: dict[str, Any], devi
 
 
 def database_exists(storage: str) -> bool:
-    """Return whether a database with studies is there; create neither it nor its tables."""
+    """Return True if there is a database with studies; make neither it nor its tables."""
     url = storage_url(storage)
     path = sqlite_path(url)
     if path and not path.exists():
@@ -231,14 +250,14 @@ def database_exists(storage: str) -> bool:
 
 
 def find_study(storage: RDBStorage, name: str) -> optuna.Study | None:
-    """Load a study that may be there."""
+    """Load a study; None if there is none of that name."""
     if name not in optuna.get_all_study_names(storage):
         return None
     return optuna.load_study(study_name=name, storage=storage)
 
 
 def load_study(storage: RDBStorage, name: str) -> optuna.Study:
-    """A study to read.
+    """Load a study that must be there.
 
     Raises:
         InputError: the storage holds no such study; the message lists those it holds.
@@ -264,32 +283,52 @@ def record_evaluation(storage: RDBStorage, trial_id: int, evaluation: Evaluation
 
 
 def database_folder(storage: BaseStorage) -> Path:
-    """Folder that stored paths are relative to: the SQLite file's, else the current one."""
+    """Return the folder that stored paths are relative to: a SQLite file's, else the current."""
     path = sqlite_path(storage.url) if isinstance(storage, RDBStorage) else None
     return Path() if path is None else path.parent
 
 
 def set_runs_folder(study: optuna.Study, folder: Path) -> None:
-    """Store where the run directories of a study are."""
+    """Store the folder of a study's run directories, relative to the database."""
     set_study_attrs(study, runs=relative_to_database(study, folder))
 
 
 def relative_to_database(study: optuna.Study, path: Path) -> str:
-    """Make a path one that stays right when database and path are moved together."""
+    """Return a path that stays right when it and the database are moved together."""
     start = database_folder(_storage_of(study)).resolve()
     return Path(os.path.relpath(path.resolve(), start)).as_posix()
 
 
 def runs_folder(study: optuna.Study) -> Path:
-    """Folder that holds a run directory for each trial of a study, as seen from here."""
+    """Return the folder with a run directory for each trial of a study, as seen from here."""
     folder, attrs = database_folder(_storage_of(study)), study_attrs(study)
     if attrs.runs is not None:
         return Path(os.path.normpath(folder / attrs.runs))
     for trial in study.get_trials(deepcopy=False):  # of a database before there was that attribute
         if legacy := trial_attrs(trial).run_dir:
-            there = Path(legacy).parent
-            return there if there.is_dir() else folder / study.study_name
+            candidates = _moved(folder, Path(legacy).parent)
+            mine = (path for path in candidates if owner_of_runs(path) == attrs.identity)
+            return next(mine, folder / study.study_name)
     return folder / study.study_name
+
+
+def owner_of_runs(folder: Path) -> str | None:
+    """Return the identity of the study whose runs a folder has; None where there are none."""
+    marker = folder / MARKER
+    if marker.exists():
+        return marker.read_text()
+    return "unknown" if any(path.is_dir() for path in folder.glob("[0-9]*")) else None
+
+
+def _moved(folder: Path, path: Path) -> list[Path]:
+    """List where a path that an earlier version stored may be now, the likeliest first.
+
+    Args:
+        folder: The database's.
+        path: Absolute, or relative to the folder that was current then.
+    """
+    tails = [Path(*path.parts[i:]) for i in range(int(path.is_absolute()), len(path.parts))]
+    return [*(base / tail for base in (folder, folder.parent) for tail in tails), path]
 
 
 def _storage_of(study: optuna.Study) -> BaseStorage:
@@ -326,7 +365,7 @@ def _upgrade(engine: sa.Engine) -> None:
 
 
 def _refuse_study_of_others(study: optuna.Study) -> None:
-    """Trials without a spec are somebody else's: they would count, and cannot be continued."""
+    """Refuse trials without a spec: they are another program's and cannot be continued."""
     if study.get_trials(deepcopy=False):
         raise InputError(
             f"study {study.study_name!r} must be one of squen-sweep, but it has trials of another "
@@ -369,9 +408,28 @@ def data_source(study: optuna.Study) -> str:
     data = study_attrs(study).data or {}
     if data["kind"] != "files":
         return str(data["kind"])
+    folder = database_folder(_storage_of(study))
     if "source" not in data:  # of a database before there was that fact
-        return str(data["name"])
-    return os.path.relpath(database_folder(_storage_of(study)) / str(data["source"]))
+        name = Path(str(data["name"]))
+        return str(next((path for path in _moved(folder, name) if path.exists()), name))
+    return os.path.relpath(folder / str(data["source"]))
+
+
+def stored_text(study: optuna.Study, spec: StudySpec) -> DataConfig:
+    """Return the text of a study as it lies now, pinned: other text is refused when prepared.
+
+    Args:
+        study: As it is stored.
+        spec: Its stored file.
+    """
+    data, source = study_attrs(study).data or {}, data_source(study)
+    changes = {
+        "source": str(Path(source).resolve()) if data["kind"] == "files" else source,
+        "fingerprint": data["fingerprint"],
+    }
+    if spec.data.tokenizer == "bpe":  # a text of few words may hold fewer than were asked for
+        changes["bpe_vocab_size"] = data["vocab_size"]
+    return spec.data.model_copy(update=changes)
 
 
 def _refuse_other_device(study: optuna.Study, device: str) -> None:

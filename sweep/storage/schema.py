@@ -69,6 +69,7 @@ class TrialAttrs:
     outcome: str | None = None  # of a finished trial: one of sweep.analysis.results.OUTCOMES
     reason: str | None = None  # for which it is not complete
     n_params: int | None = None  # weights of the model
+    threads: int | None = None  # of the CPU with which it trained: sums depend on it
     micro_batch: int | None = None  # batch_size with which it went on after it ran out of memory
     shadow: int | None = None  # step at which the pruner would have stopped it
     of_trial: int | None = None  # of a confirm run: the sweep's trial that has its settings
@@ -80,7 +81,7 @@ class HasAttrs(Protocol):
 
     @property
     def user_attrs(self) -> dict[str, Any]:
-        """All user attributes."""
+        """User attributes, by name."""
 
     def set_user_attr(self, key: str, value: Any) -> None:
         """Write one."""
@@ -118,7 +119,7 @@ def new_trial_attrs(**values: Any) -> dict[str, Any]:
 
 
 def is_confirm_study(study: HasAttrs) -> bool:
-    """Return whether a study holds the confirm runs of a sweep instead of its trials."""
+    """Return True if a study holds the confirm runs of a sweep."""
     return study_attrs(study).of is not None
 
 

@@ -1,4 +1,4 @@
-"""A SQLite file as it lies there: what is refused before SQLite or Optuna could change it."""
+"""Checks of a SQLite file before SQLite or Optuna could change it, and its errors in one line."""
 
 import os
 import sqlite3
@@ -60,11 +60,11 @@ def check_header(path: Path) -> None:
 
 
 def _is_database(path: Path) -> bool:
-    """Return whether the file has a database's header; its folder may be read-only."""
+    """Return True if the file begins as a database does; works in a read-only folder too."""
     connection = sqlite3.connect(f"file:{quote(str(path))}?mode=ro&immutable=1", uri=True)
     try:
         connection.execute("PRAGMA schema_version")
-    except sqlite3.Error as error:  # open_storage names the fault of a database
+    except sqlite3.Error as error:  # other faults are found by `check`
         return getattr(error, "sqlite_errorname", "") != "SQLITE_NOTADB"
     finally:
         connection.close()
@@ -72,18 +72,18 @@ def _is_database(path: Path) -> bool:
 
 
 def read_only(path: Path) -> sqlite3.Connection:
-    """A connection that cannot write; in a folder that cannot be written it fails when used."""
+    """Open a connection that cannot write; in a read-only folder it fails when it is used."""
     return sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=TIMEOUT)
 
 
 def faults(connection: sqlite3.Connection, check: str = "quick_check") -> list[str]:
-    """List the faults that SQLite finds in a database; none if it is sound."""
+    """List the faults that SQLite finds in a database; empty: it is sound."""
     rows = [str(row[0]) for row in connection.execute(f"PRAGMA {check}(5)")]
     return [] if rows == ["ok"] else [row.replace("\n", " ") for row in rows]
 
 
 def schema_fault(path: Path, version: str) -> str | None:
-    """Say how to upgrade tables of another version of Optuna; None if they are of this one."""
+    """Explain tables of another version of Optuna, with the way out; None if they are of this."""
     from alembic.script import ScriptDirectory
     from optuna.storages import _rdb
 
@@ -145,7 +145,7 @@ _DAMAGED = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 
 
 def explained(error: BaseException, storage: str, path: Path | None) -> SquenSweepError | None:
-    """The error that the user sees for one of SQLite's, wherever it was wrapped; None for others.
+    """Return the error that the user sees for one of SQLite's, however wrapped; None for others.
 
     Args:
         error: As SQLAlchemy, Optuna or sqlite3 raised it.
@@ -172,7 +172,7 @@ def explained(error: BaseException, storage: str, path: Path | None) -> SquenSwe
 
 
 def unsound(path: Path, reason: str) -> DataError:
-    """Error for a damaged database, with the way to recover its rows."""
+    """Return the error for a damaged database, with the way to rescue what can be read."""
     return DataError(
         f"storage {path} must be a sound database, but: {reason}; it was not touched. What can be "
         f'saved of it: sqlite3 {path} ".recover" | sqlite3 rescued.db'
@@ -181,7 +181,7 @@ def unsound(path: Path, reason: str) -> DataError:
 
 @contextmanager
 def in_one_line(storage: str, path: Path | None, runs: Path) -> Iterator[None]:
-    """Within it, a database or a disk that fails raises a DataError, StorageError or BusyError."""
+    """Raise a DataError, StorageError or BusyError when a database or a disk fails in the block."""
     try:
         yield
     except SquenSweepError:
@@ -195,7 +195,7 @@ def in_one_line(storage: str, path: Path | None, runs: Path) -> Iterator[None]:
 
 
 def _sqlite_error(error: BaseException) -> tuple[str, str] | None:
-    """The name and the words of the SQLite error behind an exception."""
+    """Return name and text of the SQLite error behind an exception."""
     seen: BaseException | None = error
     while seen is not None:
         for one in (seen, getattr(seen, "orig", None)):

@@ -22,8 +22,8 @@ from gpt.system.files import free_space
 from sweep.backends.local import LocalProcess
 from sweep.storage import sqlite as storage_file
 from sweep.storage.lock import only_tuner
-from sweep.storage.rdb import open_storage, sqlite_path, storage_url
-from sweep.storage.schema import trial_attrs
+from sweep.storage.rdb import open_storage, owner_of_runs, runs_folder, sqlite_path, storage_url
+from sweep.storage.schema import study_attrs, trial_attrs
 from sweep.storage.sqlite import unsound
 
 PACKAGES = ("squen-sweep", "torch", "optuna", "sqlalchemy", "optuna-dashboard")
@@ -42,7 +42,7 @@ class CheckedStudy:
 
     @property
     def trials(self) -> list[FrozenTrial]:
-        """All trials, by number."""
+        """Trials of the study, by number."""
         return self.study.get_trials(deepcopy=False)
 
 
@@ -58,17 +58,44 @@ def examine(storage: str, runs: Path, show: Callable[[str], None]) -> int:
         InputError: there is no such database.
         DataError: it is damaged.
     """
+    log = _unfolded_log(storage)  # before it is opened: whoever closes it last folds the log in
     show(
         f"versions: Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, "
         + (", ".join(f"{name} {version(name)}" for name in PACKAGES))
     )
     opened = _open(storage, show)
     show(f"disk: {free_space(runs)} free in {runs}")
-    studies = (
+    studies = [
         optuna.load_study(study_name=name, storage=opened)
         for name in optuna.get_all_study_names(opened)
-    )
-    return sum(_check(CheckedStudy(study, runs / study.study_name), show) for study in studies)
+    ]
+    found = [_check(CheckedStudy(study, _folder_of(study, runs)), show) for study in studies]
+    if log is not None and None in found:
+        show(f"log: {log}, as long as a study is running; {COPYING}")
+    elif log is not None:
+        show(f"log: {log}, since a command was killed; the next one to end does it; {COPYING}")
+    left = int(log is not None and None not in found)
+    return left + sum(number or 0 for number in found)
+
+
+COPYING = "copy by: sqlite3 FILE \"VACUUM INTO 'copy.db'\""
+
+
+def _unfolded_log(storage: str) -> str | None:
+    """Describe the write-ahead log beside a SQLite file that `cp` of the file would miss."""
+    path = sqlite_path(storage_url(storage))
+    log = path and path.with_name(f"{path.name}-wal")
+    if log is None or not log.exists() or not log.stat().st_size:
+        return None
+    return f"{log.stat().st_size / 1e6:.1f} MB in {log} are not in the database file"
+
+
+def _folder_of(study: optuna.Study, runs: Path) -> Path:
+    """Find the run directories of a study in `runs`, else where they were, as after a rename."""
+    folder, stored = runs / study.study_name, runs_folder(study)
+    mine = study_attrs(study).identity
+    found = (path for path in (folder, stored) if owner_of_runs(path) == mine is not None)
+    return next(found, folder)
 
 
 def _open(storage: str, show: Callable[[str], None]) -> RDBStorage:
@@ -86,8 +113,8 @@ def _integrity(path: Path) -> list[str]:
         return storage_file.faults(connection, "integrity_check")
 
 
-def _check(checked: CheckedStudy, show: Callable[[str], None]) -> int:
-    """Show a study's findings and return their number."""
+def _check(checked: CheckedStudy, show: Callable[[str], None]) -> int | None:
+    """Show a study's findings and return their number; None while it is running."""
     name, count = checked.study.study_name, len(checked.trials)
     if not checked.folder.is_dir():
         show(f"study {name}: {count} trials, but no folder {checked.folder}; pass its --runs")
@@ -97,7 +124,7 @@ def _check(checked: CheckedStudy, show: Callable[[str], None]) -> int:
             findings = [finding for check in CHECKS for finding in check(checked)]
     except BusyError:
         show(f"study {name}: {count} trials; skipped, since it is running")
-        return 0
+        return None
     show(f"study {name}: {count} trials, {len(findings)} findings")
     for finding in findings:
         show(f"  {finding}")
@@ -108,9 +135,9 @@ def _check(checked: CheckedStudy, show: Callable[[str], None]) -> int:
 
 
 def stale_trials(checked: CheckedStudy) -> Iterator[str]:
-    """Yield trials that are RUNNING in the database while nobody runs the study."""
+    """Yield our trials that are RUNNING in the database while nobody runs the study."""
     for trial in checked.trials:
-        if trial.state != TrialState.RUNNING:
+        if trial.state != TrialState.RUNNING or trial_attrs(trial).arm is None:  # another's own
             continue
         trains = bool(LocalProcess.find({checked.run_dir(trial): "gpt.train"}))
         state = "trains without a tuner" if trains else "is RUNNING, but no process trains it"
@@ -123,7 +150,10 @@ def lost_runs(checked: CheckedStudy) -> Iterator[str]:
     for trial in checked.trials:
         begun = trial_attrs(trial).n_params is not None
         if begun and not (run_dir := checked.run_dir(trial)).is_dir():
-            yield f"trial {trial.number} has no run directory {run_dir}; restore it from a copy"
+            yield (
+                f"trial {trial.number} has no run directory {run_dir}; restore it from a copy, or "
+                f"train it again with `squen-sweep export --trial {trial.number}` and `train`"
+            )
     for run_dir in sorted(checked.folder.glob("[0-9]*")):
         if run_dir.is_dir() and run_dir.name not in known:
             yield f"{run_dir} belongs to no trial; move it elsewhere"

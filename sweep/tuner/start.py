@@ -50,7 +50,7 @@ class OpenStudy:
 def open_study(
     spec: StudySpec, data: DataConfig, options: RunOptions, callback: Callback, total: int = 0
 ) -> Iterator[OpenStudy]:
-    """Lock a study, and create or resume it. What is refused leaves nothing behind.
+    """Lock a study, and create or resume it; a refusal leaves nothing behind.
 
     Args:
         spec: The study file, for the kind of device.
@@ -58,7 +58,7 @@ def open_study(
             built-in corpus.
         options: Where and how it runs.
         callback: Receives messages.
-        total: Trials that there are to be; where they are, the text is not looked for.
+        total: Trials that are asked for; a study that has them needs no text.
 
     Raises:
         InputError: one of these cannot work.
@@ -106,6 +106,6 @@ def open_study(
 
 
 def is_complete(study: optuna.Study, total: int) -> bool:
-    """Return whether a study has all its trials, and each is finished."""
+    """Return True if a study has `total` trials, and all are finished."""
     trials = study.get_trials(deepcopy=False)
     return 0 < total <= len(trials) and all(trial.state.is_finished() for trial in trials)

@@ -283,7 +283,8 @@ class Tuner:
         if not alive and not ended:
             self.backend.start(job)
         if attrs.n_params is None:
-            set_trial_attrs(trial, n_params=facts.n_params)
+            threads = facts.config.get("threads", slot.threads)
+            set_trial_attrs(trial, n_params=facts.n_params, threads=threads)
         params = frozen.params
         self.callback.on(
             TrialStarted(frozen.number, run.arm, params, facts.max_steps, facts.config)

@@ -16,7 +16,8 @@ from optuna.trial import FrozenTrial
 from gpt.errors import InputError
 from gpt.events import STORIES_FILE
 from sweep.analysis import results
-from sweep.analysis.results import SCREENING
+from sweep.analysis.results import CONFIRM, SCREENING
+from sweep.format import relative
 from sweep.storage.schema import study_attrs
 from sweep.verdict.confirm_plan import seeds_of
 from sweep.verdict.request import VerdictRequest
@@ -96,6 +97,16 @@ def story_nats(
     if len(known) < len(tables) or len({len(nats) for nats, _ in known}) > 1:
         return None
     return np.stack([nats for nats, _ in known]), known[0][1]
+
+
+def without_stories(runs: pd.DataFrame) -> list[str]:
+    """List the run directories of complete confirm runs whose stories are gone.
+
+    Args:
+        runs: results.confirm_runs_table.
+    """
+    complete = runs[(runs["phase"] == CONFIRM) & (runs["outcome"] == "complete")]
+    return [relative(Path(at)) for at in complete["run_dir"] if _stories(Path(at)) is None]
 
 
 def _stories(run_dir: Path) -> tuple[Floats, Floats] | None:

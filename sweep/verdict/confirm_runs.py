@@ -12,13 +12,15 @@ from pathlib import Path
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
 
-from gpt.config import DataConfig, read_config
+from gpt.config import DataConfig
 from gpt.data.dataset import prepare
 from gpt.errors import InputError
-from sweep.analysis.results import CONFIRM, SCREENING, run_dir
+from sweep.analysis.results import CONFIRM, SCREENING, name_of_phase
 from sweep.storage.lock import only_tuner
+from sweep.storage.rdb import runs_folder, stored_text
 from sweep.storage.schema import set_study_attrs, study_attrs
 from sweep.study.dataset import data_facts
+from sweep.study.paths import SOURCES
 from sweep.tuner.callback import Callback, Message
 from sweep.tuner.options import RunOptions
 from sweep.tuner.summary import Summary
@@ -39,8 +41,7 @@ def lock_sweep(
     Raises:
         BusyError: another process runs the sweep or its verdict, and options.wait is not set.
     """
-    _text_of(request)  # raises if the runs are gone: no folder is made then
-    folder, name = _run_dir_of(request).parent, request.study.study_name
+    folder, name = runs_folder(request.study), request.study.study_name
     with ExitStack() as stack:
         if options.wait:
             with make_callback() as callback:
@@ -75,23 +76,25 @@ def run_phases(
     several = [trial for trials in candidates.values() if len(trials) > 1 for trial in trials]
     if several:
         seeds = seeds_of(request.spec, SCREENING, request.spec.verdict.screening_seeds)
-        summary = _run(request, SCREENING, several, seeds, left(), make_callback)
+        summary = _run(request, storage, SCREENING, several, seeds, left(), make_callback)
         if summary.interrupted:
             return summary
     chosen = chosen_trials(request, storage).values()
     seeds = seeds_of(request.spec, CONFIRM, request.seeds)
-    return _run(request, CONFIRM, chosen, seeds, left(), make_callback)
+    return _run(request, storage, CONFIRM, chosen, seeds, left(), make_callback)
 
 
 def _run(
     request: VerdictRequest,
+    storage: RDBStorage,
     phase: str,
     trials: Iterable[FrozenTrial],
     seeds: list[int],
     options: RunOptions,
     make_callback: MakeCallback,
 ) -> Summary:
-    spec = phase_spec(request.spec, phase)
+    name = name_of_phase(storage, request.study, phase)
+    spec = phase_spec(request.spec, phase).model_copy(update={"name": name})
     with open_tuner(spec, _text_of(request), options, make_callback()) as tuner:
         _bind(tuner, request)
         return tuner.run(plan(tuner.study, spec, planned_runs(trials, seeds)))
@@ -113,32 +116,25 @@ def _shared(options: RunOptions) -> Callable[[], RunOptions]:
 
 def _text_of(request: VerdictRequest) -> DataConfig:
     """Return the sweep's text, pinned: other text is refused when it is prepared."""
-    return read_config(_run_dir_of(request) / "config.json").data
-
-
-def _run_dir_of(request: VerdictRequest) -> Path:
-    """Return the run directory of one of the sweep's trials."""
-    return run_dir(request.study, request.top_trials(request.arms[0])[0])
+    return stored_text(request.study, request.spec)
 
 
 def _require_held_back(request: VerdictRequest) -> None:
-    """Refuse before the first run a text that has no stories for the last."""
-    spec = phase_spec(request.spec, CONFIRM)
-    data_facts(prepare(_text_of(request)), spec)
+    """Refuse before the first run a text that is gone, or has no stories for the last."""
+    spec, text = phase_spec(request.spec, CONFIRM), _text_of(request)
+    try:
+        tokens = prepare(text)
+    except InputError:
+        if text.source in SOURCES or Path(text.source).exists():
+            raise
+        raise InputError(
+            f"study {request.study.study_name!r} must be judged on its own text, but there is no "
+            f"{text.source}; bring it back and run the same command again."
+        ) from None
+    data_facts(tokens, spec)
 
 
 def _bind(tuner: Tuner, request: VerdictRequest) -> None:
-    """Bind a phase to its sweep: trials are matched by number, so a name is not enough.
-
-    Raises:
-        InputError: the phase was of a sweep that was deleted since.
-    """
-    mine = study_attrs(request.study).identity
-    if study_attrs(tuner.study).of in (None, mine):
-        set_study_attrs(tuner.study, of=mine)
-        return
-    raise InputError(
-        f"study {tuner.study.study_name!r} must belong to this sweep, but it is of a deleted one "
-        f"of the same name; delete it too: optuna delete-study --study-name "
-        f"{tuner.study.study_name} --storage ..."
-    )
+    """Bind a phase to its sweep: trials are matched by number, so a name is not enough."""
+    if study_attrs(tuner.study).of is None:
+        set_study_attrs(tuner.study, of=study_attrs(request.study).identity)

@@ -7,7 +7,7 @@ from optuna.trial import FrozenTrial
 
 from gpt.errors import InputError
 from sweep.analysis import results
-from sweep.storage.schema import is_confirm_study, study_attrs
+from sweep.storage.schema import is_confirm_study, study_attrs, summary_attrs
 from sweep.study.spec import StudySpec, stored_spec
 
 MAX_SEEDS = 900  # as in VerdictSpec.seeds
@@ -76,12 +76,21 @@ def sweep_spec(study: optuna.Study) -> StudySpec:
             f"made it."
         )
     if is_confirm_study(study):
-        sweep, _, phase = study.study_name.rpartition(".")
+        sweep, phase = _sweep_of(study), str(stored["name"]).rpartition(".")[2]
+        way = "which was deleted" if sweep is None else f"pass --study {sweep}"
         raise InputError(
             f"study {study.study_name!r} must be a sweep, but it is the {phase} phase of the "
-            f"verdict on {sweep!r}; pass --study {sweep}."
+            f"verdict on {'another study' if sweep is None else repr(sweep)}; {way}."
         )
     return stored_spec(stored, study.study_name)
+
+
+def _sweep_of(phase: optuna.Study) -> str | None:
+    """Return the present name of the sweep that a phase belongs to; None if it was deleted."""
+    sweep = study_attrs(phase).of
+    summaries = optuna.get_all_study_summaries(phase._storage, include_best_trial=False)
+    names = (one.study_name for one in summaries if summary_attrs(one).identity == sweep)
+    return next(names, None)
 
 
 def _chosen_arms(study: optuna.Study, asked: list[str] | None) -> list[str]:

@@ -25,7 +25,7 @@ def parquet_bytes(column: str, values: list[str], row_group_size: int = 1_000) -
 
 
 class FakeHub(ThreadingHTTPServer):
-    """Serves data sets, each a dictionary of files; counts the bytes that it sent of each.
+    """Serves data sets, each a dictionary of files; counts requests, and bytes sent of each.
 
     Of those that are stuck, it tells everything and sends no parquet file.
     """
@@ -38,6 +38,7 @@ class FakeHub(ThreadingHTTPServer):
         self.data_sets = {name: readme | files for name, files in data_sets.items()}
         self.stuck = stuck
         self.bytes_sent = dict.fromkeys(data_sets, 0)
+        self.requests = 0
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     @property
@@ -54,6 +55,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: FakeHub
 
     def do_GET(self) -> None:
+        self.server.requests += 1
         path = self.path.partition("?")[0]
         match = re.fullmatch(r"(?:/api)?/datasets/([^/]+/[^/]+)(?:/(\w+)/[^/]+)?/?(.*)", path)
         self.name, what, below = match.groups() if match else ("", "", "")

@@ -11,7 +11,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState, create_trial
 
 from gpt.events import Evaluation
-from sweep.storage.rdb import create_study, open_storage, record_evaluation
+from sweep.storage.rdb import create_study, open_storage, record_evaluation, runs_folder
 from sweep.study.spec import StudySpec
 from sweep.study.toml_file import read_study_file
 
@@ -36,7 +36,7 @@ choices = ["cross_entropy", "squentropy"]
 """
 
 DATA = {
-    "fingerprint": "0123456789abcdef" * 4,
+    "fingerprint": "0123456789abcdef",
     "kind": "files",
     "name": "my stories",
     "notice": None,
@@ -117,6 +117,7 @@ class StoredStudy:
                 intermediate_values=dict(zip(steps, perplexities, strict=True)),
             )
         )
+        (runs_folder(self.study) / str(number)).mkdir(parents=True, exist_ok=True)
         trial_id = self.study.get_trials(deepcopy=False)[number]._trial_id
         for step, perplexity in zip(steps, perplexities, strict=True):
             record_evaluation(self.storage, trial_id, evaluation(step, perplexity))

@@ -1,16 +1,19 @@
 import json
 import random
+import shutil
 import types
 from pathlib import Path
 
 import optuna
 import pytest
-from optuna.trial import TrialState, create_trial
+from optuna.trial import create_trial
+from stored_studies import STUDY, StoredStudy
 
 from gpt.config import DataConfig, TrainConfig
 from gpt.data.dataset import prepare
 from gpt.errors import InputError
 from sweep.export import EXPORTERS, Origin, export, format_of, to_json, to_nanogpt, to_toml
+from sweep.storage.schema import set_trial_attrs
 from sweep.trainers.final_training import read_config_file
 
 ORIGIN = Origin("stories", 7, "squentropy", "complete", 53.123456789012345, 600)
@@ -43,51 +46,54 @@ def config(**changes) -> TrainConfig:
 
 @pytest.fixture
 def study(tmp_path: Path) -> optuna.Study:
-    """Trials 0 to 5: two of each loss complete, one pruned, one running."""
-    study = optuna.create_study(study_name="stories")
-    arms = ["cross_entropy", "squentropy"]
-    study.set_user_attr("spec", {"compare": "loss", "search": {"loss": {"choices": arms}}})
-    trials = [
-        ("cross_entropy", "complete", 60.0),
-        ("squentropy", "complete", 70.0),
-        ("cross_entropy", "complete", 55.5),
-        ("squentropy", "complete", 65.25),
-        ("squentropy", "pruned", 50.0),
-        ("cross_entropy", None, 40.0),
-    ]
-    for number, (arm, outcome, perplexity) in enumerate(trials):
-        run_dir = tmp_path / str(number)
-        run_dir.mkdir()
-        text = config(loss=arm, seed=number).model_dump_json()
-        (run_dir / "config.json").write_text(text)
-        state = TrialState[(outcome or "running").upper()]
-        study.add_trial(
-            create_trial(
-                state=state,
-                value=perplexity if outcome else None,
-                intermediate_values={300: 99.0, 600: perplexity},
-                user_attrs={"arm": arm} | ({"outcome": outcome} if outcome else {}),
-            )
-        )
-    return study
+    """Trials 0 to 5: two of each loss complete, one pruned, one running; no run directories."""
+    stored = StoredStudy(tmp_path)
+    stored.add("cross_entropy", [90.0, 60.0], n_layer=1)
+    stored.add("squentropy", [90.0, 70.0], square_weight=0.3)
+    stored.add("cross_entropy", [90.0, 55.5], learning_rate=0.001 + 0.0002)
+    stored.add("squentropy", [90.0, 65.25], square_weight=0.7)
+    stored.add("squentropy", [50.0], "pruned", n_layer=5, square_weight=0.1)
+    stored.add("cross_entropy", [40.0], "running")
+    shutil.rmtree(tmp_path / "tiny")
+    return stored.study
 
 
 def test_export_takes_the_best_complete_trial(study):
     exported, origin = export(study)
-    assert exported == config(loss="cross_entropy", seed=2)
-    assert origin == Origin("stories", 2, "cross_entropy", "complete", 55.5, 600)
+    assert (exported.loss, exported.learning_rate) == ("cross_entropy", 0.001 + 0.0002)
+    assert origin == Origin("tiny", 2, "cross_entropy", "complete", 55.5, 200)
 
 
 def test_export_takes_the_best_complete_trial_of_an_arm(study):
     exported, origin = export(study, "squentropy")
-    assert exported == config(loss="squentropy", seed=3)
+    assert (exported.loss, exported.loss_options) == ("squentropy", {"square_weight": 0.7})
     assert origin.trial == 3
 
 
 def test_export_takes_a_trial_by_its_number_and_says_that_it_was_pruned(study):
     exported, origin = export(study, number=4)
-    assert exported.seed == 4
+    assert exported.n_layer == 5
     assert "trial 4 (squentropy, pruned)" in origin.line()
+
+
+def test_export_pins_the_text_that_the_study_has(study):
+    exported, _ = export(study)
+    assert exported.data.fingerprint == "0123456789abcdef"
+    assert exported.data.bpe_vocab_size == 300
+    assert exported.vocab_size == 300
+
+
+def test_export_trains_as_the_trial_went_on_after_it_ran_out_of_memory(tmp_path):
+    stored = StoredStudy(tmp_path, STUDY + "[train]\nbatch_size = 32")
+    whole = stored.add("cross_entropy", [60.0])
+    halved = stored.add("cross_entropy", [50.0], "running")
+    trial = optuna.trial.Trial(stored.study, stored.study.trials[halved]._trial_id)
+    set_trial_attrs(trial, micro_batch=16, threads=3)
+    stored.finish(halved, "complete", 50.0)
+    first, second = (export(stored.study, number=number)[0] for number in (whole, halved))
+    assert (first.batch_size, first.gradient_accumulation_steps, first.threads) == (32, 1, 1)
+    assert (second.batch_size, second.gradient_accumulation_steps, second.threads) == (16, 2, 3)
+    assert first.tokens_per_step == second.tokens_per_step
 
 
 def test_export_refuses_an_arm_that_is_not_compared(study):
@@ -118,12 +124,6 @@ def test_export_refuses_a_trial_that_squen_sweep_did_not_train():
     for number in (None, 0):
         with pytest.raises(InputError, match=r"trial 0 .* must have a run directory"):
             export(foreign, number=number)
-
-
-def test_export_says_that_a_run_directory_is_gone(study, tmp_path):
-    (tmp_path / "2" / "config.json").unlink()
-    with pytest.raises(InputError, match=r"config\.json must be a run's"):
-        export(study)
 
 
 @pytest.mark.parametrize("form", ["toml", "json"])

@@ -8,7 +8,6 @@ import random
 import shutil
 import sqlite3
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import optuna
@@ -19,13 +18,14 @@ from tiny_runs import write_stories
 from tiny_studies import run_tiny, tiny_study
 
 from gpt.errors import SquenSweepError
-from sweep.analysis.results import best_by_arm, trials_table
+from sweep.analysis.results import best_by_arm, evaluations_table, trials_table
 from sweep.analysis.study_reader import read_study
 from sweep.export import export
 from sweep.report.report import render
 from sweep.report.status_table import status_json
 from sweep.storage.rdb import load_study, open_storage
 from sweep.storage.schema import study_attrs
+from sweep.study.spec import StudySpec
 
 OPERATIONS_EACH = 5
 
@@ -33,8 +33,9 @@ OPERATIONS_EACH = 5
 class Hands:
     """A study of three trials in a folder, and what people do to it."""
 
-    def __init__(self, folder: Path, seed: int) -> None:
+    def __init__(self, folder: Path, spec: StudySpec, seed: int) -> None:
         self.folder = folder
+        self.spec = spec
         self.random = random.Random(seed)
         self.names = ["tiny"]  # of studies that are there
         self.done: list[str] = []
@@ -104,6 +105,12 @@ class Hands:
             path.write_bytes(path.read_bytes()[: self.random.randrange(400)])
             return
 
+    def move(self) -> None:
+        """Move the project: database, runs, text."""
+        self.folder = Path(shutil.move(self.folder, f"{self.folder}-{len(self.done)}"))
+        text = self.spec.data.model_copy(update={"source": str(self.folder / "text")})
+        self.spec = self.spec.model_copy(update={"data": text})
+
     OPERATIONS: tuple[Callable[["Hands"], None], ...] = (
         enqueue,
         add,
@@ -116,6 +123,7 @@ class Hands:
         copy_database,
         delete_run,
         truncate_events,
+        move,
     )
 
     def operate(self) -> None:
@@ -130,13 +138,31 @@ def complete(study: optuna.Study) -> dict[int, float]:
     return {t.number: t.values[0] for t in trials if "arm" in t.user_attrs}
 
 
-@pytest.mark.parametrize("seed", range(6))
+def evaluations(hands: Hands) -> list[tuple[int, int, float]]:
+    """Trial number, step and perplexity of all that was measured."""
+    table = evaluations_table(open_storage(hands.database), hands.names[0])
+    rows = table[["trial_number", "step", "perplexity"]]
+    return list(rows.itertuples(index=False, name=None))
+
+
+def read_or_refuse(action: Callable[[], object]) -> None:
+    """It succeeds, or ends with one clear line."""
+    refusal = ""
+    try:
+        action()
+    except SquenSweepError as error:
+        refusal = str(error)
+    assert "\n" not in refusal
+
+
+@pytest.mark.parametrize("seed", range(8))
 def test_no_sequence_of_operations_loses_what_was_complete(seed: int, tmp_path: Path, cache: Path):
-    spec = tiny_study(tmp_path, write_stories(tmp_path / "text"))
-    run_tiny(spec, tmp_path, trials=3)
-    hands = Hands(tmp_path, seed)
-    before = complete(hands.study())
-    assert len(before) == 3
+    folder = tmp_path / "project"
+    spec = tiny_study(tmp_path, write_stories(folder / "text"))
+    run_tiny(spec, folder, trials=3)
+    hands = Hands(folder, spec, seed)
+    before, steps = complete(hands.study()), evaluations(hands)
+    assert (len(before), len(steps)) == (3, 9)
     for _ in range(OPERATIONS_EACH):
         hands.operate()
         for name in hands.names:
@@ -150,12 +176,11 @@ def test_no_sequence_of_operations_loses_what_was_complete(seed: int, tmp_path: 
                 lambda study=study: render(read_study(open_storage(hands.database), study), []),
                 lambda study=study: export(study),
             ):
-                with suppress(SquenSweepError):  # one clear line
-                    read()
-    named = spec.model_copy(update={"name": hands.names[0]})
+                read_or_refuse(read)
+        assert evaluations(hands) == steps, hands.done
+    named = hands.spec.model_copy(update={"name": hands.names[0]})
     total = len(hands.study().trials) + 1
-    with suppress(SquenSweepError):  # says why in one line
-        run_tiny(named, tmp_path, trials=total)
+    read_or_refuse(lambda: run_tiny(named, hands.folder, trials=total))
     after = hands.study()
     assert complete(after).items() >= before.items(), hands.done
     assert study_attrs(after).identity is not None

@@ -97,7 +97,7 @@ def command(stored: StoredStudy, monkeypatch: pytest.MonkeyPatch, name: str, *op
         (["--workers", "none"], "--workers must be auto or .*, but got 'none'"),
         (["--timeout", "soon"], "--timeout must be a time like .*, but got 'soon'"),
         (["--hang-timeout", "0"], "--hang-timeout must be a time like .*, but got '0'"),
-        ([], "config.json"),  # the runs of this study are gone
+        ([], "must be judged on its own text"),  # which is gone
     ],
 )
 def test_verdict_refuses_in_one_line_and_writes_nothing(
@@ -127,10 +127,10 @@ def test_a_phase_of_a_verdict_is_no_sweep(stored: StoredStudy, monkeypatch, caps
     phase.set_user_attr("of", "the sweep's identity")
     phase.set_user_attr("spec", phase_spec(stored.spec, CONFIRM).model_dump(mode="json"))
     assert command(stored, monkeypatch, "verdict", "--study", "tiny.confirm") == 2
-    assert capsys.readouterr().err == (
-        "error: study 'tiny.confirm' must be a sweep, but it is the confirm phase of the verdict "
-        "on 'tiny'; pass --study tiny.\n"
-    )
+    assert "the confirm phase of the verdict on another study" in capsys.readouterr().err
+    stored.study.set_user_attr("identity", "the sweep's identity")
+    assert command(stored, monkeypatch, "verdict", "--study", "tiny.confirm") == 2
+    assert "confirm phase of the verdict on 'tiny'; pass --study tiny." in capsys.readouterr().err
 
 
 # --- the phases ------------------------------------------------------------------------------
