@@ -12,6 +12,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import BaseModel, ConfigDict
+
 from gpt.config import DataConfig
 from gpt.data import files as text_files
 from gpt.data import hub
@@ -21,6 +23,7 @@ from gpt.errors import InputError
 Progress = Callable[[str], None]
 Kind = Literal["hub", "files", "built-in"]
 
+BUILT_IN_NAME = "built-in story grammar"
 BUILT_IN_STORIES = 20_000  # for training, unless max_stories says otherwise
 BUILT_IN_VALIDATION_STORIES = 500
 BUILT_IN_SEEDS = (1, 2)  # training, validation
@@ -33,6 +36,17 @@ HUB_VALIDATION_STORIES = 2_000  # read when max_stories is set: about 400,000 to
 VALIDATION_FRACTION = 0.05  # of stories that come without a split of their own
 
 
+class Origin(BaseModel):
+    """Account of the reading of a text: what became which split, and what was left aside."""
+
+    model_config = ConfigDict(frozen=True)
+
+    train: list[str]  # files as seen from the given path, or a split of a hub data set
+    validation: list[str]  # likewise; empty where it was cut off from the training text
+    cut: Literal["", "by hash"]  # the way in which it was cut off
+    unread: list[str]  # what else is there
+
+
 @dataclass(frozen=True)
 class Corpus:
     """Training and validation stories, of which none is in both."""
@@ -43,6 +57,7 @@ class Corpus:
     validation: list[str]
     validation_nats: list[float] | None = None  # exact -log probability of each, where known
     notice: str | None = None  # for every reader of a result
+    origin: Origin | None = None  # None: the text has no files or splits
 
 
 def read_corpus(data: DataConfig, progress: Progress, patience: float | None = None) -> Corpus:
@@ -78,9 +93,30 @@ def identity(data: DataConfig) -> dict[str, Any]:
         source = data.hub_name
     else:
         files = text_files.find(_path(data.source))
-        source = [[text_files.stamp(file) for file in split] for split in files]
-    kind = data.source if data.source in ("built-in", "hub") else "files"
-    return {"kind": kind, "source": source, "max_stories": data.max_stories}
+        source = [
+            [text_files.stamp(file) for file in split] for split in (files.train, files.validation)
+        ]
+    return {"kind": kind_of(data), "source": source, "max_stories": data.max_stories}
+
+
+def kind_of(data: DataConfig) -> Kind | None:
+    """Return the kind of a configuration's source; None for "auto", which may be two."""
+    match data.source:
+        case "auto":
+            return None
+        case "hub" | "built-in" as kind:
+            return kind
+    return "files"
+
+
+def name_of(data: DataConfig) -> str:
+    """Return the name of a source, as its user gave it."""
+    match kind_of(data):
+        case "files":
+            return str(_path(data.source))
+        case "hub":
+            return data.hub_name
+    return BUILT_IN_NAME
 
 
 def split_by_hash(stories: Iterable[str], max_stories: int | None) -> tuple[list[str], list[str]]:
@@ -137,11 +173,10 @@ def _built_in(max_stories: int | None, progress: Progress) -> Corpus:
     held_out = [story.text for story in validation]
     # as many more as could turn out to be validation stories
     drawn = (story.text for story in grammar.stories(train_seed, count + len(held_out)))
-    name = "built-in story grammar"
     return Corpus(
         kind="built-in",
-        name=name,
-        train=_unlike(held_out, _counted(drawn, name, progress, count), count),
+        name=BUILT_IN_NAME,
+        train=_unlike(held_out, _counted(drawn, BUILT_IN_NAME, progress, count), count),
         validation=held_out,
         validation_nats=[story.nats for story in validation],
         notice=BUILT_IN_NOTICE,
@@ -161,14 +196,15 @@ def _hub(name: str, max_stories: int | None, progress: Progress, patience: float
     train = _unlike(validation, stories, max_stories)
     if not train or not validation:
         raise InputError(f"{name} must have stories in its splits train and validation.")
-    return Corpus(kind="hub", name=name, train=train, validation=validation)
+    origin = Origin(train=["train"], validation=["validation"], cut="", unread=[])
+    return Corpus(kind="hub", name=name, train=train, validation=validation, origin=origin)
 
 
 def _files(path: Path, max_stories: int | None, progress: Progress) -> Corpus:
-    train_files, validation_files = text_files.find(path)
-    stories = _counted(_clean(text_files.read(train_files)), str(path), progress)
-    if validation_files:
-        validation = list(_clean(text_files.read(validation_files)))
+    files = text_files.find(path)
+    stories = _counted(_clean(text_files.read(files.train)), str(path), progress)
+    if files.validation:
+        validation = list(_clean(text_files.read(files.validation)))
         train = _unlike(validation, stories, max_stories)
     else:
         train, validation = split_by_hash(stories, max_stories)
@@ -177,7 +213,13 @@ def _files(path: Path, max_stories: int | None, progress: Progress) -> Corpus:
             f"{path} must hold at least two different stories, to train on and to validate; "
             f"in a .txt file, {END_OF_TEXT} separates stories."
         )
-    return Corpus(kind="files", name=str(path), train=train, validation=validation)
+    origin = Origin(
+        train=files.names(files.train),
+        validation=files.names(files.validation),
+        cut="" if files.validation else "by hash",
+        unread=files.names(files.unread),
+    )
+    return Corpus(kind="files", name=str(path), train=train, validation=validation, origin=origin)
 
 
 def _unlike(held_out: list[str], stories: Iterable[str], count: int | None) -> list[str]:

@@ -20,11 +20,12 @@ import numpy.typing as npt
 import tiktoken
 import torch
 from filelock import FileLock, Timeout
+from pydantic import ValidationError
 from torch import Tensor
 
 from gpt.config import DataConfig
 from gpt.data import corpus, hub, token_files, tokenizer
-from gpt.data.corpus import Corpus, Progress
+from gpt.data.corpus import Corpus, Origin, Progress
 from gpt.data.token_files import Meta
 from gpt.errors import InputError, StorageError
 from gpt.system.files import sync
@@ -58,11 +59,18 @@ class ValidationSet:
 
 
 class TokenData:
-    """A prepared text: a folder of token files, with its metadata."""
+    """A prepared text: a folder of token files, with its metadata.
 
-    def __init__(self, folder: Path, meta: Meta) -> None:
+    Args:
+        folder: The token files. Equal texts share them, wherever they came from.
+        meta: The folder's metadata, with the kind and the name of the text that was asked for.
+        origin: Account of the reading of that text; None where only its tokens were looked up.
+    """
+
+    def __init__(self, folder: Path, meta: Meta, origin: Origin | None = None) -> None:
         self.folder = folder
         self.meta = meta
+        self.origin = origin
         self.tokenizer_path = folder / "tokenizer.json"
         self.train: Tokens = np.memmap(folder / "train.bin", dtype=np.uint16, mode="r")
 
@@ -176,7 +184,7 @@ def prepare(data: DataConfig, progress: Progress = lambda message: None) -> Toke
                 f"fingerprint must be 16 hexadecimal digits, but got {data.fingerprint!r}."
             )
         if known := _open(data.fingerprint):
-            return known
+            return _named(known, data)
     try:
         ready = _resolved(data, progress)
     except OSError as error:
@@ -241,25 +249,43 @@ def _from_source(data: DataConfig, progress: Progress, patience: float | None = 
     """Return the cached tokens of this source, or make them now."""
     settings = [corpus.identity(data), data.tokenizer, data.bpe_vocab_size]
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
-    index = cache_folder() / "index" / key  # a file that holds the fingerprint
-    if known := _indexed(index):
+    index = cache_folder() / "index" / key  # a file that holds the fingerprint, and an Origin
+    if known := _indexed(index, data):
         return known
     with _lock(cache_folder() / "locks" / key, progress):
-        return _indexed(index) or _make(data, index, progress, patience)
+        return _indexed(index, data) or _make(data, index, progress, patience)
 
 
-def _indexed(index: Path) -> TokenData | None:
+def _indexed(index: Path, data: DataConfig) -> TokenData | None:
     if not index.exists():
         return None
-    fingerprint = index.read_text(encoding="ascii", errors="replace")
-    return _open(fingerprint) if re.fullmatch(_FINGERPRINT, fingerprint) else None
+    fingerprint, _, account = index.read_text(encoding="utf-8", errors="replace").partition("\n")
+    if not re.fullmatch(_FINGERPRINT, fingerprint):
+        return None
+    try:
+        origin = Origin.model_validate_json(account) if account else None
+    except ValidationError:
+        return None
+    if origin is None and corpus.kind_of(data) == "files":  # of a version that may have misread it
+        return None
+    known = _open(fingerprint, origin)
+    return known and _named(known, data)
 
 
-def _open(fingerprint: str) -> TokenData | None:
+def _named(tokens: TokenData, data: DataConfig) -> TokenData:
+    """Return tokens under the name that `data` gives them, not that of an equal text before it."""
+    kind = corpus.kind_of(data)
+    if kind is None or tokens.meta.kind == "built-in":
+        return tokens
+    meta = tokens.meta.model_copy(update={"kind": kind, "name": corpus.name_of(data)})
+    return TokenData(tokens.folder, meta, tokens.origin)
+
+
+def _open(fingerprint: str, origin: Origin | None = None) -> TokenData | None:
     """Open the cached tokens of a fingerprint; None if they are missing or incomplete."""
     folder = _tokens_folder(fingerprint)
     meta = token_files.read_meta(folder)
-    return TokenData(folder, meta) if meta else None
+    return TokenData(folder, meta, origin) if meta else None
 
 
 def _tokens_folder(fingerprint: str) -> Path:
@@ -280,9 +306,11 @@ def _make(data: DataConfig, index: Path, progress: Progress, patience: float | N
                 token_files.write(temporary, text, encoding, identity, progress)
     new_index = index.with_suffix(".new")
     new_index.parent.mkdir(parents=True, exist_ok=True)
-    new_index.write_text(identity.fingerprint, encoding="ascii")
+    account = text.origin.model_dump_json() if text.origin else ""
+    new_index.write_text(f"{identity.fingerprint}\n{account}", encoding="utf-8")
     new_index.replace(index)
-    return TokenData(folder, Meta.model_validate_json((folder / "meta.json").read_bytes()))
+    meta = Meta.model_validate_json((folder / "meta.json").read_bytes())
+    return _named(TokenData(folder, meta, text.origin), data)
 
 
 def _train_bpe(text: Corpus, vocab_size: int | None, progress: Progress) -> tiktoken.Encoding:

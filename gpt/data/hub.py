@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from threading import Timer
 
-from gpt.data.files import first_line, texts
+from gpt.data.formats import first_line, texts
 from gpt.data.network import unreachable_reason
 from gpt.errors import InputError, NetworkError
 

@@ -12,7 +12,7 @@ from gpt.errors import DataError
 from gpt.events import Event, parse_event
 from gpt.model import num_params
 from gpt.system.files import atomic_write_text
-from sweep.study.dataset import data_facts, pin_dataset
+from sweep.study.dataset import data_facts, pin_dataset, split_lines
 from sweep.study.spec import StudySpec
 from sweep.trainers.base import Facts, RunFacts
 
@@ -50,6 +50,8 @@ class GPTTrainer:
         tokens = prepare(self._data, show)
         tokens.require(spec.block_size)
         facts = data_facts(tokens, spec)
+        for line in split_lines(facts):
+            show(line)
         self._data = pin_dataset(self._data, tokens)
         return self.recall(spec, facts)
 

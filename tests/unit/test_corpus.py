@@ -97,6 +97,64 @@ def test_file_names_decide_the_split(tmp_path, train, validation):
     assert read(tmp_path).validation == ["for validation"]
 
 
+@pytest.mark.parametrize(
+    ("train", "validation"),
+    [
+        ("train/1.txt", "validation/1.txt"),
+        ("Train/1.txt", "VALID/1.TXT"),
+        ("a/training/deep/1.txt", "a/dev/deep/1.txt"),
+        ("data/train.txt", "data/held/val/part.txt"),
+        ("train-and-test/train.txt", "train-and-test/test.txt"),
+        ("stories/1.txt", "test/1.txt"),
+        ("train/train-1.txt", "Testing.txt"),
+    ],
+)
+def test_names_of_folders_decide_the_split_too(tmp_path, train, validation):
+    write_txt(tmp_path / train, ["for training", "more of it"])
+    write_txt(tmp_path / validation, ["for validation"])
+    corpus = read(tmp_path)
+    assert corpus.train == ["for training", "more of it"]
+    assert corpus.validation == ["for validation"]
+    assert (corpus.origin.train, corpus.origin.validation) == ([train], [validation])
+    assert corpus.origin.cut == ""
+
+
+def test_only_names_below_the_given_path_decide(tmp_path):
+    write_txt(tmp_path / "test" / "val" / "stories.txt", STORIES)
+    given = read(tmp_path / "test" / "val")
+    assert sorted(given.train + given.validation) == sorted(STORIES)
+    assert given.origin.cut == "by hash"
+
+
+def test_a_test_split_never_trains_and_validates_only_where_nothing_else_does(tmp_path):
+    for name in ("train", "validation", "test"):
+        write_txt(tmp_path / name / "1.txt", [f"for {name}"])
+    corpus = read(tmp_path)
+    assert (corpus.train, corpus.validation) == (["for train"], ["for validation"])
+    assert corpus.origin.unread == ["test/1.txt"]
+    for name in ("test.txt", "Valid.txt"):
+        alone = write_txt(tmp_path / name, STORIES)
+        with pytest.raises(InputError, match=r"by its name it is for (test|validation)"):
+            read(alone)
+
+
+@pytest.mark.parametrize("name", ["train/test.txt", "test/train.txt", "train-and-test.txt"])
+def test_a_file_of_two_splits_is_refused(tmp_path, name):
+    write_txt(tmp_path / name, STORIES)
+    with pytest.raises(InputError, match=r"must be of one split, but names say test and train"):
+        read(tmp_path)
+
+
+def test_what_is_not_read_is_listed_and_what_is_about_the_data_is_no_story(tmp_path):
+    for name in ("UPPER.TXT", "README.txt", "LICENSE.txt", "notes.md", "deep/image.png"):
+        write_txt(tmp_path / name, [*STORIES, name])
+    write_txt(tmp_path / ".hidden" / "x.txt", STORIES)
+    corpus = read(tmp_path)
+    assert corpus.origin.train == ["UPPER.TXT"]
+    assert corpus.origin.unread == ["LICENSE.txt", "README.txt", "deep/image.png", "notes.md"]
+    assert "README.txt" not in corpus.train + corpus.validation
+
+
 def test_files_that_say_nothing_are_left_alone_beside_one_that_says_train(tmp_path):
     for name in ("train.txt", "valid.txt", "test.txt", "notes.txt", "README.md", ".cache/x.txt"):
         write_txt(tmp_path / name, [name])

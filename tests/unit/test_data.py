@@ -144,6 +144,31 @@ def test_the_same_text_in_another_file_has_the_same_fingerprint(text, tmp_path):
 
 
 @pytest.mark.usefixtures("cache")
+def test_a_text_has_the_name_and_the_files_that_were_given_now_not_those_of_an_equal_one(
+    text, tmp_path
+):
+    first = prepare(config(text))
+    copy = tmp_path / "copy"
+    shutil.copytree(text, copy / "deep")
+    for _ in range(2):  # read, and from the cache
+        again = prepare(config(copy))
+        assert again.folder == first.folder
+        assert again.meta.name == str(copy)
+        assert again.origin.train == ["deep/train.txt"]
+    pinned = prepare(config(copy, fingerprint=first.meta.fingerprint))
+    assert pinned.meta.name == str(copy)
+    assert prepare(config(text)).meta.name == str(text)
+
+
+def test_files_that_an_earlier_version_read_are_read_again_once(text, cache):
+    first = prepare(config(text))
+    (index,) = (cache / "index").iterdir()
+    index.write_text(first.meta.fingerprint)  # without an account of what was read
+    assert prepare(config(text)).origin == first.origin
+    assert index.read_text().startswith(first.meta.fingerprint + "\n{")
+
+
+@pytest.mark.usefixtures("cache")
 def test_a_fingerprint_is_served_without_its_source(text):
     fingerprint = prepare(config(text)).meta.fingerprint
     shutil.rmtree(text)
