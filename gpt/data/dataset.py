@@ -31,6 +31,7 @@ from gpt.errors import InputError, StorageError
 from gpt.system.files import sync
 
 FAST_BPE_CHARS = 100_000  # a vocabulary is trained on so many in 0.05 s
+PART_CHARS = 100_000  # a document is passed to the trainer of a vocabulary in such parts
 PADDING = -1  # the target of a position after a story's end, ignored by every loss
 _FINGERPRINT = "[0-9a-f]{16}"
 
@@ -43,7 +44,8 @@ class ValidationSet:
 
     A story's first input is <|endoftext|>, and so is its last target. A story longer than T is cut
     into several rows, and a row has no context from the one before; the floor is that of a model
-    with the complete story as context.
+    with the complete story as context. A document that is no sequence of stories is cut into
+    pieces of equal length, which are stories here; a piece's first input is the token before it.
     """
 
     idx: Tensor  # (R, T) int64
@@ -103,7 +105,9 @@ class TokenData:
             InputError: nothing is left after those.
         """
         tokens = np.memmap(self.folder / "val.bin", dtype=np.uint16, mode="r")
-        ends = np.flatnonzero(tokens == self.meta.vocab_size - 1) + 1  # one past each story
+        pieces = self.folder / "val_ends.npy"  # of a document
+        end_of_text = self.meta.vocab_size - 1
+        ends = np.load(pieces) if pieces.exists() else np.flatnonzero(tokens == end_of_text) + 1
         first = int(np.searchsorted(ends, skip_tokens)) + 1 if skip_tokens else 0
         if first >= len(ends):
             raise InputError(
@@ -118,7 +122,7 @@ class TokenData:
         ends = ends[stories] - begin
         nats = self.folder / "val_nats.npy"
         floor = float(np.load(nats)[stories].sum() / ends[-1]) if nats.exists() else None
-        idx, targets, story = _rows(tokens[begin:], ends, block_size)
+        idx, targets, story = _rows(tokens[begin:], ends, block_size, end_of_text)
         return ValidationSet(idx, targets, story, story_bytes, floor)
 
 
@@ -208,14 +212,13 @@ def cache_folder() -> Path:
 
 
 def _rows(
-    tokens: Tokens, ends: npt.NDArray[np.int64], block_size: int
+    tokens: Tokens, ends: npt.NDArray[np.int64], block_size: int, end_of_text: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Cut the stories that end at `ends` into inputs and targets (R, T) and story indices (R,)."""
     lengths = np.diff(ends, prepend=0)  # with <|endoftext|>
     rows_of = -(-lengths // block_size)
     story = np.repeat(np.arange(len(ends)), rows_of)
     stream = tokens[: ends[-1]].astype(np.int64)
-    end_of_text = stream[-1]
     # position of every token: its story's first row, then on from there, row after row
     first_row = np.cumsum(rows_of) - rows_of
     position = np.arange(len(stream)) + np.repeat(
@@ -319,10 +322,17 @@ def _train_bpe(text: Corpus, vocab_size: int | None, progress: Progress) -> tikt
     if sum(map(len, text.train)) > FAST_BPE_CHARS:  # else it takes no time
         progress(f"learning a vocabulary of {vocab_size:,} tokens from {text.name}")
     # A study is written for real stories: the grammar's few hundred words must not stop it.
-    encoding = tokenizer.train_bpe(text.train, vocab_size, or_fewer=text.kind == "built-in")
+    parts = _parts(text.train[0]) if text.is_document else text.train
+    encoding = tokenizer.train_bpe(parts, vocab_size, or_fewer=text.kind == "built-in")
     if encoding.n_vocab < vocab_size:
         progress(f"{text.name} has words for a vocabulary of {encoding.n_vocab:,} tokens only")
     return encoding
+
+
+def _parts(document: str) -> Iterator[str]:
+    """Cut a document, so that a vocabulary is trained on no more of it than is needed."""
+    for first in range(0, len(document), PART_CHARS):
+        yield document[first : first + PART_CHARS]
 
 
 @contextmanager

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpt.data.formats import READERS, format_of, known_formats
+from gpt.data import formats
+from gpt.data.formats import format_of, is_plain, known_formats
 from gpt.errors import InputError
 
 # train.txt, valid-00000-of-00001.parquet, TinyStoriesV2-GPT4-train.txt, Validation/1.txt; but not
@@ -15,7 +16,10 @@ _SPLITS = {
     "validation": re.compile(r"(?<![a-z])(val|valid|validation|dev)(?![a-z])"),
     "test": re.compile(r"(?<![a-z])test(ing)?(?![a-z])"),
 }
-_ABOUT_THE_DATA = re.compile(r"(readme|licen[cs]e|copying|notice|changelog|citation)(?![a-z])")
+_ABOUT_THE_DATA = re.compile(
+    r"(readme|licen[cs]e|copying|notice|changelog|citation)(?![a-z])"
+    r"|(dataset_infos?|dataset_dict|state|metadata)\.json$"
+)
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,9 @@ def find(path: Path) -> TextFiles:
     A file is the training text, unless its name says that it validates or tests. In a folder, the
     words train, valid, val, dev and test in the names of files, and of the folders around them,
     decide. Files of a test split validate where nothing else does, and never train. Files without
-    such a word train where no name says train, and are not read otherwise.
+    such a word train where no name says train, and are not read otherwise. Where a split has .txt,
+    .jsonl or .parquet files, its others (.json, .csv, compressed ones) are not read: they often are
+    the same text once more.
 
     Raises:
         InputError: nothing readable is there, nothing trains, or a file is of two splits.
@@ -56,6 +62,7 @@ def find(path: Path) -> TextFiles:
     named: dict[str, list[Path]] = {}
     for file in readable:
         named.setdefault(_split_of(file, path), []).append(file)
+    named = {split: _of_one_kind(files) for split, files in named.items()}
     train = named.get("train") or named.get("", [])
     validation = named.get("validation") or named.get("test", [])
     if not train:
@@ -66,14 +73,29 @@ def find(path: Path) -> TextFiles:
     return TextFiles(path, train, validation, sorted(unread))
 
 
-def read(files: Iterable[Path]) -> Iterator[str]:
+def read(files: Iterable[Path], column: str | None) -> Iterator[str]:
     """Yield the raw text of every story, file by file; lazily, so that a limit ends the reading.
 
+    Args:
+        files: Files that `find` found.
+        column: See gpt.data.formats.read.
+
     Raises:
-        InputError: a file cannot be read, is no text, or has no column text.
+        InputError: a file cannot be read, is no text, or has no such column.
     """
     for file in files:
-        yield from READERS[format_of(file)](file)
+        yield from formats.read(file, column)
+
+
+def is_txt(files: list[Path]) -> bool:
+    """Return whether the first file is a .txt, compressed or not."""
+    return format_of(files[0]) == ".txt"
+
+
+def only_held_out(name: str) -> str:
+    """Return "validation" or "test" if a name says that a text does not train; else ""."""
+    words = _words(name)
+    return words[0] if words and "train" not in words else ""
 
 
 def stamp(file: Path) -> tuple[str, int, int]:
@@ -85,10 +107,9 @@ def stamp(file: Path) -> tuple[str, int, int]:
 def _single(file: Path) -> Path:
     if not format_of(file):
         raise InputError(f"{file} must be a {known_formats()} file, or a folder of them.")
-    words = _words(file.name)
-    if words and "train" not in words:
+    if held_out := only_held_out(file.name):
         raise InputError(
-            f"{file} must be a text to train on, but by its name it is for {words[0]}; rename it "
+            f"{file} must be a text to train on, but by its name it is for {held_out}; rename it "
             f"to train on it, or give the folder that has a training text as well."
         )
     return file
@@ -102,6 +123,10 @@ def _files_below(path: Path) -> tuple[list[Path], list[Path]]:
     if not readable:
         raise InputError(f"{path} must hold {known_formats()} files, but there are none.")
     return readable, [file for file in visible if not _is_text(file)]
+
+
+def _of_one_kind(files: list[Path]) -> list[Path]:
+    return [file for file in files if is_plain(file)] or files
 
 
 def _is_text(file: Path) -> bool:

@@ -368,7 +368,7 @@ def data_source(study: optuna.Study) -> str:
     """Return the --data that finds a study's text again from the current folder."""
     data = study_attrs(study).data or {}
     if data["kind"] != "files":
-        return str(data["kind"])
+        return str(data.get("source", data["kind"]))
     if "source" not in data:  # of a database before there was that fact
         return str(data["name"])
     return os.path.relpath(database_folder(_storage_of(study)) / str(data["source"]))

@@ -5,10 +5,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from gpt.config import DataConfig
+from gpt.data import corpus
 from gpt.data.dataset import TokenData
+from gpt.data.tokenizer import END_OF_TEXT
 from sweep.study.paths import read_path
 from sweep.study.spec import StudySpec
 
+_DEFAULTS = DataConfig().model_dump()
 SHOWN_NAMES = 4  # of files in a line; a data set may have a thousand
 
 
@@ -23,6 +26,17 @@ def pin_dataset(data: DataConfig, tokens: TokenData) -> DataConfig:
     if data.tokenizer == "bpe":  # a text of few words may hold fewer than were asked for
         changes["bpe_vocab_size"] = meta.vocab_size
     return data.model_copy(update=changes)
+
+
+def source_facts(data: DataConfig) -> dict[str, Any]:
+    """Facts that find a text again: "source" as --data gives it, and other options of [data].
+
+    The path of files is left out: what is stored of it is relative to the database.
+    """
+    options = {name: getattr(data, name) for name in ("column", "split")}
+    changed = {name: value for name, value in options.items() if value != _DEFAULTS[name]}
+    source = {} if corpus.kind_of(data) != "hub" else {"source": f"hub:{corpus.name_of(data)}"}
+    return {**source, **({"options": changed} if changed else {})}
 
 
 def data_facts(tokens: TokenData, spec: StudySpec) -> dict[str, Any]:
@@ -68,7 +82,10 @@ def split_lines(facts: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-CUTS = {"by hash": "cut off from it, about one story in twenty, chosen by its text"}
+CUTS = {
+    "by hash": "cut off from it, about one story in twenty, chosen by its text",
+    "by position": f"cut off from its end, one tenth: without {END_OF_TEXT} it is one document",
+}
 
 
 def _amount(facts: Mapping[str, Any], split: str) -> str:

@@ -12,7 +12,7 @@ from gpt.errors import DataError
 from gpt.events import Event, parse_event
 from gpt.model import num_params
 from gpt.system.files import atomic_write_text
-from sweep.study.dataset import data_facts, pin_dataset, split_lines
+from sweep.study.dataset import data_facts, pin_dataset, source_facts, split_lines
 from sweep.study.spec import StudySpec
 from sweep.trainers.base import Facts, RunFacts
 
@@ -53,7 +53,7 @@ class GPTTrainer:
         for line in split_lines(facts):
             show(line)
         self._data = pin_dataset(self._data, tokens)
-        return self.recall(spec, facts)
+        return self.recall(spec, facts | source_facts(self._data))
 
     def recall(self, spec: StudySpec, data: dict[str, Any]) -> Facts:
         """Return the facts of a study that has all its trials, from what is stored of its text."""

@@ -5,8 +5,11 @@ from pathlib import Path
 import pytest
 from tiny_studies import tiny_study
 
+from gpt.config import DataConfig
 from gpt.data.dataset import prepare
-from sweep.study.dataset import data_facts, split_lines
+from gpt.errors import InputError
+from sweep.study.dataset import data_facts, source_facts, split_lines
+from sweep.study.spec import StudySpec
 
 STORIES = [f"Story {number} is about a cat and a dog." for number in range(100)]
 
@@ -44,6 +47,44 @@ def test_a_validation_text_that_was_cut_off_is_said_to_be_so(folder):
     (line,) = split_lines(facts_of(folder, {"stories.txt": STORIES}))
     assert "of stories.txt" in line
     assert "cut off from it" in line
+
+
+def test_a_plain_text_is_said_to_be_one_document(folder):
+    (line,) = split_lines(
+        facts_of(
+            folder, {"play.txt": ["".join(f"Line {n} of a play about a cat. " for n in range(400))]}
+        )
+    )
+    assert "one document" in line
+
+
+def test_a_study_that_was_stored_before_there_were_these_options_means_the_same(tmp_path):
+    spec = tiny_study(tmp_path, tmp_path)
+    stored = spec.model_dump(mode="json")
+    for name in ("column", "split", "hub_config"):
+        del stored["data"][name]
+    assert spec.differences(stored) == []
+    assert StudySpec.model_validate(stored).digest == spec.digest
+    chosen = spec.data.model_copy(update={"column": "body", "split": "all", "hub_config": "en"})
+    assert spec.model_copy(update={"data": chosen}).digest == spec.digest  # the fingerprint pins it
+
+
+def test_what_finds_a_text_again_is_stored():
+    data = DataConfig(column="body", split="all").with_source("hub:someone/Stories/en")
+    facts = source_facts(data)
+    assert facts == {
+        "source": "hub:someone/Stories/en",
+        "options": {"column": "body", "split": "all"},
+    }
+    again = DataConfig().with_source(facts["source"]).model_copy(update=facts["options"])
+    assert again == data
+    assert source_facts(DataConfig(source="/some/where")) == {}
+
+
+@pytest.mark.parametrize("source", ["hub:", "hub:a//b", "hub:a/b/c/d", "hub:/"])
+def test_a_data_set_of_the_hub_must_have_a_name(source):
+    with pytest.raises(InputError, match="must name a data set of the hub"):
+        DataConfig().with_source(source)
 
 
 def test_nothing_stored_about_the_files_is_an_absolute_path(folder):
