@@ -85,7 +85,7 @@ def read_corpus(data: DataConfig, progress: Progress, patience: float | None = N
 
 
 def identity(data: DataConfig) -> dict[str, Any]:
-    """Identify a source without reading it: paths, sizes and times; a hub name; grammar code.
+    """Identify a source without reading it: paths, sizes and times; hub names; grammar code.
 
     Equal identities have the same text, so that tokens prepared for one serve the other.
 
@@ -172,7 +172,7 @@ def throttled(progress: Progress, seconds: float = 2.0) -> Progress:
 def _path(source: str) -> Path:
     if not source.strip():  # Path("") is the current folder
         raise InputError(
-            f"--data must be auto, hub, built-in, or a file or folder that exists, "
+            f"--data must be auto, hub, hub:NAME, built-in, or a file or folder that exists, "
             f"but got {source!r}."
         )
     return Path(source).expanduser()

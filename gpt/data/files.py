@@ -54,7 +54,8 @@ def find(path: Path) -> TextFiles:
     """
     if not path.exists():
         raise InputError(
-            f"--data must be auto, hub, built-in, or a file or folder that exists, but got {path}."
+            f"--data must be auto, hub, hub:NAME, built-in, or a file or folder that exists, but "
+            f"got {path}."
         )
     if path.is_file():
         return TextFiles(path, [_single(path)], [], [])

@@ -1,5 +1,6 @@
 """Facts of a study's text: what is stored, and what `run` says of it."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,13 @@ from tiny_studies import tiny_study
 from gpt.config import DataConfig
 from gpt.data.dataset import prepare
 from gpt.errors import InputError
+from sweep.callbacks.plain import QuietProgress
+from sweep.storage.schema import study_attrs
 from sweep.study.dataset import data_facts, source_facts, split_lines
 from sweep.study.spec import StudySpec
+from sweep.tuner.limits import Limits
+from sweep.tuner.options import RunOptions
+from sweep.tuner.start import open_study
 
 STORIES = [f"Story {number} is about a cat and a dog." for number in range(100)]
 
@@ -79,6 +85,28 @@ def test_what_finds_a_text_again_is_stored():
     again = DataConfig().with_source(facts["source"]).model_copy(update=facts["options"])
     assert again == data
     assert source_facts(DataConfig(source="/some/where")) == {}
+
+
+def test_a_study_goes_on_with_the_column_that_it_was_started_with(tmp_path, cache):
+    path = tmp_path / "stories.csv"
+    path.write_text("title,body\n" + "".join(f'A title,"{story}"\n' for story in STORIES))
+    spec = tiny_study(tmp_path, path)
+    options = RunOptions(
+        storage=str(tmp_path / "sweep.db"),
+        runs=tmp_path / "runs",
+        device="cpu",
+        workers=1,
+        limits=Limits(),
+        wait=False,
+    )
+    chosen = spec.data.model_copy(update={"column": "body"})
+    with open_study(spec, chosen, options, QuietProgress()) as opened:
+        first = opened.facts.data["fingerprint"]
+    with open_study(spec, DataConfig(bpe_vocab_size=280), options, QuietProgress()) as again:
+        assert again.facts.data["fingerprint"] == first
+        stored = study_attrs(again.study).data
+    assert stored["options"] == {"column": "body"}
+    assert str(tmp_path) not in json.dumps(stored)
 
 
 @pytest.mark.parametrize("source", ["hub:", "hub:a//b", "hub:a/b/c/d", "hub:/"])
