@@ -61,6 +61,17 @@ def data_facts(tokens: TokenData, spec: StudySpec) -> dict[str, Any]:
     }
 
 
+def described(facts: Mapping[str, Any]) -> str:
+    """Describe a text in one line: its name and tokenizer, and what was read as which split.
+
+    Args:
+        facts: See `data_facts`.
+    """
+    if splits := split_lines(facts):
+        return "; ".join((f"{facts['name']}, {facts['tokenizer']}", *splits))
+    return f"{facts['name']}, {facts['train_tokens']:,} training tokens, {facts['tokenizer']}"
+
+
 def split_lines(facts: Mapping[str, Any]) -> list[str]:
     """Say in one or two lines what was read as which split.
 
@@ -89,7 +100,9 @@ CUTS = {
 
 
 def _amount(facts: Mapping[str, Any], split: str) -> str:
-    return f"{facts[f'{split}_stories']:,} stories, {facts[f'{split}_tokens']:,} tokens"
+    stories = facts[f"{split}_stories"]
+    counted = "1 story" if stories == 1 else f"{stories:,} stories"
+    return f"{counted}, {facts[f'{split}_tokens']:,} tokens"
 
 
 def _listed(names: list[str]) -> str:

@@ -546,7 +546,7 @@ BAD_BEFORE_A_RUN = {
     "missing text": (("run", "--study", "tiny.toml", "--data", "no.txt", *NEW), "no.txt"),
     "text without a name": (
         ("run", "--study", "tiny.toml", "--data", "", *NEW),
-        "--data must be auto, hub, built-in, or a file or folder that exists, but got ''",
+        "--data must be auto, .*, or a file or folder that exists, but got ''",
     ),
     "empty text": (("run", "--study", "tiny.toml", "--data", "empty.txt", *NEW), "empty.txt"),
     "short text": (

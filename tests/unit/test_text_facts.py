@@ -11,7 +11,7 @@ from gpt.data.dataset import prepare
 from gpt.errors import InputError
 from sweep.callbacks.plain import QuietProgress
 from sweep.storage.schema import study_attrs
-from sweep.study.dataset import data_facts, source_facts, split_lines
+from sweep.study.dataset import data_facts, described, source_facts, split_lines
 from sweep.study.spec import StudySpec
 from sweep.tuner.limits import Limits
 from sweep.tuner.options import RunOptions
@@ -45,8 +45,9 @@ def test_the_files_of_each_split_are_stored_and_said_with_their_stories_and_toke
     }
     read, unread = split_lines(facts)
     assert f"101 stories, {facts['train_tokens']:,} tokens of train/1.txt, train/2.txt" in read
-    assert f"1 stories, {facts['validation_tokens']:,} tokens of valid/1.txt" in read
+    assert f"1 story, {facts['validation_tokens']:,} tokens of valid/1.txt" in read
     assert "notes.md" in unread
+    assert described(facts) == f"{folder}, bpe-280; {read}; {unread}"
 
 
 def test_a_validation_text_that_was_cut_off_is_said_to_be_so(folder):
