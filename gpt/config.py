@@ -48,11 +48,37 @@ class DataConfig(_Config):
     """The text and its tokenizer."""
 
     source: str = "auto"  # "auto", "hub", "built-in", or a file or folder
-    hub_name: str = "roneneldan/TinyStories"  # splits train and validation, column text
+    hub_name: str = "roneneldan/TinyStories"
+    hub_config: str | None = None  # of a data set that has several, such as a language
+    split: str = "train"  # of the hub's data set, to train on; another one validates, if there is
+    column: str | None = None  # of the text; None: text, or the only one that holds strings
     max_stories: int | None = Field(default=None, ge=2)  # training stories; None: all
     tokenizer: Literal["gpt2", "bpe"] = "bpe"
     bpe_vocab_size: int | None = Field(default=2048, ge=257, le=65536)  # only for "bpe"
     fingerprint: str | None = None  # of the prepared tokens; when set, these tokens or an error
+
+    def with_source(self, source: str) -> Self:
+        """Return the configuration with the source that `--data` gives.
+
+        Args:
+            source: As the field, or "hub:NAME[/CONFIG]", where NAME is OWNER/SET or SET.
+
+        Raises:
+            InputError: a data set of the hub has another name than that.
+        """
+        if not source.startswith("hub:"):
+            return self.model_copy(update={"source": source})
+        name = source.removeprefix("hub:")
+        parts = name.split("/")
+        if not 1 <= len(parts) <= 3 or not all(parts):
+            raise InputError(
+                f"--data hub:NAME[/CONFIG] must name a data set of the hub, such as "
+                f"hub:roneneldan/TinyStories, but got {source!r}."
+            )
+        config = parts[2] if len(parts) == 3 else None
+        return self.model_copy(
+            update={"source": "hub", "hub_name": "/".join(parts[:2]), "hub_config": config}
+        )
 
 
 class TrainConfig(GPTConfig):

@@ -12,6 +12,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import BaseModel, ConfigDict
+
 from gpt.config import DataConfig
 from gpt.data import files as text_files
 from gpt.data import hub
@@ -21,6 +23,7 @@ from gpt.errors import InputError
 Progress = Callable[[str], None]
 Kind = Literal["hub", "files", "built-in"]
 
+BUILT_IN_NAME = "built-in story grammar"
 BUILT_IN_STORIES = 20_000  # for training, unless max_stories says otherwise
 BUILT_IN_VALIDATION_STORIES = 500
 BUILT_IN_SEEDS = (1, 2)  # training, validation
@@ -33,6 +36,17 @@ HUB_VALIDATION_STORIES = 2_000  # read when max_stories is set: about 400,000 to
 VALIDATION_FRACTION = 0.05  # of stories that come without a split of their own
 
 
+class Origin(BaseModel):
+    """Account of the reading of a text: what became which split, and what was left aside."""
+
+    model_config = ConfigDict(frozen=True)
+
+    train: list[str]  # files as seen from the given path, or a split of a hub data set
+    validation: list[str]  # likewise; empty where it was cut off from the training text
+    cut: Literal["", "by hash", "by position"]  # the way in which it was cut off
+    unread: list[str]  # what else is there
+
+
 @dataclass(frozen=True)
 class Corpus:
     """Training and validation stories, of which none is in both."""
@@ -43,6 +57,12 @@ class Corpus:
     validation: list[str]
     validation_nats: list[float] | None = None  # exact -log probability of each, where known
     notice: str | None = None  # for every reader of a result
+    origin: Origin | None = None  # None: the text has no files or splits
+
+    @property
+    def is_document(self) -> bool:
+        """True where one document was cut by position, and its parts are no stories."""
+        return self.origin is not None and self.origin.cut == "by position"
 
 
 def read_corpus(data: DataConfig, progress: Progress, patience: float | None = None) -> Corpus:
@@ -60,12 +80,12 @@ def read_corpus(data: DataConfig, progress: Progress, patience: float | None = N
     if data.source == "built-in":
         return _built_in(data.max_stories, progress)
     if data.source == "hub":
-        return _hub(data.hub_name, data.max_stories, progress, patience)
-    return _files(_path(data.source), data.max_stories, progress)
+        return _hub(data, progress, patience)
+    return _files(_path(data.source), data.column, data.max_stories, progress)
 
 
 def identity(data: DataConfig) -> dict[str, Any]:
-    """Identify a source without reading it: paths, sizes and times; a hub name; grammar code.
+    """Identify a source without reading it: paths, sizes and times; hub names; grammar code.
 
     Equal identities have the same text, so that tokens prepared for one serve the other.
 
@@ -76,11 +96,35 @@ def identity(data: DataConfig) -> dict[str, Any]:
         source: Any = [_grammar_code(), BUILT_IN_SEEDS]
     elif data.source == "hub":
         source = data.hub_name
+        if data.hub_config or data.split != DataConfig().split:
+            source = [data.hub_name, data.hub_config, data.split]
     else:
         files = text_files.find(_path(data.source))
-        source = [[text_files.stamp(file) for file in split] for split in files]
-    kind = data.source if data.source in ("built-in", "hub") else "files"
-    return {"kind": kind, "source": source, "max_stories": data.max_stories}
+        source = [
+            [text_files.stamp(file) for file in split] for split in (files.train, files.validation)
+        ]
+    identity = {"kind": kind_of(data), "source": source, "max_stories": data.max_stories}
+    return identity | ({"column": data.column} if data.column is not None else {})
+
+
+def kind_of(data: DataConfig) -> Kind | None:
+    """Return the kind of a configuration's source; None for "auto", which may be two."""
+    match data.source:
+        case "auto":
+            return None
+        case "hub" | "built-in" as kind:
+            return kind
+    return "files"
+
+
+def name_of(data: DataConfig) -> str:
+    """Return the name of a source, as its user gave it."""
+    match kind_of(data):
+        case "files":
+            return str(_path(data.source))
+        case "hub":
+            return "/".join(filter(None, (data.hub_name, data.hub_config)))
+    return BUILT_IN_NAME
 
 
 def split_by_hash(stories: Iterable[str], max_stories: int | None) -> tuple[list[str], list[str]]:
@@ -99,6 +143,12 @@ def split_by_hash(stories: Iterable[str], max_stories: int | None) -> tuple[list
         validation = [story for story in train if story == chosen]
         train = [story for story in train if story != chosen]
     return train, validation
+
+
+def split_by_position(text: str) -> tuple[list[str], list[str]]:
+    """Split one document into its first nine tenths, to train on, and the rest, as nanoGPT does."""
+    at = len(text) * 9 // 10
+    return ([text[:at]], [text[at:]]) if at else ([], [])
 
 
 def normalise(text: str) -> str:
@@ -122,7 +172,7 @@ def throttled(progress: Progress, seconds: float = 2.0) -> Progress:
 def _path(source: str) -> Path:
     if not source.strip():  # Path("") is the current folder
         raise InputError(
-            f"--data must be auto, hub, built-in, or a file or folder that exists, "
+            f"--data must be auto, hub, hub:NAME, built-in, or a file or folder that exists, "
             f"but got {source!r}."
         )
     return Path(source).expanduser()
@@ -137,47 +187,76 @@ def _built_in(max_stories: int | None, progress: Progress) -> Corpus:
     held_out = [story.text for story in validation]
     # as many more as could turn out to be validation stories
     drawn = (story.text for story in grammar.stories(train_seed, count + len(held_out)))
-    name = "built-in story grammar"
     return Corpus(
         kind="built-in",
-        name=name,
-        train=_unlike(held_out, _counted(drawn, name, progress, count), count),
+        name=BUILT_IN_NAME,
+        train=_unlike(held_out, _counted(drawn, BUILT_IN_NAME, progress, count), count),
         validation=held_out,
         validation_nats=[story.nats for story in validation],
         notice=BUILT_IN_NOTICE,
     )
 
 
-def _hub(name: str, max_stories: int | None, progress: Progress, patience: float | None) -> Corpus:
+def _hub(data: DataConfig, progress: Progress, patience: float | None) -> Corpus:
+    name = name_of(data)
+    if held_out := text_files.only_held_out(data.split):
+        raise InputError(
+            f"split must be one to train on, but by its name {data.split!r} is for {held_out}."
+        )
     limit = "may take minutes" if patience is None else f"has {patience:g} s"
     progress(f"asking the Hugging Face hub for {name}; its first story {limit}")
-    data_set = hub.HubDataset(name)
+    data_set = hub.HubDataset(data.hub_name, data.hub_config, data.column)
     if data_set.reason:
         progress(f"reading the copy of {name} that `datasets` keeps, because {data_set.reason}")
-    count = max_stories and HUB_VALIDATION_STORIES
-    validation = list(islice(_clean(data_set.stories("validation", patience)), count))
-    texts = _clean(data_set.stories("train", patience))
-    stories = _counted(texts, name, progress, max_stories)
-    train = _unlike(validation, stories, max_stories)
+    count = data.max_stories and HUB_VALIDATION_STORIES
+    others = data_set.stories(data.split, patience, held_out=True)
+    validation = list(islice(_clean(others), count))
+    validation_name = hub.validation_split(data.split, data_set.splits)
+    texts = _clean(data_set.stories(data.split, patience))
+    stories = _counted(texts, name, progress, data.max_stories)
+    if validation_name:
+        train = _unlike(validation, stories, data.max_stories)
+    else:
+        train, validation = split_by_hash(stories, data.max_stories)
     if not train or not validation:
-        raise InputError(f"{name} must have stories in its splits train and validation.")
-    return Corpus(kind="hub", name=name, train=train, validation=validation)
+        raise InputError(
+            f"{name} must have stories to train on in its split {data.split}, and others in "
+            f"{validation_name or 'it'} to validate."
+        )
+    origin = Origin(
+        train=[data.split],
+        validation=[validation_name] if validation_name else [],
+        cut="" if validation_name else "by hash",
+        unread=[split for split in data_set.splits if split not in (data.split, validation_name)],
+    )
+    return Corpus(kind="hub", name=name, train=train, validation=validation, origin=origin)
 
 
-def _files(path: Path, max_stories: int | None, progress: Progress) -> Corpus:
-    train_files, validation_files = text_files.find(path)
-    stories = _counted(_clean(text_files.read(train_files)), str(path), progress)
-    if validation_files:
-        validation = list(_clean(text_files.read(validation_files)))
+def _files(path: Path, column: str | None, max_stories: int | None, progress: Progress) -> Corpus:
+    cut: Literal["", "by hash", "by position"]
+    files = text_files.find(path)
+    stories = _counted(_clean(text_files.read(files.train, column)), str(path), progress)
+    if files.validation:
+        cut, validation = "", list(_clean(text_files.read(files.validation, column)))
         train = _unlike(validation, stories, max_stories)
     else:
+        cut = "by hash"
         train, validation = split_by_hash(stories, max_stories)
+        if len(train) + len(validation) == 1 and text_files.is_txt(files.train):
+            cut = "by position"
+            train, validation = split_by_position(*train, *validation)
     if not train or not validation:
         raise InputError(
             f"{path} must hold at least two different stories, to train on and to validate; "
             f"in a .txt file, {END_OF_TEXT} separates stories."
         )
-    return Corpus(kind="files", name=str(path), train=train, validation=validation)
+    origin = Origin(
+        train=files.names(files.train),
+        validation=files.names(files.validation),
+        cut=cut,
+        unread=files.names(files.unread),
+    )
+    return Corpus(kind="files", name=str(path), train=train, validation=validation, origin=origin)
 
 
 def _unlike(held_out: list[str], stories: Iterable[str], count: int | None) -> list[str]:

@@ -20,16 +20,18 @@ import numpy.typing as npt
 import tiktoken
 import torch
 from filelock import FileLock, Timeout
+from pydantic import ValidationError
 from torch import Tensor
 
 from gpt.config import DataConfig
 from gpt.data import corpus, hub, token_files, tokenizer
-from gpt.data.corpus import Corpus, Progress
+from gpt.data.corpus import Corpus, Origin, Progress
 from gpt.data.token_files import Meta
 from gpt.errors import InputError, StorageError
 from gpt.system.files import sync
 
 FAST_BPE_CHARS = 100_000  # a vocabulary is trained on so many in 0.05 s
+PART_CHARS = 100_000  # a document is passed to the trainer of a vocabulary in such parts
 PADDING = -1  # the target of a position after a story's end, ignored by every loss
 _FINGERPRINT = "[0-9a-f]{16}"
 
@@ -42,7 +44,8 @@ class ValidationSet:
 
     A story's first input is <|endoftext|>, and so is its last target. A story longer than T is cut
     into several rows, and a row has no context from the one before; the floor is that of a model
-    with the complete story as context.
+    with the complete story as context. A document that is no sequence of stories is cut into
+    pieces of equal length, which are stories here; a piece's first input is the token before it.
     """
 
     idx: Tensor  # (R, T) int64
@@ -58,11 +61,18 @@ class ValidationSet:
 
 
 class TokenData:
-    """A prepared text: a folder of token files, with its metadata."""
+    """A prepared text: a folder of token files, with its metadata.
 
-    def __init__(self, folder: Path, meta: Meta) -> None:
+    Args:
+        folder: The token files. Equal texts share them, wherever they came from.
+        meta: The folder's metadata, with the kind and the name of the text that was asked for.
+        origin: Account of the reading of that text; None where only its tokens were looked up.
+    """
+
+    def __init__(self, folder: Path, meta: Meta, origin: Origin | None = None) -> None:
         self.folder = folder
         self.meta = meta
+        self.origin = origin
         self.tokenizer_path = folder / "tokenizer.json"
         self.train: Tokens = np.memmap(folder / "train.bin", dtype=np.uint16, mode="r")
 
@@ -95,7 +105,9 @@ class TokenData:
             InputError: nothing is left after those.
         """
         tokens = np.memmap(self.folder / "val.bin", dtype=np.uint16, mode="r")
-        ends = np.flatnonzero(tokens == self.meta.vocab_size - 1) + 1  # one past each story
+        pieces = self.folder / "val_ends.npy"  # of a document
+        end_of_text = self.meta.vocab_size - 1
+        ends = np.load(pieces) if pieces.exists() else np.flatnonzero(tokens == end_of_text) + 1
         first = int(np.searchsorted(ends, skip_tokens)) + 1 if skip_tokens else 0
         if first >= len(ends):
             raise InputError(
@@ -110,7 +122,7 @@ class TokenData:
         ends = ends[stories] - begin
         nats = self.folder / "val_nats.npy"
         floor = float(np.load(nats)[stories].sum() / ends[-1]) if nats.exists() else None
-        idx, targets, story = _rows(tokens[begin:], ends, block_size)
+        idx, targets, story = _rows(tokens[begin:], ends, block_size, end_of_text)
         return ValidationSet(idx, targets, story, story_bytes, floor)
 
 
@@ -176,7 +188,7 @@ def prepare(data: DataConfig, progress: Progress = lambda message: None) -> Toke
                 f"fingerprint must be 16 hexadecimal digits, but got {data.fingerprint!r}."
             )
         if known := _open(data.fingerprint):
-            return known
+            return _named(known, data)
     try:
         ready = _resolved(data, progress)
     except OSError as error:
@@ -200,14 +212,13 @@ def cache_folder() -> Path:
 
 
 def _rows(
-    tokens: Tokens, ends: npt.NDArray[np.int64], block_size: int
+    tokens: Tokens, ends: npt.NDArray[np.int64], block_size: int, end_of_text: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Cut the stories that end at `ends` into inputs and targets (R, T) and story indices (R,)."""
     lengths = np.diff(ends, prepend=0)  # with <|endoftext|>
     rows_of = -(-lengths // block_size)
     story = np.repeat(np.arange(len(ends)), rows_of)
     stream = tokens[: ends[-1]].astype(np.int64)
-    end_of_text = stream[-1]
     # position of every token: its story's first row, then on from there, row after row
     first_row = np.cumsum(rows_of) - rows_of
     position = np.arange(len(stream)) + np.repeat(
@@ -241,25 +252,43 @@ def _from_source(data: DataConfig, progress: Progress, patience: float | None = 
     """Return the cached tokens of this source, or make them now."""
     settings = [corpus.identity(data), data.tokenizer, data.bpe_vocab_size]
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
-    index = cache_folder() / "index" / key  # a file that holds the fingerprint
-    if known := _indexed(index):
+    index = cache_folder() / "index" / key  # a file that holds the fingerprint, and an Origin
+    if known := _indexed(index, data):
         return known
     with _lock(cache_folder() / "locks" / key, progress):
-        return _indexed(index) or _make(data, index, progress, patience)
+        return _indexed(index, data) or _make(data, index, progress, patience)
 
 
-def _indexed(index: Path) -> TokenData | None:
+def _indexed(index: Path, data: DataConfig) -> TokenData | None:
     if not index.exists():
         return None
-    fingerprint = index.read_text(encoding="ascii", errors="replace")
-    return _open(fingerprint) if re.fullmatch(_FINGERPRINT, fingerprint) else None
+    fingerprint, _, account = index.read_text(encoding="utf-8", errors="replace").partition("\n")
+    if not re.fullmatch(_FINGERPRINT, fingerprint):
+        return None
+    try:
+        origin = Origin.model_validate_json(account) if account else None
+    except ValidationError:
+        return None
+    if origin is None and corpus.kind_of(data) == "files":  # of a version that may have misread it
+        return None
+    known = _open(fingerprint, origin)
+    return known and _named(known, data)
 
 
-def _open(fingerprint: str) -> TokenData | None:
+def _named(tokens: TokenData, data: DataConfig) -> TokenData:
+    """Return tokens under the name that `data` gives them, not that of an equal text before it."""
+    kind = corpus.kind_of(data)
+    if kind is None or tokens.meta.kind == "built-in":
+        return tokens
+    meta = tokens.meta.model_copy(update={"kind": kind, "name": corpus.name_of(data)})
+    return TokenData(tokens.folder, meta, tokens.origin)
+
+
+def _open(fingerprint: str, origin: Origin | None = None) -> TokenData | None:
     """Open the cached tokens of a fingerprint; None if they are missing or incomplete."""
     folder = _tokens_folder(fingerprint)
     meta = token_files.read_meta(folder)
-    return TokenData(folder, meta) if meta else None
+    return TokenData(folder, meta, origin) if meta else None
 
 
 def _tokens_folder(fingerprint: str) -> Path:
@@ -280,9 +309,11 @@ def _make(data: DataConfig, index: Path, progress: Progress, patience: float | N
                 token_files.write(temporary, text, encoding, identity, progress)
     new_index = index.with_suffix(".new")
     new_index.parent.mkdir(parents=True, exist_ok=True)
-    new_index.write_text(identity.fingerprint, encoding="ascii")
+    account = text.origin.model_dump_json() if text.origin else ""
+    new_index.write_text(f"{identity.fingerprint}\n{account}", encoding="utf-8")
     new_index.replace(index)
-    return TokenData(folder, Meta.model_validate_json((folder / "meta.json").read_bytes()))
+    meta = Meta.model_validate_json((folder / "meta.json").read_bytes())
+    return _named(TokenData(folder, meta, text.origin), data)
 
 
 def _train_bpe(text: Corpus, vocab_size: int | None, progress: Progress) -> tiktoken.Encoding:
@@ -291,10 +322,17 @@ def _train_bpe(text: Corpus, vocab_size: int | None, progress: Progress) -> tikt
     if sum(map(len, text.train)) > FAST_BPE_CHARS:  # else it takes no time
         progress(f"learning a vocabulary of {vocab_size:,} tokens from {text.name}")
     # A study is written for real stories: the grammar's few hundred words must not stop it.
-    encoding = tokenizer.train_bpe(text.train, vocab_size, or_fewer=text.kind == "built-in")
+    parts = _parts(text.train[0]) if text.is_document else text.train
+    encoding = tokenizer.train_bpe(parts, vocab_size, or_fewer=text.kind == "built-in")
     if encoding.n_vocab < vocab_size:
         progress(f"{text.name} has words for a vocabulary of {encoding.n_vocab:,} tokens only")
     return encoding
+
+
+def _parts(document: str) -> Iterator[str]:
+    """Cut a document, so that a vocabulary is trained on no more of it than is needed."""
+    for first in range(0, len(document), PART_CHARS):
+        yield document[first : first + PART_CHARS]
 
 
 @contextmanager

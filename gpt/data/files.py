@@ -1,60 +1,102 @@
-"""Stories of .txt, .jsonl and .parquet files, split into training and validation by file name.
+"""Files of a text at a path, by split: words in the names of files and folders decide."""
 
-Add a format by adding one reader and one READERS entry.
-"""
-
-import logging
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from gpt.data.tokenizer import END_OF_TEXT
+from gpt.data import formats
+from gpt.data.formats import format_of, is_plain, known_formats
 from gpt.errors import InputError
 
-# train.txt, valid-00000-of-00001.parquet, TinyStoriesV2-GPT4-train.txt; but not constraint.txt,
-# value.txt
+# train.txt, valid-00000-of-00001.parquet, TinyStoriesV2-GPT4-train.txt, Validation/1.txt; but not
+# constraint.txt, value.txt
 _SPLITS = {
     "train": re.compile(r"(?<![a-z])train(ing)?(?![a-z])"),
     "validation": re.compile(r"(?<![a-z])(val|valid|validation|dev)(?![a-z])"),
     "test": re.compile(r"(?<![a-z])test(ing)?(?![a-z])"),
 }
+_ABOUT_THE_DATA = re.compile(
+    r"(readme|licen[cs]e|copying|notice|changelog|citation)(?![a-z])"
+    r"|(dataset_infos?|dataset_dict|state|metadata)\.json$"
+)
 
 
-def find(path: Path) -> tuple[list[Path], list[Path]]:
-    """Find training and validation files at a path, each list in the order of names.
+@dataclass(frozen=True)
+class TextFiles:
+    """Files below a path, by what is done with them, each list in the order of names."""
 
-    A file is the training text. In a folder, the words in file names decide (train, valid, val,
-    dev; test where nothing else validates); files without such a word train where no name says
-    train, and are ignored otherwise. There may be no validation files.
+    root: Path
+    train: list[Path]
+    validation: list[Path]  # empty: nothing there is named so
+    unread: list[Path]
+
+    def names(self, files: Iterable[Path]) -> list[str]:
+        """Return the paths of files as seen from the root; the name of a file that is the root."""
+        return [
+            file.relative_to(self.root).as_posix() if file != self.root else file.name
+            for file in files
+        ]
+
+
+def find(path: Path) -> TextFiles:
+    """Find the files of a text.
+
+    A file is the training text, unless its name says that it validates or tests. In a folder, the
+    words train, valid, val, dev and test in the names of files, and of the folders around them,
+    decide. Files of a test split validate where nothing else does, and never train. Files without
+    such a word train where no name says train, and are not read otherwise. Where a split has .txt,
+    .jsonl or .parquet files, its others (.json, .csv, compressed ones) are not read: they often are
+    the same text once more.
 
     Raises:
-        InputError: nothing readable is there.
+        InputError: nothing readable is there, nothing trains, or a file is of two splits.
     """
+    if not path.exists():
+        raise InputError(
+            f"--data must be auto, hub, hub:NAME, built-in, or a file or folder that exists, but "
+            f"got {path}."
+        )
     if path.is_file():
-        if path.suffix not in READERS:
-            raise InputError(f"{path} must be a {_formats()} file, or a folder of them.")
-        return [path], []
+        return TextFiles(path, [_single(path)], [], [])
+    readable, others = _files_below(path)
     named: dict[str, list[Path]] = {}
-    for file in _files_below(path):
-        named.setdefault(_split_of(file), []).append(file)
+    for file in readable:
+        named.setdefault(_split_of(file, path), []).append(file)
+    named = {split: _of_one_kind(files) for split, files in named.items()}
     train = named.get("train") or named.get("", [])
     validation = named.get("validation") or named.get("test", [])
     if not train:
         raise InputError(
             f"{path} must hold text to train on, but its files only validate: {validation[0].name}."
         )
-    return train, validation
+    unread = {*readable, *others} - {*train, *validation}
+    return TextFiles(path, train, validation, sorted(unread))
 
 
-def read(files: Iterable[Path]) -> Iterator[str]:
+def read(files: Iterable[Path], column: str | None) -> Iterator[str]:
     """Yield the raw text of every story, file by file; lazily, so that a limit ends the reading.
 
+    Args:
+        files: Files that `find` found.
+        column: See gpt.data.formats.read.
+
     Raises:
-        InputError: a file cannot be read, is no text, or has no column text.
+        InputError: a file cannot be read, is no text, or has no such column.
     """
     for file in files:
-        yield from READERS[file.suffix](file)
+        yield from formats.read(file, column)
+
+
+def is_txt(files: list[Path]) -> bool:
+    """Return whether the first file is a .txt, compressed or not."""
+    return format_of(files[0]) == ".txt"
+
+
+def only_held_out(name: str) -> str:
+    """Return "validation" or "test" if a name says that a text does not train; else ""."""
+    words = _words(name)
+    return words[0] if words and "train" not in words else ""
 
 
 def stamp(file: Path) -> tuple[str, int, int]:
@@ -63,114 +105,55 @@ def stamp(file: Path) -> tuple[str, int, int]:
     return str(file.resolve()), status.st_size, status.st_mtime_ns
 
 
-def _files_below(path: Path) -> list[Path]:
-    if not path.exists():
+def _single(file: Path) -> Path:
+    if not format_of(file):
+        raise InputError(f"{file} must be a {known_formats()} file, or a folder of them.")
+    if held_out := only_held_out(file.name):
         raise InputError(
-            f"--data must be auto, hub, built-in, or a file or folder that exists, but got {path}."
+            f"{file} must be a text to train on, but by its name it is for {held_out}; rename it "
+            f"to train on it, or give the folder that has a training text as well."
         )
-    files = (file for file in path.rglob("*") if file.suffix in READERS and file.is_file())
-    found = sorted(file for file in files if not _hidden(file.relative_to(path)))
-    if not found:
-        raise InputError(f"{path} must hold {_formats()} files, but there are none.")
-    return found
+    return file
 
 
-def _hidden(file: Path) -> bool:
+def _files_below(path: Path) -> tuple[list[Path], list[Path]]:
+    """Return the files that can be read, and the others; hidden ones are neither."""
+    below = [file for file in path.rglob("*") if file.is_file()]
+    visible = sorted(file for file in below if not _is_hidden(file.relative_to(path)))
+    readable = [file for file in visible if _is_text(file)]
+    if not readable:
+        raise InputError(f"{path} must hold {known_formats()} files, but there are none.")
+    return readable, [file for file in visible if not _is_text(file)]
+
+
+def _of_one_kind(files: list[Path]) -> list[Path]:
+    return [file for file in files if is_plain(file)] or files
+
+
+def _is_text(file: Path) -> bool:
+    return bool(format_of(file)) and not _ABOUT_THE_DATA.match(file.name.lower())
+
+
+def _is_hidden(file: Path) -> bool:
     return any(part.startswith(".") for part in file.parts)
 
 
-def _split_of(file: Path) -> str:
-    """Return "train", "validation", "test", or "" if the file's name has no such word."""
-    name = file.name.lower()
-    return next((split for split, word in _SPLITS.items() if word.search(name)), "")
+def _split_of(file: Path, root: Path) -> str:
+    """Return "train", "validation", "test", or "" where neither file nor folders say so.
 
-
-def _formats() -> str:
-    *first, last = READERS
-    return f"{', '.join(first)} or {last}"
-
-
-def _txt(path: Path) -> Iterator[str]:
-    """Yield the pieces between <|endoftext|>.
-
-    Not through datasets: its text loader gives lines, or, with sample_by="document", a whole file
-    as one row, 90 times slower than this (12 MB: 2.3 s against 0.03 s).
+    The folder train-and-test says nothing; a file of that name is refused, as is train/test.txt.
     """
-    rest = ""
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            while block := file.read(1 << 20):
-                if "\0" in block:
-                    raise InputError(f"{path} must be UTF-8 text, but holds a zero byte.")
-                *complete, rest = (rest + block).split(END_OF_TEXT)
-                yield from complete
-    except UnicodeDecodeError as error:
-        byte = error.object[error.start]
-        raise InputError(f"{path} must be UTF-8 text, but holds a byte 0x{byte:02x}.") from None
-    except OSError as error:
-        raise InputError(f"{path} must be readable, but: {error.strerror}.") from None
-    yield rest
+    name, *folders = reversed(file.relative_to(root).parts)
+    of_file = _words(name)
+    of_folders = [words[0] for folder in folders if len(words := _words(folder)) == 1]
+    splits = {*of_file, *of_folders}
+    if len(splits) > 1:
+        raise InputError(
+            f"{file} must be of one split, but names say {' and '.join(sorted(splits))}; rename "
+            f"it, or give a folder whose names are clear."
+        )
+    return next(iter(splits), "")
 
 
-def _table(builder: str) -> Callable[[Path], Iterator[str]]:
-    """Make a reader of the column text through a builder of datasets, without its cache."""
-
-    def reader(path: Path) -> Iterator[str]:
-        if path.stat().st_size == 0:
-            return
-        try:
-            yield from texts(str(path), builder, data_files=str(path), split="train")
-        except InputError:
-            raise
-        except Exception as error:  # pyarrow, json and datasets each raise their own
-            reason = first_line(error)
-            raise InputError(f"{path} must be a {path.suffix} file, but: {reason}") from None
-
-    return reader
-
-
-READERS: dict[str, Callable[[Path], Iterator[str]]] = {
-    ".txt": _txt,
-    ".jsonl": _table("json"),
-    ".parquet": _table("parquet"),
-}
-
-
-ROWS_AT_ONCE = 1_000
-
-
-def texts(name: str, source: str, **options: Any) -> Iterator[str]:
-    """Yield the texts of a table as they are read; a row without text is skipped.
-
-    Args:
-        name: Name of the table, for messages.
-        source: First argument of datasets.load_dataset(): a builder or a data set of the hub.
-        options: Its other arguments.
-
-    Raises:
-        InputError: there is no column text, or it holds something else.
-        Exception: whatever datasets, pyarrow or the network raise; nothing is printed.
-    """
-    import datasets  # takes a second or more
-
-    for library in ("datasets", "huggingface_hub"):
-        logging.getLogger(library).setLevel(logging.CRITICAL)
-    rows = datasets.load_dataset(source, streaming=True, **options)
-    columns = rows.column_names or next((list(row) for row in rows), ["text"])
-    if "text" not in columns:
-        raise InputError(f"{name} must have a column text, but has: {', '.join(columns)}.")
-    for batch in rows.select_columns(["text"]).with_format("arrow").iter(ROWS_AT_ONCE):
-        yield from _strings(batch["text"].to_pylist(), name)
-
-
-def first_line(error: Exception) -> str:
-    """First line of an error's message."""
-    return str(error).strip().partition("\n")[0] or type(error).__name__
-
-
-def _strings(values: list[Any], name: str) -> Iterator[str]:
-    for value in values:
-        if isinstance(value, str):
-            yield value
-        elif value is not None:
-            raise InputError(f"{name} must hold strings in its column text, but got {value!r:.60}.")
+def _words(name: str) -> list[str]:
+    return [split for split, word in _SPLITS.items() if word.search(name.lower())]

@@ -1,7 +1,8 @@
 """A folder of tokens: stories as uint16 ids, each followed by <|endoftext|>, and their metadata.
 
 The layout is nanoGPT's (train.bin, val.bin, meta.pkl), so that nanoGPT's own train.py can use a
-folder as its data set; meta.json, tokenizer.json, val_bytes.npy and val_nats.npy are ours.
+folder as its data set; meta.json, tokenizer.json, val_bytes.npy, val_ends.npy and val_nats.npy are
+ours.
 """
 
 import hashlib
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import tiktoken
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -20,6 +22,7 @@ from gpt.data.corpus import Corpus, Kind, Progress, percentage, throttled
 from gpt.system.files import sync
 
 FORMAT_VERSION = 1  # of a folder; with another one, every text is prepared again
+PIECE_TOKENS = 512  # of a document, as long as a few stories
 STORIES_AT_ONCE = 8_192  # tokenised together: work for every core, little memory
 
 
@@ -63,7 +66,8 @@ def identify(text: Corpus, encoding: tiktoken.Encoding) -> Identity:
     text_sha256 = sha.hexdigest()
     # a grammar's text has a floor and a notice that a copy of it in a file has not
     built_in = text.kind == "built-in"
-    key = f"{FORMAT_VERSION} {built_in} {text_sha256} {tokenizer.digest(encoding)}"
+    document = " document" if text.is_document else ""  # it is evaluated piece by piece
+    key = f"{FORMAT_VERSION} {built_in} {text_sha256} {tokenizer.digest(encoding)}{document}"
     return Identity(hashlib.sha256(key.encode()).hexdigest()[:16], text_sha256)
 
 
@@ -78,6 +82,9 @@ def write(
     train_tokens = _write_tokens(folder / "train.bin", text.train, encoding, progress)
     validation_tokens = _write_tokens(folder / "val.bin", text.validation, encoding, progress)
     validation_bytes = np.array([len(story.encode()) for story in text.validation])
+    if text.is_document:
+        ends, validation_bytes = _pieces(folder / "val.bin", encoding)
+        np.save(folder / "val_ends.npy", ends)
     np.save(folder / "val_bytes.npy", validation_bytes)
     if text.validation_nats is not None:
         np.save(folder / "val_nats.npy", np.array(text.validation_nats))
@@ -115,6 +122,22 @@ def read_meta(folder: Path) -> Meta | None:
     except (OSError, ValidationError):
         return None
     return meta if complete and meta.format_version == FORMAT_VERSION else None
+
+
+def _pieces(
+    path: Path, encoding: tiktoken.Encoding
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Cut the tokens of a document into pieces: one past the end of each, and their bytes.
+
+    A piece takes the place of a story where figures are summed up by stories: a document as long as
+    a book would be evaluated in full each time, and would leave nothing to hold back.
+    """
+    tokens = np.fromfile(path, dtype=np.uint16)
+    end = tokenizer.end_of_text(encoding)
+    bytes_of = np.array([*(len(encoding.decode_single_token_bytes(i)) for i in range(end)), 0])
+    ends = np.append(np.arange(PIECE_TOKENS, len(tokens) - 1, PIECE_TOKENS), len(tokens))
+    starts = np.concatenate([[0], ends[:-1]])
+    return ends, np.add.reduceat(bytes_of[tokens], starts)
 
 
 def _write_tokens(

@@ -35,8 +35,12 @@ Trials = Annotated[int, typer.Option(help="Total number of trials; rerun to cont
 Data = Annotated[
     str | None,
     typer.Option(
-        help="Text: auto, hub, built-in or a path; by default the study's.", callback=as_source
+        help="Text: auto, hub, hub:NAME, built-in or a path; by default the study's.",
+        callback=as_source,
     ),
+]
+Column = Annotated[
+    str | None, typer.Option(help="Column of the text; by default text, or the only one.")
 ]
 Hardware = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
 Workers = Annotated[str, typer.Option(help="Number of trials at a time, or auto.")]
@@ -62,6 +66,7 @@ def run(
     storage: Storage = DEFAULT_STORAGE,
     runs: Runs = Path("runs"),
     data: Data = None,
+    column: Column = None,
     device: Hardware = "auto",
     workers: Workers = "auto",
     new_name: NewName = None,
@@ -91,7 +96,8 @@ def run(
             wait=wait,
         )
         spec = _spec(study, new_name, device, runs)
-        text = spec.data if data is None else spec.data.model_copy(update={"source": data})
+        text = spec.data if data is None else spec.data.with_source(data)
+        text = text if column is None else text.model_copy(update={"column": column})
         callback = _callback(spec.name, runs, track or [], quiet, as_json)
         summary = tuner.run(spec, text, options, callback, trials=trials)
     if summary.interrupted:

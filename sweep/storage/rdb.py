@@ -407,7 +407,7 @@ def data_source(study: optuna.Study) -> str:
     """Return the --data that finds a study's text again from the current folder."""
     data = study_attrs(study).data or {}
     if data["kind"] != "files":
-        return str(data["kind"])
+        return str(data.get("source", data["kind"]))
     folder = database_folder(_storage_of(study))
     if "source" not in data:  # of a database before there was that fact
         name = Path(str(data["name"]))
@@ -423,13 +423,12 @@ def stored_text(study: optuna.Study, spec: StudySpec) -> DataConfig:
         spec: Its stored file.
     """
     data, source = study_attrs(study).data or {}, data_source(study)
-    changes = {
-        "source": str(Path(source).resolve()) if data["kind"] == "files" else source,
-        "fingerprint": data["fingerprint"],
-    }
+    if data["kind"] == "files":
+        source = str(Path(source).resolve())
+    changes = {"fingerprint": data["fingerprint"], **data.get("options", {})}
     if spec.data.tokenizer == "bpe":  # a text of few words may hold fewer than were asked for
         changes["bpe_vocab_size"] = data["vocab_size"]
-    return spec.data.model_copy(update=changes)
+    return spec.data.with_source(source).model_copy(update=changes)
 
 
 def _refuse_other_device(study: optuna.Study, device: str) -> None:

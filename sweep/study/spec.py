@@ -332,7 +332,7 @@ def stored_spec(stored: Mapping[str, Any], name: str) -> StudySpec:
 # Results do not depend on them.
 _NO_MATTER: dict[str, Any] = {
     **dict.fromkeys(("name", "description", "question", "background"), True),
-    "data": {"source", "fingerprint"},
+    "data": {"source", "hub_config", "split", "column", "fingerprint"},
     "verdict": {"top", "screening_seeds", "seeds"},
 }
 

@@ -124,7 +124,7 @@ def with_steps(config: TrainConfig, steps: int) -> TrainConfig:
 
 def with_data(config: TrainConfig, source: str) -> TrainConfig:
     """Return the same run on other text, no longer pinned to the one it was exported with."""
-    data = config.data.model_copy(update={"source": source, "fingerprint": None})
+    data = config.data.with_source(source).model_copy(update={"fingerprint": None})
     return config.model_copy(update={"data": data})
 
 

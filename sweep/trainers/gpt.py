@@ -12,7 +12,7 @@ from gpt.errors import DataError
 from gpt.events import Event, parse_event
 from gpt.model import num_params
 from gpt.system.files import atomic_write_text
-from sweep.study.dataset import data_facts, pin_dataset
+from sweep.study.dataset import data_facts, described, pin_dataset, source_facts
 from sweep.study.spec import StudySpec
 from sweep.trainers.base import Facts, RunFacts
 
@@ -51,13 +51,12 @@ class GPTTrainer:
         tokens.require(spec.block_size)
         facts = data_facts(tokens, spec)
         self._data = pin_dataset(self._data, tokens)
-        return self.recall(spec, facts)
+        return self.recall(spec, facts | source_facts(self._data))
 
     def recall(self, spec: StudySpec, data: dict[str, Any]) -> Facts:
         """Return the facts of a study that has all its trials, from what is stored of its text."""
         self._spec = spec
-        words = f"{data['name']}, {data['train_tokens']:,} training tokens, {data['tokenizer']}"
-        return Facts(data, words, data["notice"], float(data["vocab_size"]))
+        return Facts(data, described(data), data["notice"], float(data["vocab_size"]))
 
     def check_params(self, params: Mapping[str, Any]) -> None:
         """Raise InputError unless these parameters make a run."""

@@ -84,7 +84,8 @@ def open_study(
         stored = StudyAttrs() if study is None else study_attrs(study)
         pinned = study is not None and stored.data is not None and data.source == "auto"
         if study is not None and pinned:
-            data = data.model_copy(update={"source": data_source(study)})
+            found_by = (stored.data or {}).get("options", {})
+            data = data.with_source(data_source(study)).model_copy(update=found_by)
         trainer = TRAINERS["gpt"](data)
         spec = trainer.settle(spec, stored.spec, slots[0].device)
         if study is not None and stored.data and pinned and is_complete(study, total):

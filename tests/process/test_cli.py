@@ -544,7 +544,7 @@ BAD_BEFORE_A_RUN = {
     "missing text": (("run", "--study", "tiny.toml", "--data", "no.txt", *NEW), "no.txt"),
     "text without a name": (
         ("run", "--study", "tiny.toml", "--data", "", *NEW),
-        "--data .*auto, hub, built-in.* got ''",
+        "--data .* or a file or folder that exists, but got ''",
     ),
     "empty text": (("run", "--study", "tiny.toml", "--data", "empty.txt", *NEW), "empty.txt"),
     "short text": (

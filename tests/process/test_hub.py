@@ -1,5 +1,6 @@
 """The hub, played by a server on 127.0.0.1: what is read, and how soon it is given up."""
 
+import json
 import os
 import socket
 import subprocess
@@ -13,7 +14,7 @@ from fake_hub import FakeHub, parquet_bytes
 
 from gpt.config import DataConfig
 from gpt.data.dataset import TokenData, prepare
-from gpt.data.hub import HubDataset, HubUnreachableError
+from gpt.data.hub import HubDataset, HubUnreachableError, validation_split
 from gpt.data.network import unreachable_reason
 from gpt.errors import InputError
 
@@ -29,14 +30,41 @@ def data_set(column: str, train: list[str], validation: list[str] | None) -> dic
     return files
 
 
+def jsonl(*records: dict[str, object]) -> bytes:
+    return "".join(json.dumps(record) + "\n" for record in records).encode()
+
+
+LANGUAGES = b"""---
+configs:
+- config_name: en
+  data_files:
+  - {split: train, path: en/train.parquet}
+  - {split: train_sft, path: en/sft.parquet}
+  - {split: test_sft, path: en/test_sft.parquet}
+- config_name: de
+  data_files:
+  - {split: train, path: de/train.parquet}
+---
+"""
+
+
 @pytest.fixture(scope="module")
 def hub() -> Iterator[FakeHub]:
     long = [f"{number} {'once upon a time ' * 60}" for number in range(90_000)]  # 93 MB
     data_sets = {
         "someone/Stories": data_set("text", TRAIN, VALIDATION),
         "someone/Long": data_set("text", long, VALIDATION),
-        "someone/NoColumn": data_set("story", TRAIN, VALIDATION),
-        "someone/NoSplit": data_set("text", TRAIN, None),
+        "someone/OneColumn": data_set("story", TRAIN, VALIDATION),
+        "someone/NoColumn": {"train.jsonl": jsonl({"title": "A", "body": "B"})},
+        "someone/Mixed": {"train.jsonl": jsonl(*({"text": text} for text in [*TRAIN[:60], 5]))},
+        "someone/TrainOnly": data_set("text", TRAIN, None),
+        "someone/Languages": {
+            "README.md": LANGUAGES,
+            "en/train.parquet": parquet_bytes("text", TRAIN),
+            "en/sft.parquet": parquet_bytes("text", ["Fine tuning.", *TRAIN[:50]]),
+            "en/test_sft.parquet": parquet_bytes("text", VALIDATION),
+            "de/train.parquet": parquet_bytes("text", [f"Geschichte {n}." for n in range(200)]),
+        },
         "someone/Stuck": data_set("text", TRAIN, VALIDATION),
     }
     with FakeHub(data_sets, stuck={"someone/Stuck"}) as server:
@@ -119,14 +147,70 @@ def test_what_datasets_keeps_is_read_without_the_hub(monkeypatch):
     ("name", "message"),
     [
         ("no/such", "hub_name must be a data set of the hub"),
-        ("someone/NoColumn", "someone/NoColumn must have a column text, but has: story"),
-        ("someone/NoSplit", "someone/NoSplit must have a readable split validation"),
+        ("someone/NoColumn", "must have a column text, .*but has: title, body"),
+        ("someone/TrainOnly", "split must be one of train in someone/TrainOnly"),
+        ("someone/Languages", "someone/Languages must be a data set .*'en'.*hub_config"),
     ],
 )
 def test_a_data_set_that_cannot_be_used_is_refused_in_one_line(name, message):
     with pytest.raises(InputError, match=message) as caught:
-        list(HubDataset(name).stories("validation"))
+        list(HubDataset(name).stories("train" if name == "someone/NoColumn" else "validation"))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("at_hub")
+def test_a_value_of_the_hub_that_is_no_string_is_refused_not_converted():
+    with pytest.raises(InputError, match="must hold strings in its column text"):
+        list(HubDataset("someone/Mixed").stories("train"))
+
+
+@pytest.mark.usefixtures("cache", "at_hub")
+def test_a_data_set_with_a_train_split_only_has_its_validation_cut_off():
+    data = prepare(config(source="hub", hub_name="someone/TrainOnly", max_stories=500))
+    assert data.meta.train_stories == 500
+    assert 10 < data.meta.validation_stories < 50
+    assert (data.origin.train, data.origin.validation, data.origin.cut) == (
+        ["train"],
+        [],
+        "by hash",
+    )
+
+
+@pytest.mark.usefixtures("cache", "at_hub")
+def test_configuration_split_and_column_of_a_data_set_can_be_chosen():
+    german = config().with_source("hub:someone/Languages/de")
+    data = prepare(german)
+    assert train_of(data)[0].startswith("Geschichte")
+    assert data.meta.name == "someone/Languages/de"
+    data = prepare(german.model_copy(update={"hub_config": "en", "split": "train_sft"}))
+    assert train_of(data)[0] == "Fine tuning."
+    assert (data.origin.validation, data.origin.unread) == (["test_sft"], ["train"])
+    data = prepare(config(source="hub", hub_name="someone/OneColumn", max_stories=50))
+    assert train_of(data)[0] == TRAIN[0]
+    data = prepare(config(source="hub", hub_name="someone/OneColumn", column="story"))
+    assert data.meta.validation_stories == 3
+
+
+@pytest.mark.usefixtures("cache", "at_hub")
+def test_a_test_split_of_the_hub_never_trains():
+    sft = config().with_source("hub:someone/Languages/en")
+    with pytest.raises(InputError, match="split must be one to train on"):
+        prepare(sft.model_copy(update={"split": "test_sft"}))
+
+
+@pytest.mark.parametrize(
+    ("train", "splits", "expected"),
+    [
+        ("train", ["train", "validation", "test"], "validation"),
+        ("train", ["train", "test"], "test"),
+        ("train", ["train", "Validation"], "Validation"),
+        ("train_sft", ["train_sft", "train_gen", "test_gen", "test_sft"], "test_sft"),
+        ("en", ["en", "dev"], "dev"),
+        ("train", ["train", "extra"], None),
+    ],
+)
+def test_the_split_that_validates_is_found_by_its_name(train, splits, expected):
+    assert validation_split(train, splits) == expected
 
 
 @pytest.mark.usefixtures("at_hub")
@@ -157,7 +241,8 @@ def test_the_time_for_the_first_story_begins_when_the_reader_asks_for_it(
 
 @pytest.mark.usefixtures("cache")
 def test_a_slow_link_is_not_given_up_where_the_hub_was_asked_for(at_hub, tmp_path, monkeypatch):
-    slow = """#!/bin/sh\necho null\nsleep 2\necho '"A story of '$4'."'\necho '{}'\n"""
+    slow = """#!/bin/sh\necho null\nsleep 2\necho '["train", "validation"]'
+case "$5" in *true*) echo '"Held out."';; *) echo '"A story of '$4'."';; esac\necho '{}'\n"""
     use_reader(slow, tmp_path, monkeypatch)
     monkeypatch.setattr("gpt.data.hub.START_SECONDS", 0.5)
     lines: list[str] = []

@@ -1,11 +1,19 @@
 """Stories from files and from the built-in grammar: what is read, where it goes."""
 
+import bz2
+import gzip
 import json
 import math
 import random
+import re
+import shlex
+import subprocess
 from pathlib import Path
 
+import pandas
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from gpt.config import DataConfig
 from gpt.data import corpus
@@ -16,8 +24,9 @@ from gpt.errors import InputError
 STORIES = [f"Story {number} is about a cat.\nThe end." for number in range(200)]
 
 
-def read(source: Path | str, max_stories: int | None = None) -> Corpus:
-    return read_corpus(DataConfig(source=str(source), max_stories=max_stories), lambda line: None)
+def read(source: Path | str, max_stories: int | None = None, column: str | None = None) -> Corpus:
+    data = DataConfig(source=str(source), max_stories=max_stories, column=column)
+    return read_corpus(data, lambda line: None)
 
 
 def write_txt(path: Path, stories: list[str]) -> Path:
@@ -32,9 +41,6 @@ def write_jsonl(path: Path, stories: list[str | None]) -> Path:
 
 
 def write_parquet(path: Path, stories: list[str | None]) -> Path:
-    import pyarrow
-    from pyarrow import parquet
-
     parquet.write_table(pyarrow.table({"text": stories, "id": [1] * len(stories)}), path)
     return path
 
@@ -62,6 +68,163 @@ def test_all_formats_give_the_same_stories(tmp_path):
     for other in others:
         assert other.train == first.train
         assert other.validation == first.validation
+
+
+COMPRESS = {
+    ".gz": gzip.compress,
+    ".bz2": bz2.compress,
+    ".zst": lambda content: pyarrow.compress(content, codec="zstd", asbytes=True),
+}
+
+
+@pytest.mark.parametrize("compression", COMPRESS)
+@pytest.mark.parametrize("suffix", [".txt", ".JSONL", ".json", ".csv"])
+def test_compressed_files_and_arrays_and_csv_give_the_same_stories(tmp_path, suffix, compression):
+    contents = {
+        ".txt": "\n<|endoftext|>\n".join(STORIES),
+        ".JSONL": "\n".join(json.dumps({"text": story}) for story in STORIES),
+        ".json": json.dumps([{"text": story} for story in [*STORIES, None]], indent=1),
+        ".csv": "id,text\r\n" + "".join(f'1,"{story}"\r\n' for story in STORIES),
+    }
+    content = contents[suffix].encode()
+    plain = tmp_path / f"plain{suffix}"
+    plain.write_bytes(content)
+    packed = tmp_path / f"packed{suffix}{compression}"
+    packed.write_bytes(COMPRESS[compression](content))
+    expected = read(write_txt(tmp_path / "expected.txt", STORIES))
+    for path in (plain, packed):
+        assert read(path).train == expected.train
+        assert read(path).validation == expected.validation
+
+
+@pytest.mark.parametrize("bad", ["5", "[1]", '"\\ud800"', "true"])
+def test_one_record_of_many_that_is_no_string_is_refused_by_its_line_with_a_way_out(tmp_path, bad):
+    path = write_jsonl(tmp_path / "my stories.jsonl", STORIES)
+    path.write_text(path.read_text() + f'{{"text": {bad}}}\n')
+    with pytest.raises(InputError, match=r"must hold strings in its column text, but line 201"):
+        read(path)
+    with pytest.raises(InputError) as caught:
+        read(path)
+    (command,) = re.findall(r"or (sed .*) removes it", str(caught.value))
+    subprocess.run(shlex.split(command), check=True)
+    assert len(read(path).train + read(path).validation) == len(STORIES)
+
+
+def test_a_csv_converts_nothing(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("\n".join(["text,n", "NA,1", "007,2", "1e3,3", "null,4", ",5"]) + "\n")
+    corpus = read(path)
+    assert sorted(corpus.train + corpus.validation) == ["007", "1e3", "NA", "null"]
+
+
+def test_bare_strings_of_a_jsonl_are_refused_in_our_words(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('"One."\n"Two."\n')
+    with pytest.raises(InputError, match=r"must hold objects like .*, but line 1 is 'One\.'"):
+        read(path)
+
+
+@pytest.mark.parametrize("values", [[b"one", b"two"], [1, 2]])
+def test_a_column_of_a_parquet_that_holds_no_strings_is_refused_by_its_type(tmp_path, values):
+    parquet.write_table(pyarrow.table({"text": values}), tmp_path / "a.parquet")
+    with pytest.raises(InputError, match=r"column text, but it holds (binary|int64)"):
+        read(tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+def test_the_column_is_the_one_that_is_named_or_the_only_one_of_strings(tmp_path, suffix):
+    def table(columns: dict[str, list[object]]) -> Path:
+        path = tmp_path / f"a{suffix}"
+        frame = pandas.DataFrame(columns)
+        match suffix:
+            case ".csv":
+                frame.to_csv(path, index=False)
+            case ".jsonl":
+                frame.to_json(path, orient="records", lines=True)
+            case _:
+                frame.to_parquet(path)
+        return path
+
+    numbers = list(range(len(STORIES)))
+    alone = read(table({"id": numbers, "content": STORIES}))
+    assert sorted(alone.train + alone.validation) == sorted(STORIES)
+    two = table({"title": ["A title"] * len(STORIES), "content": STORIES})
+    with pytest.raises(InputError, match=r"has: title, content; .*--column NAME"):
+        read(two)
+    assert read(two, column="content").train == alone.train
+    with pytest.raises(InputError, match="must have a column body, but has: title, content"):
+        read(two, column="body")
+
+
+def test_a_split_with_plain_files_leaves_its_compressed_and_other_copies_aside(tmp_path):
+    write_txt(tmp_path / "train.txt", ["a", "b"])
+    (tmp_path / "train.txt.gz").write_bytes(gzip.compress(b"a<|endoftext|>b"))
+    (tmp_path / "valid.json").write_text('[{"text": "c"}]')
+    (tmp_path / "dataset_info.json").write_text("{}")
+    corpus = read(tmp_path)
+    assert (corpus.train, corpus.validation) == (["a", "b"], ["c"])
+    assert corpus.origin.unread == ["dataset_info.json", "train.txt.gz"]
+
+
+def test_a_plain_text_is_one_document_cut_by_position(tmp_path):
+    text = "First Citizen:\nBefore we proceed any further, hear me speak.\n\n" * 100
+    (tmp_path / "shakespeare.txt").write_text(text)
+    corpus = read(tmp_path / "shakespeare.txt")
+    (train,), (validation,) = corpus.train, corpus.validation
+    assert train + validation == text.strip()
+    assert len(train) == len(text.strip()) * 9 // 10
+    assert corpus.origin.cut == "by position"
+    assert read(tmp_path).train == corpus.train
+
+
+@pytest.mark.parametrize(
+    ("encoding", "content", "says"),
+    [
+        ("utf-16", "The cat sat.", "UTF-16"),
+        ("utf-16-le", "The cat sat.", "UTF-16LE"),
+        ("utf-16-be", "The cat sat.", "UTF-16BE"),
+        ("utf-32", "The cat sat.", "UTF-32"),
+        ("latin-1", "Zoë met René in the café.", "LATIN1"),
+        ("cp1252", "It’s “late”, said the cat.", "WINDOWS-1252"),
+    ],
+)
+@pytest.mark.parametrize("name", ["my text.txt", "a.csv", "a.jsonl", "a.txt.gz"])
+def test_another_encoding_is_named_with_the_command_that_converts_it(
+    tmp_path, encoding, content, says, name
+):
+    stories = [f"{content} {number}" for number in range(50)]
+    text = {
+        ".txt": "<|endoftext|>".join(stories),
+        ".gz": "<|endoftext|>".join(stories),
+        ".csv": "id,text\n" + "".join(f'1,"{story}"\n' for story in stories),
+        ".jsonl": "".join(json.dumps({"text": s}, ensure_ascii=False) + "\n" for s in stories),
+    }[Path(name).suffix]
+    path = tmp_path / name
+    raw = text.encode(encoding)
+    path.write_bytes(gzip.compress(raw) if name.endswith(".gz") else raw)
+    with pytest.raises(InputError, match=f"looks like {says}, ") as caught:
+        read(path)
+    command = str(caught.value).partition("converts it: ")[2].removesuffix(".")
+    subprocess.run(command, shell=True, check=True)
+    corpus = read(path.with_suffix("") if name.endswith(".gz") else path)
+    assert sorted(corpus.train + corpus.validation) == sorted(stories)
+
+
+def test_bytes_of_no_likely_encoding_are_not_guessed_at(tmp_path):
+    (tmp_path / "a.txt").write_bytes("日本語の文章です。".encode("shift-jis") * 9)
+    with pytest.raises(InputError, match=r"holds a byte 0x\w\w\.$"):
+        read(tmp_path / "a.txt")
+
+
+def test_a_byte_order_mark_is_in_no_story(tmp_path):
+    stories = "\ufeff" + "\n<|endoftext|>\n\ufeff".join(STORIES)
+    (tmp_path / "a.txt").write_text(stories)  # as where files were joined
+    (tmp_path / "a.csv").write_text("text\n" + "".join(f'"{s}"\n' for s in STORIES), "utf-8-sig")
+    lines = "".join(json.dumps({"text": story}) + "\n" for story in STORIES)
+    (tmp_path / "a.jsonl").write_text(lines, "utf-8-sig")
+    for name in ("a.txt", "a.csv", "a.jsonl"):
+        corpus = read(tmp_path / name)
+        assert sorted(corpus.train + corpus.validation) == sorted(STORIES)
 
 
 def test_a_separator_may_lie_across_two_blocks_of_reading(tmp_path):
@@ -95,6 +258,64 @@ def test_file_names_decide_the_split(tmp_path, train, validation):
     write_txt(tmp_path / validation, ["for validation"])
     assert read(tmp_path).train == ["for training"]
     assert read(tmp_path).validation == ["for validation"]
+
+
+@pytest.mark.parametrize(
+    ("train", "validation"),
+    [
+        ("train/1.txt", "validation/1.txt"),
+        ("Train/1.txt", "VALID/1.TXT"),
+        ("a/training/deep/1.txt", "a/dev/deep/1.txt"),
+        ("data/train.txt", "data/held/val/part.txt"),
+        ("train-and-test/train.txt", "train-and-test/test.txt"),
+        ("stories/1.txt", "test/1.txt"),
+        ("train/train-1.txt", "Testing.txt"),
+    ],
+)
+def test_names_of_folders_decide_the_split_too(tmp_path, train, validation):
+    write_txt(tmp_path / train, ["for training", "more of it"])
+    write_txt(tmp_path / validation, ["for validation"])
+    corpus = read(tmp_path)
+    assert corpus.train == ["for training", "more of it"]
+    assert corpus.validation == ["for validation"]
+    assert (corpus.origin.train, corpus.origin.validation) == ([train], [validation])
+    assert corpus.origin.cut == ""
+
+
+def test_only_names_below_the_given_path_decide(tmp_path):
+    write_txt(tmp_path / "test" / "val" / "stories.txt", STORIES)
+    given = read(tmp_path / "test" / "val")
+    assert sorted(given.train + given.validation) == sorted(STORIES)
+    assert given.origin.cut == "by hash"
+
+
+def test_a_test_split_never_trains_and_validates_only_where_nothing_else_does(tmp_path):
+    for name in ("train", "validation", "test"):
+        write_txt(tmp_path / name / "1.txt", [f"for {name}"])
+    corpus = read(tmp_path)
+    assert (corpus.train, corpus.validation) == (["for train"], ["for validation"])
+    assert corpus.origin.unread == ["test/1.txt"]
+    for name in ("test.txt", "Valid.txt"):
+        alone = write_txt(tmp_path / name, STORIES)
+        with pytest.raises(InputError, match=r"by its name it is for (test|validation)"):
+            read(alone)
+
+
+@pytest.mark.parametrize("name", ["train/test.txt", "test/train.txt", "train-and-test.txt"])
+def test_a_file_of_two_splits_is_refused(tmp_path, name):
+    write_txt(tmp_path / name, STORIES)
+    with pytest.raises(InputError, match=r"must be of one split, but names say test and train"):
+        read(tmp_path)
+
+
+def test_what_is_not_read_is_listed_and_what_is_about_the_data_is_no_story(tmp_path):
+    for name in ("UPPER.TXT", "README.txt", "LICENSE.txt", "notes.md", "deep/image.png"):
+        write_txt(tmp_path / name, [*STORIES, name])
+    write_txt(tmp_path / ".hidden" / "x.txt", STORIES)
+    corpus = read(tmp_path)
+    assert corpus.origin.train == ["UPPER.TXT"]
+    assert corpus.origin.unread == ["LICENSE.txt", "README.txt", "deep/image.png", "notes.md"]
+    assert "README.txt" not in corpus.train + corpus.validation
 
 
 def test_files_that_say_nothing_are_left_alone_beside_one_that_says_train(tmp_path):
@@ -217,20 +438,32 @@ def file_of(name: str, content: bytes):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda path: path / "nowhere", "must be auto, hub, built-in, or a file or folder"),
-        (folder_without_text, r"must hold \.txt, \.jsonl or \.parquet files, but there are none"),
+        (lambda path: path / "nowhere", "must be auto, .* built-in, or a file or folder"),
+        (folder_without_text, r"must hold \.txt, .* or \.parquet files, but there are none"),
         (folder_that_only_validates, r"only validate: valid\.txt"),
-        (file_of("a.csv", b"text\nx\n"), r"must be a \.txt, \.jsonl or \.parquet file"),
+        (file_of("a.doc", b"text\nx\n"), r"must be a \.txt, .* or \.parquet file"),
+        (file_of("a.csv", b"text\nx\n"), "at least two different stories"),
+        (file_of("a.txt", b"x"), "at least two different stories"),
         (file_of("a.txt", b""), "at least two different stories"),
         (file_of("a.txt", b" \n<|endoftext|>\n"), "at least two different stories"),
         (file_of("a.txt", b"one<|endoftext|>one"), "at least two different stories"),
         (file_of("a.txt", b"\x7fELF\x00\x00"), "must be UTF-8 text, but holds a zero byte"),
         (file_of("a.txt", "café".encode("latin-1")), "must be UTF-8 text, but holds a byte 0xe9"),
         (file_of("a.jsonl", b""), "at least two different stories"),
-        (file_of("a.jsonl", b'{"story": "x"}\n'), "must have a column text, but has: story"),
+        (
+            file_of("a.jsonl", b'{"a": "x", "b": "y"}\n'),
+            r"column text, .* but has: a, b; .*--column",
+        ),
+        (file_of("a.jsonl", b'{"text": 3}\n'), "line 1 holds 3"),
+        (file_of("a.json", b'[{"text": "x"}, {"text": ["y"]}]'), r"record 2 holds \['y'\]"),
+        (file_of("a.json", b"[1"), "must be a JSON array, but"),
+        (file_of("a.csv", b"id,text\n1,x\n2\n"), "2 fields in each line, .* line 3 has another"),
+        (file_of("a.csv", b'text\n"x\n'), r"must be a \.csv file, but: unexpected end of data"),
+        (file_of("a.txt.gz", b"no archive"), "must be readable, but: Not a gzipped file"),
+        (file_of("a.txt.zst", b"no archive"), "must be readable, but: ZSTD"),
         (file_of("a.jsonl", b'{"text": 3}\n'), "must hold strings in its column text"),
         (file_of("a.jsonl", b"no json\n"), r"must be a \.jsonl file"),
-        (file_of("a.jsonl", b"\x7fELF\x00\x00\xff"), r"must be a \.jsonl file"),
+        (file_of("a.jsonl", b"\x7fELF\x00\x00\xff"), "must be UTF-8 text, but line 1"),
         (file_of("a.parquet", b"PAR1"), r"must be a \.parquet file"),
     ],
 )

@@ -116,6 +116,31 @@ def test_the_same_text_in_another_file_has_the_same_fingerprint(text, tmp_path):
 
 
 @pytest.mark.usefixtures("cache")
+def test_a_text_has_the_name_and_the_files_that_were_given_now_not_those_of_an_equal_one(
+    text, tmp_path
+):
+    first = prepare(config(text))
+    copy = tmp_path / "copy"
+    shutil.copytree(text, copy / "deep")
+    for _ in range(2):  # read, and from the cache
+        again = prepare(config(copy))
+        assert again.folder == first.folder
+        assert again.meta.name == str(copy)
+        assert again.origin.train == ["deep/train.txt"]
+    pinned = prepare(config(copy, fingerprint=first.meta.fingerprint))
+    assert pinned.meta.name == str(copy)
+    assert prepare(config(text)).meta.name == str(text)
+
+
+def test_files_that_an_earlier_version_read_are_read_again_once(text, cache):
+    first = prepare(config(text))
+    (index,) = (cache / "index").iterdir()
+    index.write_text(first.meta.fingerprint)  # without an account of what was read
+    assert prepare(config(text)).origin == first.origin
+    assert index.read_text().startswith(first.meta.fingerprint + "\n{")
+
+
+@pytest.mark.usefixtures("cache")
 def test_a_fingerprint_is_served_without_its_source(text):
     fingerprint = prepare(config(text)).meta.fingerprint
     shutil.rmtree(text)
@@ -296,6 +321,36 @@ def test_validation_rows_joined_are_the_stories(tmp_path_factory, stories, block
         assert rows.idx[mine][real].tolist() == [END, *story]
         assert rows.targets[mine][real].tolist() == [*story, END]
         assert len(real) == -(-(len(story) + 1) // block_size)
+
+
+DOCUMENT = "".join(f"Line {number} of a play about a cat and a dog.\n" for number in range(2_000))
+
+
+def test_a_document_is_validated_piece_by_piece_without_a_token_lost(tmp_path, cache):
+    (tmp_path / "play.txt").write_text(DOCUMENT)
+    data = prepare(config(tmp_path / "play.txt"))
+    tokens = np.fromfile(data.folder / "val.bin", dtype=np.uint16).tolist()
+    rows = data.validation(block_size=32, eval_tokens=10**9)
+    real = rows.targets >= 0
+    assert rows.targets[real].tolist() == tokens
+    assert rows.idx[real].tolist() == [tokens[-1], *tokens[:-1]]
+    assert rows.text_bytes == len(DOCUMENT.strip()) - len(DOCUMENT.strip()) * 9 // 10
+    assert len(rows.story_bytes) > 3
+    some = data.validation(block_size=32, eval_tokens=600)
+    assert int((some.targets >= 0).sum()) == 2 * token_files.PIECE_TOKENS
+    held_back = data.validation(32, 10**9, skip_tokens=600)
+    assert held_back.text_bytes == rows.text_bytes - some.text_bytes
+
+
+def test_a_document_shares_no_tokens_with_two_files_of_the_same_text(tmp_path, cache):
+    (tmp_path / "play.txt").write_text(DOCUMENT)
+    data = prepare(config(tmp_path / "play.txt"))
+    at = len(DOCUMENT.strip()) * 9 // 10
+    folder = tmp_path / "two"
+    folder.mkdir()
+    (folder / "train.txt").write_text(DOCUMENT.strip()[:at])
+    (folder / "valid.txt").write_text(DOCUMENT.strip()[at:])
+    assert prepare(config(folder)).meta.fingerprint != data.meta.fingerprint
 
 
 # Training batches
