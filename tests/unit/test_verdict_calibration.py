@@ -4,7 +4,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pytest
 from stored_studies import STUDY, StoredStudy
 
 from sweep.search.pruners import should_prune
@@ -70,7 +69,6 @@ def test_whoever_adds_the_seeds_that_are_advised_keeps_the_coverage():
     assert found["corrected"]["false_answers"] <= 0.05 + 0.02
 
 
-@pytest.mark.slow
 def test_the_simulated_pruner_stops_what_the_sweeps_pruner_stops(tmp_path: Path):
     world = World(trials=8)
     shown = curves(world, np.full((1, 2, 8), 4.0), np.random.default_rng(5))
