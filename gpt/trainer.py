@@ -20,7 +20,7 @@ from gpt.data.dataset import Batches, TokenData
 from gpt.errors import DivergedError
 from gpt.evaluate import Scores, hidden_states, metrics, score, temperature_perplexity
 from gpt.events import Evaluation
-from gpt.losses import linear_loss
+from gpt.losses.fused_linear import linear_loss
 from gpt.model import GPT
 from gpt.optim import learning_rate_at, make_optimizer
 from gpt.system.malloc import keep_freed_memory

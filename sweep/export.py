@@ -106,7 +106,7 @@ def _threads_of(run_dir: Path) -> int:
         return 1
 
 
-def format_of(path: Path | None, name: str | None) -> str:
+def export_format(path: Path | None, name: str | None) -> str:
     """Return the name of a format: the given one, else the one of the suffix, else "toml".
 
     Raises:

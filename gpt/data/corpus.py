@@ -36,7 +36,7 @@ HUB_VALIDATION_STORIES = 2_000  # read when max_stories is set: about 400,000 to
 VALIDATION_FRACTION = 0.05  # of stories that come without a split of their own
 
 
-class Origin(BaseModel):
+class TextOrigin(BaseModel):
     """Account of the reading of a text: what became which split, and what was left aside."""
 
     model_config = ConfigDict(frozen=True)
@@ -57,7 +57,7 @@ class Corpus:
     validation: list[str]
     validation_nats: list[float] | None = None  # exact -log probability of each, where known
     notice: str | None = None  # for every reader of a result
-    origin: Origin | None = None  # None: the text has no files or splits
+    origin: TextOrigin | None = None  # None: the text has no files or splits
 
     @property
     def is_document(self) -> bool:
@@ -223,7 +223,7 @@ def _hub(data: DataConfig, progress: Progress, patience: float | None) -> Corpus
             f"{name} must have stories to train on in its split {data.split}, and others in "
             f"{validation_name or 'it'} to validate."
         )
-    origin = Origin(
+    origin = TextOrigin(
         train=[data.split],
         validation=[validation_name] if validation_name else [],
         cut="" if validation_name else "by hash",
@@ -235,9 +235,9 @@ def _hub(data: DataConfig, progress: Progress, patience: float | None) -> Corpus
 def _files(path: Path, column: str | None, max_stories: int | None, progress: Progress) -> Corpus:
     cut: Literal["", "by hash", "by position"]
     files = text_files.find(path)
-    stories = _counted(_clean(text_files.read(files.train, column)), str(path), progress)
+    stories = _counted(_clean(text_files.read_files(files.train, column)), str(path), progress)
     if files.validation:
-        cut, validation = "", list(_clean(text_files.read(files.validation, column)))
+        cut, validation = "", list(_clean(text_files.read_files(files.validation, column)))
         train = _unlike(validation, stories, max_stories)
     else:
         cut = "by hash"
@@ -250,7 +250,7 @@ def _files(path: Path, column: str | None, max_stories: int | None, progress: Pr
             f"{path} must hold at least two different stories, to train on and to validate; "
             f"in a .txt file, {END_OF_TEXT} separates stories."
         )
-    origin = Origin(
+    origin = TextOrigin(
         train=files.names(files.train),
         validation=files.names(files.validation),
         cut=cut,

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from gpt.config import DataConfig
 from gpt.data import corpus, hub, token_files, tokenizer
-from gpt.data.corpus import Corpus, Origin, Progress
+from gpt.data.corpus import Corpus, Progress, TextOrigin
 from gpt.data.token_files import Meta
 from gpt.errors import InputError, StorageError
 from gpt.system.files import sync
@@ -69,7 +69,7 @@ class TokenData:
         origin: Account of the reading of that text; None where only its tokens were looked up.
     """
 
-    def __init__(self, folder: Path, meta: Meta, origin: Origin | None = None) -> None:
+    def __init__(self, folder: Path, meta: Meta, origin: TextOrigin | None = None) -> None:
         self.folder = folder
         self.meta = meta
         self.origin = origin
@@ -252,7 +252,7 @@ def _from_source(data: DataConfig, progress: Progress, patience: float | None = 
     """Return the cached tokens of this source, or make them now."""
     settings = [corpus.identity(data), data.tokenizer, data.bpe_vocab_size]
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
-    index = cache_folder() / "index" / key  # a file that holds the fingerprint, and an Origin
+    index = cache_folder() / "index" / key  # a file that holds the fingerprint, and an TextOrigin
     if known := _indexed(index, data):
         return known
     with _lock(cache_folder() / "locks" / key, progress):
@@ -266,7 +266,7 @@ def _indexed(index: Path, data: DataConfig) -> TokenData | None:
     if not re.fullmatch(_FINGERPRINT, fingerprint):
         return None
     try:
-        origin = Origin.model_validate_json(account) if account else None
+        origin = TextOrigin.model_validate_json(account) if account else None
     except ValidationError:
         return None
     if origin is None and corpus.kind_of(data) == "files":  # of a version that may have misread it
@@ -284,7 +284,7 @@ def _named(tokens: TokenData, data: DataConfig) -> TokenData:
     return TokenData(tokens.folder, meta, tokens.origin)
 
 
-def _open(fingerprint: str, origin: Origin | None = None) -> TokenData | None:
+def _open(fingerprint: str, origin: TextOrigin | None = None) -> TokenData | None:
     """Open the cached tokens of a fingerprint; None if they are missing or incomplete."""
     folder = _tokens_folder(fingerprint)
     meta = token_files.read_meta(folder)

@@ -74,7 +74,7 @@ def find(path: Path) -> TextFiles:
     return TextFiles(path, train, validation, sorted(unread))
 
 
-def read(files: Iterable[Path], column: str | None) -> Iterator[str]:
+def read_files(files: Iterable[Path], column: str | None) -> Iterator[str]:
     """Yield the raw text of every story, file by file; lazily, so that a limit ends the reading.
 
     Args:

@@ -1,6 +1,6 @@
 """Formats of text files: how the stories of one file are read.
 
-Add a format by adding one reader and one READERS entry, add a compression by one OPENERS entry.
+Add a format by adding one reader and one READERS entry, a compression by a DECOMPRESSORS entry.
 JSON and CSV are not read through `datasets`, which converts: it writes 5 as a string where other
 texts are strings, takes the text "NA" of a CSV for none, and names no line.
 """
@@ -77,7 +77,7 @@ def read(file: Path, column: str | None) -> Iterator[str]:
 def _suffixes(file: Path) -> tuple[str, str]:
     """Return the suffixes of the format and of the compression, in lower case."""
     *_, before, last = ("", "", *(suffix.lower() for suffix in file.suffixes))
-    return (before, last) if last in OPENERS else (last, "")
+    return (before, last) if last in DECOMPRESSORS else (last, "")
 
 
 # --- plain text -----------------------------------------------------------------------------
@@ -348,7 +348,7 @@ def _types(rows: Any) -> dict[str, str]:
 
 def _opened(path: Path) -> Any:
     """Open a file, decompressed, as a buffered binary stream."""
-    return OPENERS[_suffixes(path)[1]](path)
+    return DECOMPRESSORS[_suffixes(path)[1]](path)
 
 
 def _zst(path: Path) -> BinaryIO:
@@ -390,7 +390,7 @@ READERS: dict[str, Callable[[Path, str | None], Iterator[str]]] = {
     ".parquet": _parquet,
 }
 STREAMS = (".txt", ".jsonl", ".json", ".csv")  # those that may be compressed
-OPENERS: dict[str, Callable[[Path], Any]] = {
+DECOMPRESSORS: dict[str, Callable[[Path], Any]] = {
     "": lambda path: path.open("rb"),
     ".gz": gzip.GzipFile,
     ".bz2": bz2.BZ2File,

@@ -1,7 +1,9 @@
 """Losses, their link functions, and the linear head that is fused with them.
 
 loss = LOSSES["squentropy"](logits, targets, square_weight=1.0)
-loss = linear_loss(hidden, weight, targets, "squentropy", square_weight=1.0)  # without logits
+
+gpt.losses.fused_linear takes the loss without the logits. It is not imported here: it imports
+torch's compiler, for a second, which no reader of a configuration needs.
 """
 
 from gpt.losses.functional import (
@@ -20,7 +22,6 @@ from gpt.losses.functional import (
     squentropy,
     z_loss,
 )
-from gpt.losses.fused_linear import linear_loss
 from gpt.losses.loss import IGNORE_INDEX, Loss, Option
 
 __all__ = [
@@ -34,7 +35,6 @@ __all__ = [
     "cross_entropy",
     "focal",
     "huber",
-    "linear_loss",
     "logistic",
     "logit_l2",
     "logit_variance",

@@ -51,7 +51,7 @@ def export(
                 f"{output} must be new or a file that `squen-sweep export` wrote, but it is "
                 f"another; pass another path, or --force to replace it."
             )
-    form = exports.format_of(output, format_name)
+    form = exports.export_format(output, format_name)
     with working("exporting") as show:
         _, stored = stored_study(study, storage)
         config, origin = exports.export(stored, arm, trial)

@@ -42,7 +42,7 @@ def source_facts(data: DataConfig) -> dict[str, Any]:
 def data_facts(tokens: TokenData, spec: StudySpec) -> dict[str, Any]:
     """Facts of a text, the study's attribute "data": name, kind, sizes, splits and floor.
 
-    "splits" is the Origin of the text: what was read as which split. It is missing where there is
+    "splits" is the TextOrigin: what was read as which split. It is missing where there is
     nothing to choose from, or where only the tokens of the text were looked up.
     """
     meta = tokens.meta

@@ -39,7 +39,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> StoredStudy:
             origin = "baseline:original" if i == 0 else "sampler"
             number = stored.add(arm, [300.0, 90.0 - i], outcome, origin, **rates)
             run_dir = folder / "tiny" / str(number)
-            run_dir.mkdir(parents=True)
+            run_dir.mkdir(parents=True, exist_ok=True)
             (run_dir / "calibration.json").write_text(json.dumps(bins))
     return stored
 

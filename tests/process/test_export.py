@@ -12,7 +12,7 @@ from stored_studies import STUDY, StoredStudy
 from gpt.config import DataConfig, TrainConfig
 from gpt.data.dataset import prepare
 from gpt.errors import InputError
-from sweep.export import EXPORTERS, Origin, export, format_of, to_json, to_nanogpt, to_toml
+from sweep.export import EXPORTERS, Origin, export, export_format, to_json, to_nanogpt, to_toml
 from sweep.storage.schema import set_trial_attrs
 from sweep.trainers.final_training import read_config_file
 
@@ -215,22 +215,22 @@ def test_nanogpt_file_says_that_nanogpt_starts_from_weights_of_gpt2s_size(prepar
 
 
 def test_format_comes_from_the_option_first_then_from_the_suffix():
-    assert format_of(Path("best.toml"), None) == "toml"
-    assert format_of(Path("best.json"), None) == "json"
-    assert format_of(Path("best.py"), None) == "nanogpt"
-    assert format_of(Path("best.txt"), "json") == "json"
-    assert format_of(None, None) == "toml"
+    assert export_format(Path("best.toml"), None) == "toml"
+    assert export_format(Path("best.json"), None) == "json"
+    assert export_format(Path("best.py"), None) == "nanogpt"
+    assert export_format(Path("best.txt"), "json") == "json"
+    assert export_format(None, None) == "toml"
 
 
 @pytest.mark.parametrize(("file", "form"), [("best.json", "toml"), ("best.toml", "nanogpt")])
 def test_format_refuses_a_suffix_of_another_one(file, form):
     with pytest.raises(InputError, match=rf"{file} must end in .* for --format {form}") as caught:
-        format_of(Path(file), form)
+        export_format(Path(file), form)
     assert "\n" not in str(caught.value)
 
 
 def test_format_refuses_an_unknown_name_or_suffix():
     with pytest.raises(InputError, match="one of toml, json, nanogpt, but got 'yaml'"):
-        format_of(None, "yaml")
+        export_format(None, "yaml")
     with pytest.raises(InputError, match=r"best.yaml must end in one of .toml, .json, .py"):
-        format_of(Path("best.yaml"), None)
+        export_format(Path("best.yaml"), None)

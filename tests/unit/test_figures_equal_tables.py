@@ -42,7 +42,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> StudyReader:
             origin = "baseline:original" if i == 7 else "sampler"
             number = stored.add(arm, [900.0 + i, last], outcome, origin, **settings)
             run_dir = folder / "tiny" / str(number)
-            run_dir.mkdir(parents=True)
+            run_dir.mkdir(parents=True, exist_ok=True)
             (run_dir / "calibration.json").write_text(json.dumps(bins))
     return read_study(stored.storage, stored.study)
 
