@@ -20,9 +20,10 @@ from sweep.analysis.study_reader import StudyReader, answer, read_study
 from sweep.storage.rdb import load_study, open_storage
 from sweep.visualization.style import GREY, add_floor, arm_colours, frame
 
-WIDTH, HEIGHT, SCALE = 1600, 760, 2  # pixels, and how many of them are really drawn
+WIDTH, HEIGHT, SCALE = 1600, 800, 1.5  # pixels, and how many of them are really drawn
 INK, MUTED, LINES = "#1c1e21", "#5b616b", "#e4e2dd"
 LETTERS = 112  # of a line of the answer
+QUESTION_LETTERS = 76  # of a line of the question
 SMALL, MIDDLE, LARGE = 22, 25, 32  # pixels of letters: a README shows the picture at half size
 FAINT = 0.28  # opacity of the trials that are not the best of their arm
 
@@ -45,9 +46,11 @@ def picture(reader: StudyReader) -> go.Figure:
     figure.update_yaxes(gridcolor=LINES, zeroline=False, title_standoff=8)
     words = wrap(answer(reader).text, LETTERS)
     seeds = len(reader.verdict["comparisons"][0]["difference"]["per_seed"])
-    margin = 142 + 36 * len(words)  # pixels above the plots
-    _words(figure, margin - 20, [f"<b>{reader.spec['question']}</b>"], size=LARGE, color=INK)
-    _words(figure, margin - 70, words, size=MIDDLE, color=INK)
+    question = [f"<b>{line}</b>" for line in wrap(reader.spec["question"], QUESTION_LETTERS)]
+    above = 40 * (len(question) - 1)  # pixels of further lines of the question
+    margin = 142 + above + 36 * len(words)  # pixels above the plots
+    _words(figure, margin - 20, question, size=LARGE, color=INK)
+    _words(figure, margin - 70 - above, words, size=MIDDLE, color=INK)
     _words(figure, 46, ["Every trial; thick: the best of each arm"])
     right = figure.layout.xaxis2.domain[0]
     _words(figure, 46, [f"The best again with {seeds} fresh seeds (rings)"], x=right)
