@@ -19,6 +19,7 @@ from sweep.analysis.study_reader import Best, StudyReader, run_dir_of, study_opt
 from sweep.format import duration, number, relative, trials_line
 from sweep.storage.rdb import data_source
 from sweep.storage.schema import study_attrs
+from sweep.study.dataset import split_lines
 from sweep.verdict.confirm_results import without_stories
 
 
@@ -109,6 +110,7 @@ def _data_facts(data: dict[str, Any]) -> list[tuple[str, str]]:
         ("Training text", _amount(data, "train")),
         ("Validation text", f"{_amount(data, 'validation')}, {evaluated}"),
         ("Tokenizer", f"{data['tokenizer']}, {data['vocab_size']:,} tokens"),
+        *(("Read as", line) for line in split_lines(data)),
     ]
 
 
