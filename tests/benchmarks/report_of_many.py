@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
 from stored_studies import STUDY, StoredStudy, evaluation
 
 from sweep.report.report import write_report
-from sweep.storage.rdb import evaluations
+from sweep.storage.schema import evaluations
 
 TRIALS = 1000
 EVALUATIONS = 100
@@ -45,15 +45,16 @@ def fill(stored: StoredStudy) -> None:
                 value=None if pruned else curve[-1],
                 params=params,
                 distributions=stored.spec.distributions(params),
-                user_attrs={"arm": arm, "outcome": outcome, "origin": "sampler", "n_params": 1000}
-                | {"run_dir": "runs/none"},
+                user_attrs={"arm": arm, "outcome": outcome, "origin": "sampler", "n_params": 1000},
                 intermediate_values={100 * (i + 1): value for i, value in enumerate(curve)},
             )
         )
         for i, value in enumerate(curve):
             row = asdict(evaluation(100 * (i + 1), value))
-            rows.append({"study_name": "tiny", "trial_number": number, **row})
+            rows.append({"trial_id": number, **row})  # its number, until it has an id
     stored.study.add_trials(trials)
+    ids = [trial._trial_id for trial in stored.study.get_trials(deepcopy=False)]
+    rows = [row | {"trial_id": ids[row["trial_id"]]} for row in rows]
     with stored.storage.engine.begin() as connection:
         connection.execute(evaluations.insert(), rows)
 

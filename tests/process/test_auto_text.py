@@ -37,8 +37,8 @@ def test_the_same_command_goes_on_when_the_hub_answers_and_does_not_ask_it(
     began_offline: StudySpec, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ):
     columns = {
-        f"data/{split}-00000-of-00001.parquet": parquet_bytes("text", STORIES)
-        for split in ("train", "validation")
+        "data/train-00000-of-00001.parquet": parquet_bytes("text", STORIES[:250]),
+        "data/validation-00000-of-00001.parquet": parquet_bytes("text", STORIES[250:]),
     }
     with FakeHub({"someone/Stories": columns}) as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.url)
