@@ -82,10 +82,14 @@ def test_tensorboard_reads_back_every_evaluation(stored, tmp_path):
     tracked("tensorboard", stored, tmp_path)
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    curves = {}
+    curves, last = {}, {}
     for folder in sorted((tmp_path / "tiny" / "tensorboard").iterdir()):
         read = EventAccumulator(str(folder)).Reload()
         curves[folder.name] = [(p.step, round(p.value)) for p in read.Scalars("perplexity")]
+        session = read.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+        assert b"n_embd" in session
+        assert b"data.source" in session
+    assert b"above the median" in session  # the reason of the last one
     assert curves == {
         "0000-squentropy": [(100, 90), (200, 60)],
         "0001-cross_entropy": [(100, 95), (200, 80)],
@@ -116,6 +120,7 @@ def test_wandb_writes_a_run_per_trial_offline(stored, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     tracked("wandb", stored, tmp_path)
     found: dict[str, list[int]] = {}
+    kept: dict[str, set[str]] = {}
     for path in sorted((tmp_path / "tiny" / "wandb").glob("offline-run-*/*.wandb")):
         records = written_records(path)
         name = next(record.run.display_name for record in records if record.HasField("run"))
@@ -123,4 +128,7 @@ def test_wandb_writes_a_run_per_trial_offline(stored, tmp_path, monkeypatch):
             items = {item.key or item.nested_key[0]: item for item in record.history.item}
             if "perplexity" in items:
                 found.setdefault(name, []).append(int(items["_step"].value_json))
+            for update in (*record.run.config.update, *record.summary.update):
+                kept.setdefault(name, set()).add(update.key or update.nested_key[0])
     assert found == {"trial 0": [100, 200], "trial 1": [100, 200]}
+    assert kept["trial 1"] >= {"n_embd", "data", "n_layer", "perplexity", "outcome", "reason"}
