@@ -82,7 +82,7 @@ def test_tensorboard_reads_back_every_evaluation(stored, tmp_path):
     tracked("tensorboard", stored, tmp_path)
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    curves, last = {}, {}
+    curves = {}
     for folder in sorted((tmp_path / "tiny" / "tensorboard").iterdir()):
         read = EventAccumulator(str(folder)).Reload()
         curves[folder.name] = [(p.step, round(p.value)) for p in read.Scalars("perplexity")]
