@@ -3,10 +3,11 @@
 In run_dir/checkpoints/step-000300/:
 
     model.safetensors      weights, named as nanoGPT's, without the tied lm_head
-    optimizer.safetensors  AdamW's moments and the random state; absent once the run is done
+    optimizer.safetensors  the optimisers' tensors and the random state; absent once the run is done
     state.json             counters, and the SHA-256 of the files above and of itself
 
-A checkpoint is written into a temporary folder, flushed to the disk, then renamed; two are kept.
+A checkpoint is written into a temporary folder, flushed to the disk, then renamed. The last two are
+kept, the one of the best evaluation, and the one from which a longer run goes on.
 """
 
 import errno
@@ -15,16 +16,18 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from gpt.errors import DataError
 from gpt.system.files import sync
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FILES = ("model.safetensors", "optimizer.safetensors")
 UNREADABLE = (
@@ -57,8 +60,8 @@ class Checkpoint:
     """One checkpoint, read and verified."""
 
     step: int
-    model: dict[str, Tensor]
-    optimizer: dict[str, Tensor] | None  # None: the run is done, only its weights are kept
+    model: dict[str, "Tensor"]
+    optimizer: "dict[str, Tensor] | None"  # None: the run is done, only its weights are kept
     state: dict[str, Any]
     skipped: tuple[str, ...] = ()  # newer checkpoints that were damaged, each with the reason
 
@@ -66,9 +69,10 @@ class Checkpoint:
 def save(
     run_dir: Path,
     step: int,
-    model: dict[str, Tensor],
-    optimizer: dict[str, Tensor] | None,
+    model: dict[str, "Tensor"],
+    optimizer: "dict[str, Tensor] | None",
     state: dict[str, Any],
+    kept: Collection[int] = (),
 ) -> None:
     """Write the checkpoint of `step`; drop all but the last KEEP, or all others if the run is done.
 
@@ -78,13 +82,14 @@ def save(
         model: Weights by name.
         optimizer: Its state and the random state; None once the run is done.
         state: Counters, as JSON can hold them.
+        kept: Checkpoints of these steps are kept as well.
 
     Raises:
         OSError: the disk is full or not writable; earlier checkpoints are untouched.
     """
     folder = run_dir / "checkpoints"
     folder.mkdir(parents=True, exist_ok=True)
-    final = folder / f"step-{step:06d}"
+    final = folder / _name(step)
     if _is_intact(final):  # a run that was continued and stopped again before its next step
         return
     temporary = folder / f".{final.name}.{os.getpid()}"
@@ -102,17 +107,19 @@ def save(
         _publish(temporary, final)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    _remove_old(folder, keep=1 if optimizer is None else KEEP)
+    _remove_old(folder, keep=1 if optimizer is None else KEEP, kept=kept)
 
 
-def load(run_dir: Path) -> Checkpoint | None:
-    """Read the newest intact checkpoint; None if there is no checkpoint.
+def load(run_dir: Path, step: int | None = None) -> Checkpoint | None:
+    """Read the newest intact checkpoint, or that of a step; None if there is no checkpoint.
 
     Raises:
         DamagedCheckpointError: there are checkpoints, and every one is damaged.
     """
     skipped: list[str] = []
     for path in reversed(_checkpoints(run_dir / "checkpoints")):
+        if step not in (None, _step_of(path)):
+            continue
         try:
             return _read(path, tuple(skipped))
         except (*UNREADABLE, SafetensorError) as error:
@@ -127,18 +134,36 @@ def damaged(run_dir: Path) -> list[tuple[Path, str]]:
     found = []
     for path in _checkpoints(run_dir / "checkpoints"):
         try:
-            _read(path, ())
-        except (*UNREADABLE, SafetensorError) as error:
+            _verified(path)  # with the hash that was written, a file is what was written
+        except UNREADABLE as error:
             found.append((path, str(error)))
     return found
 
 
-def discard(run_dir: Path) -> None:
-    """Remove every checkpoint of a run."""
-    shutil.rmtree(run_dir / "checkpoints", ignore_errors=True)
+def steps_of(run_dir: Path) -> list[int]:
+    """List the steps of a run's checkpoints, which may be damaged, in order."""
+    return [_step_of(path) for path in _checkpoints(run_dir / "checkpoints")]
 
 
-def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+def has_optimizer(run_dir: Path, step: int) -> bool:
+    """Return True if the checkpoint of a step is intact and a run can go on from it exactly."""
+    path = run_dir / "checkpoints" / _name(step)
+    return _is_intact(path) and (path / FILES[1]).exists()
+
+
+def discard(run_dir: Path, after: int | None = None) -> None:
+    """Remove every checkpoint of a run, or those after a step."""
+    if after is None:
+        shutil.rmtree(run_dir / "checkpoints", ignore_errors=True)
+        return
+    for path in reversed(_checkpoints(run_dir / "checkpoints")):
+        if _step_of(path) > after:
+            shutil.rmtree(path)
+
+
+def _save_tensors(tensors: dict[str, "Tensor"], path: Path) -> None:
+    from safetensors.torch import save_file  # late: checking a checkpoint needs no torch
+
     try:
         save_file(tensors, path)
     except SafetensorError as error:  # which hides the number of the operating system's error
@@ -172,6 +197,8 @@ def _verified(path: Path) -> dict[str, Any]:
 
 
 def _read(path: Path, skipped: tuple[str, ...]) -> Checkpoint:
+    from safetensors.torch import load_file
+
     manifest = _verified(path)
     has_optimizer = "optimizer.safetensors" in manifest["sha256"]
     return Checkpoint(
@@ -195,13 +222,22 @@ def _publish(temporary: Path, final: Path) -> None:
 
 def _checkpoints(folder: Path) -> list[Path]:
     """Finished checkpoints, oldest first."""
-    steps = {path: path.name.removeprefix("step-") for path in folder.glob("step-*")}
-    return sorted((p for p, step in steps.items() if step.isdecimal()), key=lambda p: int(steps[p]))
+    numbered = (p for p in folder.glob("step-*") if p.name.removeprefix("step-").isdecimal())
+    return sorted(numbered, key=_step_of)
 
 
-def _remove_old(folder: Path, keep: int) -> None:
+def _name(step: int) -> str:
+    return f"step-{step:06d}"
+
+
+def _step_of(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
+
+
+def _remove_old(folder: Path, keep: int, kept: Collection[int]) -> None:
     for path in _checkpoints(folder)[:-keep]:
-        shutil.rmtree(path)
+        if _step_of(path) not in kept:
+            shutil.rmtree(path)
     _remove_unfinished(folder)
 
 

@@ -9,7 +9,9 @@
      ├── NetworkError        2   a host does not answer, and no copy is kept here
      │    └── HubUnreachableError         in gpt.data.hub
      ├── TrialsFailedError   1   trials failed one after another
-     └── DivergedError       1   the loss or its gradient is not finite
+     ├── DivergedError       1   the loss or its gradient is not finite
+     └── PeerError               of several processes another one failed, with its code;
+                                 in gpt.system.distributed
 
 The number is the exit code of the command, as in sysexits.h where that has one.
 """

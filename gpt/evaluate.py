@@ -4,27 +4,28 @@ Shapes: R rows of T tokens, M targets in them, C = n_embd, V classes. `score` re
 every target once; `metrics` averages. Add a metric by adding a field to gpt.events.Metrics.
 
     brier_score         Brier (1950), Monthly Weather Review 78: sum over j of (p_j - [j = y]) ** 2
-    calibration_error   see gpt.calibration
+    calibration_error   see gpt.losses.calibration
     link_perplexity     exp of the mean of -log pi_y, where pi are the probabilities under the
                         loss's own link function (gpt.losses.link_functions)
 """
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from gpt.calibration import calibration_error, held_back_nats, reliability
 from gpt.data.dataset import ValidationSet
 from gpt.events import CALIBRATION_FILE, STORIES_FILE, Metrics
 from gpt.losses import IGNORE_INDEX, LOSSES, Loss
+from gpt.losses.calibration import calibration_error, held_back_nats, reliability
 from gpt.losses.fused_linear import logit_blocks
 from gpt.model import GPT
+from gpt.system.device import to_device
 from gpt.system.files import atomic_write_text
 
 # Times the rows of training's micro-batch: without gradients they take about as much memory, and
@@ -44,6 +45,12 @@ class Scores:
     brier: Tensor  # sum over j of (p_j - [j = y]) ** 2
     entropy: Tensor  # -sum over j of p_j log p_j, in nats
     logit_square: Tensor  # mean over j of f_j ** 2
+
+    @classmethod
+    def joined(cls, parts: Sequence["Scores"]) -> "Scores":
+        """Concatenate the scores of consecutive parts of the text."""
+        names = [field.name for field in fields(cls)]
+        return cls(**{name: torch.cat([getattr(p, name) for p in parts]) for name in names})
 
     def by_story(self, values: Tensor) -> Tensor:
         """Sum `values` (M,) within each story, in float64."""
@@ -66,12 +73,18 @@ def hidden_states(
     was_training = model.training
     model.eval()
     device = next(model.parameters()).device
+    idx = to_device(data.idx, device)
+    counted = data.targets.flatten() != IGNORE_INDEX
+    step, T = EVAL_BATCH_FACTOR * batch_size, data.idx.shape[1]
+    # Positions of targets, found on the CPU: how many there are, CUDA would have to be asked.
+    positions = [
+        to_device(part.nonzero().squeeze(1), device) for part in torch.split(counted, step * T)
+    ]
     parts = []
-    for first in range(0, len(data.idx), EVAL_BATCH_FACTOR * batch_size):
-        rows = slice(first, first + EVAL_BATCH_FACTOR * batch_size)
+    for rows, places in zip(torch.split(idx, step), positions, strict=True):
         with autocast:
-            hidden = model(data.idx[rows].to(device))  # (B, T, C)
-        parts.append(hidden[(data.targets[rows] != IGNORE_INDEX).to(device)])
+            hidden = model(rows)  # (B, T, C)
+        parts.append(hidden.flatten(0, 1).index_select(0, places))
     model.train(was_training)
     return torch.cat(parts)
 
@@ -94,7 +107,7 @@ def score(
         loss_options: Options of that loss.
     """
     targets, story = flat_targets(data)
-    y = targets.to(hidden.device)
+    y = to_device(targets, hidden.device)
     parts = [
         _reduced(f, y[rows], LOSSES[loss], loss_options) for rows, f in logit_blocks(hidden, weight)
     ]
@@ -134,7 +147,7 @@ def temperature_perplexity(hidden: Tensor, weight: Tensor, data: ValidationSet) 
     Args as in `score`.
     """
     targets, story = flat_targets(data)
-    return perplexity_of(held_back_nats(hidden, weight, targets.to(hidden.device), story))
+    return perplexity_of(held_back_nats(hidden, weight, to_device(targets, hidden.device), story))
 
 
 def perplexity_of(nats_per_token: float) -> float:
@@ -190,7 +203,8 @@ def _scores(story: Tensor, found: Mapping[str, Tensor]) -> Scores:
         "entropy": log_sum - found["mean_below"],
         "logit_square": found["f_norm"].square(),
     }
-    return Scores(story=story, **{name: values.cpu() for name, values in scores.items()})
+    here = torch.stack(list(scores.values())).cpu()  # at once: a copy waits for all before it
+    return Scores(story=story, **dict(zip(scores, here, strict=True)))
 
 
 def write_story_scores(run_dir: Path, scores: Scores, data: ValidationSet) -> None:
@@ -198,7 +212,8 @@ def write_story_scores(run_dir: Path, scores: Scores, data: ValidationSet) -> No
 
     stories.json has lists with one number a story, in the order of the text: tokens (end-of-text
     included), UTF-8 bytes, summed nats under softmax and under the loss's own link function, and
-    how many targets were the most likely token. calibration.json has the bins of gpt.calibration.
+    how many targets were the most likely token. calibration.json has the bins of
+    gpt.losses.calibration.
     """
     sums = {
         "tokens": torch.ones_like(scores.nats),

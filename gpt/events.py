@@ -7,6 +7,8 @@
     {"event": "stopped" | "done", "step": 300}
     {"event": "error", "outcome": "diverged" | "oom" | "disk" | "error", "step": 9, "message": ""}
 
+A program in place of gpt.train may also write "unusable", see sweep.tuner.exits.
+
 A resumed run may write an evaluation a second time; a reader keeps the first of each step. Times
 are for people: nothing is decided by them, since a clock may be set.
 """
@@ -22,7 +24,7 @@ Event = dict[str, Any]
 
 FILE = "events.jsonl"
 STORIES_FILE = "stories.json"  # beside it: tokens and nats of each validation story
-CALIBRATION_FILE = "calibration.json"  # and the bins of gpt.calibration
+CALIBRATION_FILE = "calibration.json"  # and the bins of gpt.losses.calibration
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +108,17 @@ def read_lines(run_dir: Path, offset: int = 0) -> tuple[list[bytes], int]:
         file.seek(offset)
         complete, _, _ = file.read().rpartition(b"\n")
     return complete.splitlines(), offset + len(complete) + (1 if complete else 0)
+
+
+def has_grown(run_dir: Path, offset: int) -> bool:
+    """Return True if there is more than `offset` bytes, in a sixth of the time of a reading.
+
+    Not for a file that another machine writes: what is known of its size may be a minute old.
+    """
+    try:
+        return (run_dir / FILE).stat().st_size > offset
+    except FileNotFoundError:
+        return False
 
 
 def parse_event(line: bytes) -> Event | None:

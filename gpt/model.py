@@ -5,6 +5,7 @@ V = vocab_size.
 """
 
 import math
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import torch
@@ -65,32 +66,60 @@ class KVCache:
         return k, v
 
 
-def causal_attention(q: Tensor, k: Tensor, v: Tensor, p: float) -> Tensor:
-    """Causal attention, softmax(q k^T / sqrt(D)) v with dropout on the weights: (B, H, T, D).
+def causal_attention(
+    q: Tensor, k: Tensor, v: Tensor, p: float, scale: float | None = None
+) -> Tensor:
+    """Causal attention, softmax(q k^T * scale) v with dropout on the weights: (B, H, T, D).
 
     Args:
         q: Queries (B, H, T, D), or (B, H, 1, D) of the last token alone.
         k: Keys (B, H, T, D).
         v: Values (B, H, T, D).
         p: Dropout rate of the weights, in [0, 1).
+        scale: Of the scores; None: 1 / sqrt(D).
     """
     # torch 2.13's CPU kernel takes 3 to 10 times as long in bfloat16, and with dropout it has none.
     plain = q.device.type == "cpu" and (p > 0.0 or q.dtype != torch.float32)
     if q.shape[2] < k.shape[2]:  # the last token attends to all
-        return F.scaled_dot_product_attention(q, k, v, dropout_p=p)
+        return F.scaled_dot_product_attention(q, k, v, dropout_p=p, scale=scale)
     if plain and q.shape[2] <= MAX_PLAIN_TOKENS:
-        return _by_products(q, k, v, p)
-    return F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=p)
+        return _by_products(q, k, v, p, scale)
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=p, scale=scale)
 
 
-def _by_products(q: Tensor, k: Tensor, v: Tensor, p: float) -> Tensor:
+def _by_products(q: Tensor, k: Tensor, v: Tensor, p: float, scale: float | None) -> Tensor:
     B, H, T, D = q.shape
+    alpha = 1 / math.sqrt(D) if scale is None else scale
     q, k, v = (x.reshape(B * H, T, D) for x in (q, k, v))
     future = torch.full((T, T), -math.inf, dtype=q.dtype).triu(1)
     with torch.autocast("cpu", enabled=False):  # which would widen the softmax and its memory
-        scores = torch.baddbmm(future, q, k.transpose(1, 2), alpha=1 / math.sqrt(D))
+        scores = torch.baddbmm(future, q, k.transpose(1, 2), alpha=alpha)
         weights = dropout(scores.softmax(2), p, training=True)  # (B * H, T, T)
         return (weights @ v).view(B, H, T, D)
+
+
+def unit_rms(x: Tensor) -> Tensor:
+    """Divide each vector (..., D) by its root mean square, without a gain.
+
+    Queries and keys of this size bound the logits of attention by sqrt(D).
+
+    Source:
+        Henry et al. (2020), "Query-key normalization", arXiv:2010.04245; without gains as in
+        Karpathy's nanochat.
+    """
+    return F.rms_norm(x, x.shape[-1:], eps=1e-5).to(x.dtype)  # autocast may have widened it
+
+
+def relu2(x: Tensor) -> Tensor:
+    """Square of ReLU: max(x, 0) ** 2.
+
+    Source:
+        So et al. (2021), "Primer", arXiv:2109.08668.
+    """
+    return F.relu(x).square()
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu2": relu2}
 
 
 class LayerNorm(nn.Module):
@@ -113,6 +142,9 @@ class CausalSelfAttention(nn.Module):
         super().__init__()
         self.n_head = config.n_head
         self.dropout = config.dropout
+        self.qk_norm = config.qk_norm
+        ratio = config.scaling.attention
+        self.scale = None if ratio == 1.0 else ratio / math.sqrt(config.n_embd // config.n_head)
         self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.bias)
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
 
@@ -121,25 +153,28 @@ class CausalSelfAttention(nn.Module):
         B, T, C = x.shape
         qkv = self.c_attn(x).view(B, T, 3, self.n_head, C // self.n_head)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, H, T, D)
+        if self.qk_norm:
+            q, k = unit_rms(q), unit_rms(k)
         if past is not None:
             k, v = past.extend(self, k, v)
-        y = causal_attention(q, k, v, self.dropout if self.training else 0.0)
+        y = causal_attention(q, k, v, self.dropout if self.training else 0.0, self.scale)
         y = y.transpose(1, 2).reshape(B, T, C)  # heads side by side again
         return dropout(self.c_proj(y), self.dropout, self.training)
 
 
 class MLP(nn.Module):
-    """Position-wise MLP, 4x expansion, GELU."""
+    """Position-wise MLP, 4x expansion."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.dropout = config.dropout
+        self.activation = ACTIVATIONS[config.activation]
         self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd, bias=config.bias)
         self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd, bias=config.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform each token's vector: (B, T, C) -> (B, T, C)."""
-        return dropout(self.c_proj(F.gelu(self.c_fc(x))), self.dropout, self.training)
+        return dropout(self.c_proj(self.activation(self.c_fc(x))), self.dropout, self.training)
 
 
 class Block(nn.Module):
@@ -151,11 +186,12 @@ class Block(nn.Module):
         self.attn = CausalSelfAttention(config)
         self.ln_2 = LayerNorm(config.n_embd, config.bias)
         self.mlp = MLP(config)
+        self.residual = config.scaling.residual
 
     def forward(self, x: Tensor, past: KVCache | None = None) -> Tensor:
         """Update the residual stream: (B, T, C) -> (B, T, C)."""
-        x = x + self.attn(self.ln_1(x), past)
-        x = x + self.mlp(self.ln_2(x))
+        x = torch.add(x, self.attn(self.ln_1(x), past), alpha=self.residual)
+        x = torch.add(x, self.mlp(self.ln_2(x)), alpha=self.residual)
         return x  # noqa: RET504 - the two lines read as the two halves that they are
 
 
@@ -195,12 +231,16 @@ class GPT(nn.Module):
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
         self.lm_head.weight = self.transformer.wte.weight  # the head is tied to the embedding
         self.apply(partial(_initialise, std=config.init_std))
+        scaling, layers = config.scaling, config.base_n_layer or config.n_layer
         for name, parameter in self.named_parameters():
             if name.endswith("c_proj.weight"):  # 2 n_layer of these add up in the residual stream
-                nn.init.normal_(parameter, std=config.init_std / math.sqrt(2 * config.n_layer))
+                nn.init.normal_(parameter, std=config.init_std / math.sqrt(2 * layers))
+            if ".h." in name and parameter.dim() == 2:
+                parameter.data.mul_(scaling.matrix_std)
+        self.output_scale = scaling.output
 
     def forward(self, idx: Tensor, past: KVCache | None = None) -> Tensor:
-        """Compute the hidden states after the final LayerNorm.
+        """Compute the hidden states after the final LayerNorm, times the logits' multiplier.
 
         Args:
             idx: Token ids, shape (B, T), T at most block_size.
@@ -211,12 +251,40 @@ class GPT(nn.Module):
             Shape (B, T, C).
         """
         hidden: Tensor = self.transformer(idx, past)
-        return hidden
+        return hidden if self.output_scale == 1.0 else hidden * self.output_scale
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Compute unnormalised scores of the next token: (..., C) -> (..., V)."""
         scores: Tensor = self.lm_head(hidden)
         return scores
+
+
+def standard_weights(weights: Mapping[str, Tensor], config: GPTConfig) -> dict[str, Tensor]:
+    """Fold the multipliers of a parametrization into weights, for programs that have none.
+
+    A GPT-2 with the result has the logits of the model, since each multiplier stands before or
+    after a matrix or a gain: queries and the residual branches times theirs, ln_f times the
+    logits'.
+
+    Args:
+        weights: A state_dict of the model.
+        config: Its configuration.
+
+    Raises:
+        ValueError: with qk_norm, the scores of attention have no weight to take their multiplier.
+    """
+    scaling, C = config.scaling, config.n_embd
+    if config.qk_norm and scaling.attention != 1.0:
+        raise ValueError("qk_norm leaves no weight that could take the multiplier of attention")
+    folded = {name: value.clone() for name, value in weights.items()}
+    for name, value in folded.items():
+        if ".c_proj." in name:
+            value.mul_(scaling.residual)
+        elif ".c_attn." in name:
+            value[:C].mul_(scaling.attention)  # the queries
+        elif ".ln_f." in name:
+            value.mul_(scaling.output)
+    return folded
 
 
 def num_params(config: GPTConfig) -> int:

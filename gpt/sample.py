@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,9 +14,17 @@ from gpt.errors import InputError
 from gpt.losses import LOSSES
 from gpt.model import GPT, KVCache
 
+if TYPE_CHECKING:
+    from tiktoken import Encoding
 
-def load_model(run_dir: Path, device: str = "cpu") -> GPT:
+
+def load_model(run_dir: Path, device: str = "cpu", *, best: bool = False) -> GPT:
     """Load the model of a run's newest intact checkpoint, in evaluation mode.
+
+    Args:
+        run_dir: A run directory with a checkpoint.
+        device: The device of the model.
+        best: Load the checkpoint with the lowest cross-entropy instead.
 
     Raises:
         InputError: `run_dir` is no run directory, or has no checkpoint yet.
@@ -27,6 +36,8 @@ def load_model(run_dir: Path, device: str = "cpu") -> GPT:
         raise InputError(
             f"{run_dir} must hold a checkpoint, but there is none yet; train it first."
         )
+    if best and (step := saved.state["counters"].get("best_step")):
+        saved = checkpoint.load(run_dir, step) or saved
     model = GPT(config)
     model.load_state_dict(saved.model, strict=False)  # lm_head.weight is wte.weight
     return model.to(device).eval()
@@ -42,6 +53,7 @@ def sample(
     num_samples: int = 1,
     device: str = "cpu",
     link: bool = False,
+    best: bool = False,
 ) -> list[str]:
     """Sample stories that begin with a prompt, each up to its <|endoftext|> or `max_new_tokens`.
 
@@ -56,12 +68,13 @@ def sample(
         device: The device of the model, "cpu" or "cuda".
         link: Draw from the probabilities under the link function of the loss that trained the
             model (gpt.losses.link_functions), not from softmax.
+        best: See `load_model`.
 
     Raises:
         InputError: see `load_model`.
         DataError: see `load_model`.
     """
-    model = load_model(run_dir, device)
+    model = load_model(run_dir, device, best=best)
     encoding = tokenizer.read_encoding(run_dir / "tokenizer.json")
     end = tokenizer.end_of_text(encoding)
     start = [end, *encoding.encode_ordinary(prompt)]
@@ -70,6 +83,18 @@ def sample(
     options = {"scores_of": _link_scores(run_dir)} if link else {}
     idx = generate(model, idx, max_new_tokens, temperature, top_k, generator, end, **options)
     return [encoding.decode(_story(row.tolist(), len(start), end)) for row in idx]
+
+
+def sample_from(model: GPT, encoding: "Encoding", prompt: str = "Once upon a time") -> str:
+    """Sample one story from a model in training, whose mode and random numbers stay as they are."""
+    was_training = model.training
+    model.eval()
+    start = [end := tokenizer.end_of_text(encoding), *encoding.encode_ordinary(prompt)]
+    idx = torch.tensor([start], device=next(model.parameters()).device)
+    generator = torch.Generator(idx.device).manual_seed(0)
+    (row,) = generate(model, idx, 200, 0.8, 50, generator, end).tolist()
+    model.train(was_training)
+    return encoding.decode(_story(row, len(start), end))
 
 
 @torch.no_grad()
@@ -105,8 +130,9 @@ def generate(
 
 def _link_scores(run_dir: Path) -> Callable[[Tensor], Tensor]:
     """Return a function from logits to log-probabilities under the run's own link function."""
-    config = read_config(run_dir / "config.json")
-    loss, options = LOSSES[config.loss], config.loss_options
+    config, saved = read_config(run_dir / "config.json"), checkpoint.load(run_dir)
+    options = config.loss_options_at(saved.step if saved else 0)
+    loss = LOSSES[config.loss]
     return lambda logits: loss.probabilities(logits.softmax(-1), logits, options).log()
 
 

@@ -4,7 +4,8 @@
 
 trains the run of RUN_DIR/config.json, writes events.jsonl and checkpoints there, and continues from
 the last checkpoint when it is started again. SIGTERM, SIGINT and SIGHUP stop it at a checkpoint.
-Final training, a sweep's trial and a run by hand all enter here.
+Final training, a sweep's trial and a run by hand all enter here. Started by torchrun, several
+processes train the run together, see gpt.system.distributed.
 """
 
 import os
@@ -21,12 +22,15 @@ import torch
 from filelock import FileLock, Timeout
 
 from gpt import checkpoint
-from gpt.config import TrainConfig, read_config
+from gpt.config import TrainConfig, choices, read_config
 from gpt.data.dataset import prepare
 from gpt.errors import BusyError, DivergedError, InputError, SquenSweepError, StorageError
 from gpt.evaluate import write_story_scores
-from gpt.events import Evaluation, append_event, attempts
-from gpt.system.device import check_device
+from gpt.events import Evaluation, append_event, attempts, read_events
+from gpt.losses.options import check_choice
+from gpt.plugins import load_plugins
+from gpt.sample import sample_from
+from gpt.system import distributed
 from gpt.system.files import disk_error, is_disk_error
 from gpt.trainer import Trainer
 
@@ -53,12 +57,13 @@ def train(
         One Evaluation at every eval_interval steps and at the last step. A checkpoint follows it.
 
     Raises:
-        InputError: the device or the data are not there, or the text is too short.
+        InputError: the device, the data or an optimiser's package is not there, or the text is too
+            short.
         NetworkError: see gpt.data.dataset.prepare.
         StorageError: see gpt.data.dataset.prepare.
         DivergedError: the loss or the gradient became infinite or NaN.
     """
-    check_device(config.device)
+    distributed.local_device(config.device)  # before the text, which may take long
     data = prepare(config.data)
     data.require(config.block_size)
     if config.vocab_size != data.meta.vocab_size:
@@ -69,14 +74,18 @@ def train(
     trainer = Trainer(config, data)
     saved = None
     if run_dir:
-        # so that the run can be sampled without the cache
-        shutil.copyfile(data.tokenizer_path, run_dir / "tokenizer.json")
-        saved = _last_checkpoint(run_dir, note)
+        with distributed.first_process_first():
+            saved = _last_checkpoint(run_dir, note)
     if saved:
         trainer.restore(saved)
         note(f"continues at step {saved.step}")
+    if not distributed.is_first():
+        run_dir = None  # one writer
+    if run_dir:
+        # so that the run can be sampled without the cache
+        shutil.copyfile(data.tokenizer_path, run_dir / "tokenizer.json")
     while not trainer.done:
-        if stop():
+        if distributed.any_process(stop()):
             if run_dir:
                 trainer.save(run_dir)
             return
@@ -90,6 +99,8 @@ def train(
             torch.set_rng_state(random_state)  # the CPU's: what the caller drew changes nothing
             if run_dir:
                 trainer.save(run_dir)
+                if trainer.at_sample:
+                    note(f"step {evaluation.step}: {sample_from(trainer.model, data.encoding())}")
 
 
 def _last_checkpoint(run_dir: Path, note: Callable[[str], None]) -> checkpoint.Checkpoint | None:
@@ -122,10 +133,13 @@ def train_directory(
 
     Raises:
         InputError: see `train`.
-        BusyError: another process trains in this directory.
+        BusyError: another process trains in this directory, or has taken the run over.
         StorageError: the run cannot be written; its last checkpoint is as it was.
         DivergedError: see `train`; it is in the log.
     """
+    if not distributed.is_first():
+        yield from _train_along(run_dir, stop)
+        return
     config = read_config(run_dir / "config.json")
     step = 0
 
@@ -133,17 +147,22 @@ def train_directory(
         append_event(run_dir, "note", message=message)
         show(message)
 
-    with _only_trainer(run_dir):
+    with only_trainer(run_dir):
         append_event(run_dir, "start", pid=os.getpid(), attempt=attempts(run_dir) + 1)
+        fence = _Fence(run_dir)
         try:
-            evaluations = train(config, run_dir, _with_heartbeat(run_dir, stop), note)
-            with closing(evaluations):
+            config = with_loaded_plugins(config, run_dir)
+            evaluations = train(config, run_dir, _with_heartbeat(run_dir, stop, fence), note)
+            with closing(evaluations), distributed.peers_blamed():
                 for evaluation in evaluations:
+                    fence.check()
                     step = evaluation.step
                     append_event(run_dir, "evaluation", **asdict(evaluation))
                     yield evaluation
         except DivergedError as error:
             append_event(run_dir, "error", outcome="diverged", step=error.step, message=str(error))
+            raise
+        except SupersededError:
             raise
         except Exception as error:
             message = f"{type(error).__name__}: {error}"
@@ -152,11 +171,38 @@ def train_directory(
             raise
         saved = checkpoint.load(run_dir)
         step = saved.step if saved else 0
-        append_event(run_dir, "done" if step >= config.max_steps else "stopped", step=step)
+        # with patience before the last step; a run that was extended has no optimiser at its start
+        early = config.patience is not None or step >= config.max_steps
+        done = saved is not None and saved.optimizer is None and early
+        append_event(run_dir, "done" if done else "stopped", step=step)
+
+
+def _train_along(run_dir: Path, stop: Callable[[], bool]) -> Generator[Evaluation, None, None]:
+    """Train a run in a process that is not its first, and so writes nothing."""
+    config = with_loaded_plugins(read_config(run_dir / "config.json"), run_dir)
+    with closing(train(config, run_dir, stop)) as evaluations, distributed.peers_blamed():
+        yield from evaluations
+
+
+def with_loaded_plugins(config: TrainConfig, folder: Path) -> TrainConfig:
+    """Load the plugins of a run, and check what it trains with once more.
+
+    Raises:
+        InputError: see gpt.plugins.load_plugins; or a plugin does not define what the run names.
+    """
+    if config.plugins:
+        load_plugins(config.plugins, folder)
+        for field, known in choices().items():
+            options = getattr(config, f"{field}_options")
+            try:
+                check_choice(field, known, getattr(config, field), options)
+            except ValueError as error:
+                raise InputError(f"{error}.") from None
+    return config
 
 
 @contextmanager
-def _only_trainer(run_dir: Path) -> Iterator[None]:
+def only_trainer(run_dir: Path) -> Iterator[None]:
     """Hold the lock of a run directory; raise a disk's failure meanwhile as a StorageError."""
     try:
         with FileLock(run_dir / ".lock", timeout=0):
@@ -171,22 +217,55 @@ def _only_trainer(run_dir: Path) -> Iterator[None]:
         raise disk_error(run_dir, error.strerror) from error
 
 
-def _with_heartbeat(run_dir: Path, stop: Callable[[], bool]) -> Callable[[], bool]:
+class SupersededError(BusyError):
+    """Another process has taken this run over."""
+
+
+class _Fence:
+    """Ends a trainer that was believed dead, before it writes to a run that another one continues.
+
+    The lock of the directory keeps a second trainer out where file locks reach the other machine. A
+    node that a cluster has lost may train on, and not every shared file system locks across nodes.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        self._run_dir = run_dir
+        _, self._offset = read_events(run_dir)
+
+    def check(self) -> None:
+        """Raise SupersededError if a process has started here after this one."""
+        new, self._offset = read_events(self._run_dir, self._offset)
+        if any(event["event"] == "start" for event in new):
+            raise SupersededError(
+                f"{self._run_dir} must have one trainer, but a later process has started there; "
+                f"this one ends."
+            )
+
+
+def _with_heartbeat(run_dir: Path, stop: Callable[[], bool], fence: _Fence) -> Callable[[], bool]:
     """Wrap `stop`, which is called before every step, to log a sign of life now and then."""
     last = time.monotonic()
 
     def stop_with_heartbeat() -> bool:
         nonlocal last
-        if time.monotonic() - last > ALIVE_SECONDS:
+        stopped = stop()
+        due = time.monotonic() - last > ALIVE_SECONDS
+        if stopped or due:
+            fence.check()
+        if due:
             append_event(run_dir, "alive")
             last = time.monotonic()
-        return stop()
+        return stopped
 
     return stop_with_heartbeat
 
 
 def _outcome(error: Exception) -> str:
     """Return the name in the log for a run that an error ended."""
+    if isinstance(error, distributed.PeerError):
+        return error.outcome
+    if isinstance(error, DivergedError):
+        return "diverged"
     if is_out_of_memory(error):
         return "oom"
     full = isinstance(error, OSError) and is_disk_error(error)
@@ -213,13 +292,20 @@ def main() -> int:
     for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(signum, lambda number, frame: signals.append(number))
     try:
-        for evaluation in train_directory(Path(sys.argv[1]), lambda: bool(signals), show=_say):
-            _say(f"step {evaluation.step}: perplexity {evaluation.perplexity:.3f}")
+        with distributed.joined(_outcome):
+            _train_and_say(Path(sys.argv[1]), lambda: bool(signals) or distributed.is_orphan())
     except SquenSweepError as error:
-        kind = "diverged" if isinstance(error, DivergedError) else "error"
-        _say(f"{kind}: {error}", 2)
+        if distributed.is_first():
+            kind = "diverged" if isinstance(error, DivergedError) else "error"
+            _say(f"{kind}: {error}", 2)
         return error.exit_code
     return 0
+
+
+def _train_and_say(run_dir: Path, stop: Callable[[], bool]) -> None:
+    for evaluation in train_directory(run_dir, stop, show=_say):
+        if distributed.is_first():
+            _say(f"step {evaluation.step}: perplexity {evaluation.perplexity:.3f}")
 
 
 def _say(line: str, descriptor: int = 1) -> None:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from gpt.config import DataConfig
 from gpt.data import files as text_files
-from gpt.data import hub
+from gpt.data import hub, nanogpt
 from gpt.data.tokenizer import END_OF_TEXT
 from gpt.errors import InputError
 
@@ -172,8 +172,8 @@ def throttled(progress: Progress, seconds: float = 2.0) -> Progress:
 def _path(source: str) -> Path:
     if not source.strip():  # Path("") is the current folder
         raise InputError(
-            f"--data must be auto, hub, hub:NAME, built-in, or a file or folder that exists, "
-            f"but got {source!r}."
+            f"--data, or source in [data], must be auto, hub, hub:NAME, built-in, or a file or "
+            f"folder that exists, but got {source!r}."
         )
     return Path(source).expanduser()
 
@@ -239,10 +239,12 @@ def _files(path: Path, column: str | None, max_stories: int | None, progress: Pr
     if files.validation:
         cut, validation = "", list(_clean(text_files.read_files(files.validation, column)))
         train = _unlike(validation, stories, max_stories)
+        if nanogpt.is_token_file(files.train[0]) and len(train) == len(validation) == 1:
+            cut = "by position"  # nanoGPT's prepare.py has done so
     else:
         cut = "by hash"
         train, validation = split_by_hash(stories, max_stories)
-        if len(train) + len(validation) == 1 and text_files.is_txt(files.train):
+        if len(train) + len(validation) == 1 and text_files.may_be_document(files.train):
             cut = "by position"
             train, validation = split_by_position(*train, *validation)
     if not train or not validation:

@@ -6,29 +6,27 @@ gpt.data.corpus; gpt.data.token_files writes the tokens.
 
 import hashlib
 import json
-import os
 import re
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
-import tiktoken
 import torch
-from filelock import FileLock, Timeout
 from pydantic import ValidationError
 from torch import Tensor
 
 from gpt.config import DataConfig
 from gpt.data import corpus, hub, token_files, tokenizer
+from gpt.data.cache import cache_folder, complete_or_absent, lock, tokens_folder
 from gpt.data.corpus import Corpus, Progress, TextOrigin
 from gpt.data.token_files import Meta
 from gpt.errors import InputError, StorageError
-from gpt.system.files import sync
+
+if TYPE_CHECKING:
+    import tiktoken
 
 FAST_BPE_CHARS = 100_000  # a vocabulary is trained on so many in 0.05 s
 PART_CHARS = 100_000  # a document is passed to the trainer of a vocabulary in such parts
@@ -54,6 +52,16 @@ class ValidationSet:
     story_bytes: Tensor  # (S,) int64, UTF-8 bytes of each story
     floor_nats_per_token: float | None  # entropy, which no model can beat; None: unknown
 
+    def part(self, rank: int, processes: int) -> "ValidationSet":
+        """Return the rows that one process evaluates; the stories keep their indices.
+
+        With fewer rows than processes, the last ones have the same row.
+        """
+        n, parts = len(self.idx), min(processes, len(self.idx))
+        own = min(rank, parts - 1)
+        rows = slice(n * own // parts, n * (own + 1) // parts)
+        return replace(self, idx=self.idx[rows], targets=self.targets[rows], story=self.story[rows])
+
     @property
     def text_bytes(self) -> int:
         """UTF-8 bytes of all stories."""
@@ -76,7 +84,7 @@ class TokenData:
         self.tokenizer_path = folder / "tokenizer.json"
         self.train: Tokens = np.memmap(folder / "train.bin", dtype=np.uint16, mode="r")
 
-    def encoding(self) -> tiktoken.Encoding:
+    def encoding(self) -> "tiktoken.Encoding":
         """Load the tokenizer of these tokens."""
         return tokenizer.read_encoding(self.tokenizer_path)
 
@@ -136,11 +144,22 @@ class Batches:
         block_size: T.
         batch_size: B.
         seed: Seed of the windows' positions.
+        rank: Index of a process that takes its share of the windows.
+        processes: So many share them: together they draw those of one with so many times B.
     """
 
-    def __init__(self, tokens: Tokens, block_size: int, batch_size: int, seed: int) -> None:
+    def __init__(
+        self,
+        tokens: Tokens,
+        block_size: int,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        processes: int = 1,
+    ) -> None:
         self._tokens = tokens
-        self._batch_size = batch_size
+        self._windows = batch_size * processes
+        self._own = slice(batch_size * rank, batch_size * (rank + 1))
         self._window = np.arange(block_size + 1)
         self._rng = np.random.Generator(np.random.PCG64(seed))
 
@@ -148,9 +167,9 @@ class Batches:
         return self
 
     def __next__(self) -> tuple[Tensor, Tensor]:
-        starts = self._rng.integers(
-            len(self._tokens) - len(self._window) + 1, size=self._batch_size
-        )
+        starts = self._rng.integers(len(self._tokens) - len(self._window) + 1, size=self._windows)[
+            self._own
+        ]
         windows = self._tokens[starts[:, None] + self._window].astype(np.int64)  # (B, T + 1)
         both = torch.from_numpy(windows)
         return both[:, :-1].contiguous(), both[:, 1:].contiguous()
@@ -205,12 +224,6 @@ def prepare(data: DataConfig, progress: Progress = lambda message: None) -> Toke
     return ready
 
 
-def cache_folder() -> Path:
-    """Folder of prepared tokens: $SQUEN_SWEEP_CACHE or ~/.cache/squen-sweep."""
-    chosen = os.environ.get("SQUEN_SWEEP_CACHE")
-    return Path(chosen) if chosen else Path.home() / ".cache" / "squen-sweep"
-
-
 def _rows(
     tokens: Tokens, ends: npt.NDArray[np.int64], block_size: int, end_of_text: int
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -255,7 +268,7 @@ def _from_source(data: DataConfig, progress: Progress, patience: float | None = 
     index = cache_folder() / "index" / key  # a file that holds the fingerprint, and an TextOrigin
     if known := _indexed(index, data):
         return known
-    with _lock(cache_folder() / "locks" / key, progress):
+    with lock(cache_folder() / "locks" / key, progress):
         return _indexed(index, data) or _make(data, index, progress, patience)
 
 
@@ -286,13 +299,9 @@ def _named(tokens: TokenData, data: DataConfig) -> TokenData:
 
 def _open(fingerprint: str, origin: TextOrigin | None = None) -> TokenData | None:
     """Open the cached tokens of a fingerprint; None if they are missing or incomplete."""
-    folder = _tokens_folder(fingerprint)
+    folder = tokens_folder(fingerprint)
     meta = token_files.read_meta(folder)
     return TokenData(folder, meta, origin) if meta else None
-
-
-def _tokens_folder(fingerprint: str) -> Path:
-    return cache_folder() / "tokens" / fingerprint
 
 
 def _make(data: DataConfig, index: Path, progress: Progress, patience: float | None) -> TokenData:
@@ -302,10 +311,10 @@ def _make(data: DataConfig, index: Path, progress: Progress, patience: float | N
     text = corpus.read_corpus(data, progress, patience)
     encoding = gpt2 or _train_bpe(text, data.bpe_vocab_size, progress)
     identity = token_files.identify(text, encoding)
-    folder = _tokens_folder(identity.fingerprint)
-    with _lock(cache_folder() / "locks" / identity.fingerprint, progress):
+    folder = tokens_folder(identity.fingerprint)
+    with lock(cache_folder() / "locks" / identity.fingerprint, progress):
         if not token_files.read_meta(folder):
-            with _complete_or_absent(folder) as temporary:
+            with complete_or_absent(folder) as temporary:
                 token_files.write(temporary, text, encoding, identity, progress)
     new_index = index.with_suffix(".new")
     new_index.parent.mkdir(parents=True, exist_ok=True)
@@ -316,7 +325,7 @@ def _make(data: DataConfig, index: Path, progress: Progress, patience: float | N
     return _named(TokenData(folder, meta, text.origin), data)
 
 
-def _train_bpe(text: Corpus, vocab_size: int | None, progress: Progress) -> tiktoken.Encoding:
+def _train_bpe(text: Corpus, vocab_size: int | None, progress: Progress) -> "tiktoken.Encoding":
     if vocab_size is None:
         raise InputError('bpe_vocab_size must be a number where tokenizer = "bpe", but got none.')
     if sum(map(len, text.train)) > FAST_BPE_CHARS:  # else it takes no time
@@ -333,37 +342,3 @@ def _parts(document: str) -> Iterator[str]:
     """Cut a document, so that a vocabulary is trained on no more of it than is needed."""
     for first in range(0, len(document), PART_CHARS):
         yield document[first : first + PART_CHARS]
-
-
-@contextmanager
-def _lock(path: Path, progress: Progress) -> Iterator[None]:
-    """Hold a file lock; the operating system frees it when its holder dies."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=1)
-    except Timeout:
-        progress("waiting for another process that prepares the same text")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-@contextmanager
-def _complete_or_absent(folder: Path) -> Iterator[Path]:
-    """Yield a temporary folder that becomes `folder` if the block succeeds and is removed if not.
-
-    The caller holds the folder's lock: leftovers of a killed process are removed.
-    """
-    temporary = folder.with_name(f".{folder.name}.making")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        yield temporary
-        shutil.rmtree(folder, ignore_errors=True)
-        temporary.rename(folder)
-        sync(folder.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpt.data import formats
+from gpt.data import formats, nanogpt
 from gpt.data.formats import format_of, is_plain, known_formats
 from gpt.errors import InputError
 
@@ -18,7 +18,7 @@ _SPLITS = {
 }
 _ABOUT_THE_DATA = re.compile(
     r"(readme|licen[cs]e|copying|notice|changelog|citation)(?![a-z])"
-    r"|(dataset_infos?|dataset_dict|state|metadata)\.json$"
+    r"|(dataset_infos?|dataset_dict|state|meta|metadata|tokenizer)\.json$"
 )
 
 
@@ -47,19 +47,21 @@ def find(path: Path) -> TextFiles:
     decide. Files of a test split validate where nothing else does, and never train. Files without
     such a word train where no name says train, and are not read otherwise. Where a split has .txt,
     .jsonl or .parquet files, its others (.json, .csv, compressed ones) are not read: they often are
-    the same text once more.
+    the same text once more. Tokens of nanoGPT are read where there is no text.
 
     Raises:
         InputError: nothing readable is there, nothing trains, or a file is of two splits.
     """
     if not path.exists():
         raise InputError(
-            f"--data must be auto, hub, hub:NAME, built-in, or a file or folder that exists, but "
-            f"got {path}."
+            f"--data, or source in [data], must be auto, hub, hub:NAME, built-in, or a file or "
+            f"folder that exists, seen from where the command runs, but got {path}."
         )
     if path.is_file():
         return TextFiles(path, [_single(path)], [], [])
     readable, others = _files_below(path)
+    if not readable:
+        return _token_files(path, others)
     named: dict[str, list[Path]] = {}
     for file in readable:
         named.setdefault(_split_of(file, path), []).append(file)
@@ -85,12 +87,15 @@ def read_files(files: Iterable[Path], column: str | None) -> Iterator[str]:
         InputError: a file cannot be read, is no text, or has no such column.
     """
     for file in files:
-        yield from formats.read(file, column)
+        if nanogpt.is_token_file(file):
+            yield from nanogpt.read_tokens(file)
+        else:
+            yield from formats.read(file, column)
 
 
-def is_txt(files: list[Path]) -> bool:
-    """Return whether the first file is a .txt, compressed or not."""
-    return format_of(files[0]) == ".txt"
+def may_be_document(files: list[Path]) -> bool:
+    """Return whether the first file may be one text that is cut: a .txt, or tokens of nanoGPT."""
+    return format_of(files[0]) == ".txt" or nanogpt.is_token_file(files[0])
 
 
 def only_held_out(name: str) -> str:
@@ -121,9 +126,19 @@ def _files_below(path: Path) -> tuple[list[Path], list[Path]]:
     below = [file for file in path.rglob("*") if file.is_file()]
     visible = sorted(file for file in below if not _is_hidden(file.relative_to(path)))
     readable = [file for file in visible if _is_text(file)]
-    if not readable:
-        raise InputError(f"{path} must hold {known_formats()} files, but there are none.")
     return readable, [file for file in visible if not _is_text(file)]
+
+
+def _token_files(path: Path, others: list[Path]) -> TextFiles:
+    """Find the tokens of a data set of nanoGPT, in a folder without any text."""
+    train, validation = path / nanogpt.TRAIN, path / nanogpt.VALIDATION
+    if train not in others:
+        raise InputError(
+            f"{path} must hold {known_formats()} files, but there are none, nor a {train.name} of "
+            f"nanoGPT."
+        )
+    found = [validation] if validation in others else []
+    return TextFiles(path, [train], found, sorted({*others} - {train, *found, path / nanogpt.META}))
 
 
 def _of_one_kind(files: list[Path]) -> list[Path]:

@@ -3,8 +3,6 @@
 from queue import Empty, SimpleQueue
 from threading import Thread
 
-import requests
-
 PROBE_SECONDS = 3.0  # a host that answers at all does so in less
 
 
@@ -24,6 +22,8 @@ def unreachable_reason(address: str, seconds: float = PROBE_SECONDS) -> str | No
 
 
 def _ask(address: str, seconds: float) -> str | None:
+    import requests  # late: who trains on tokens that are there asks no host
+
     try:
         with requests.get(address, timeout=seconds, stream=True) as answer:
             status = answer.status_code

@@ -1,25 +1,26 @@
 """A folder of tokens: stories as uint16 ids, each followed by <|endoftext|>, and their metadata.
 
-The layout is nanoGPT's (train.bin, val.bin, meta.pkl), so that nanoGPT's own train.py can use a
-folder as its data set; meta.json, tokenizer.json, val_bytes.npy, val_ends.npy and val_nats.npy are
-ours.
+The layout is nanoGPT's (train.bin, val.bin, meta.pkl), so that nanoGPT's own programs can use a
+folder as their data set; meta.json, tokenizer.json, val_bytes.npy, val_ends.npy and val_nats.npy
+are ours.
 """
 
 import hashlib
 import os
-import pickle
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import tiktoken
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from gpt.data import tokenizer
+from gpt.data import nanogpt, tokenizer
 from gpt.data.corpus import Corpus, Kind, Progress, percentage, throttled
 from gpt.system.files import sync
+
+if TYPE_CHECKING:
+    import tiktoken
 
 FORMAT_VERSION = 1  # of a folder; with another one, every text is prepared again
 PIECE_TOKENS = 512  # of a document, as long as a few stories
@@ -55,7 +56,7 @@ class Identity(NamedTuple):
     text_sha256: str
 
 
-def identify(text: Corpus, encoding: tiktoken.Encoding) -> Identity:
+def identify(text: Corpus, encoding: "tiktoken.Encoding") -> Identity:
     """Compute the digest of the stories, and that of the stories with their tokenizer."""
     sha = hashlib.sha256()
     for stories in (text.train, text.validation):
@@ -74,7 +75,7 @@ def identify(text: Corpus, encoding: tiktoken.Encoding) -> Identity:
 def write(
     folder: Path,
     text: Corpus,
-    encoding: tiktoken.Encoding,
+    encoding: "tiktoken.Encoding",
     identity: Identity,
     progress: Progress,
 ) -> None:
@@ -89,8 +90,8 @@ def write(
     if text.validation_nats is not None:
         np.save(folder / "val_nats.npy", np.array(text.validation_nats))
     tokenizer.write_encoding(encoding, folder / "tokenizer.json")
-    # nanoGPT takes the vocabulary's size from a pickle; nothing of ours ever loads one
-    (folder / "meta.pkl").write_bytes(pickle.dumps({"vocab_size": encoding.n_vocab}))
+    if (content := nanogpt.meta_pickle(encoding)) is not None:
+        (folder / nanogpt.META).write_bytes(content)
     meta = Meta(
         format_version=FORMAT_VERSION,
         fingerprint=identity.fingerprint,
@@ -125,7 +126,7 @@ def read_meta(folder: Path) -> Meta | None:
 
 
 def _pieces(
-    path: Path, encoding: tiktoken.Encoding
+    path: Path, encoding: "tiktoken.Encoding"
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Cut the tokens of a document into pieces: one past the end of each, and their bytes.
 
@@ -141,7 +142,7 @@ def _pieces(
 
 
 def _write_tokens(
-    path: Path, stories: list[str], encoding: tiktoken.Encoding, progress: Progress
+    path: Path, stories: list[str], encoding: "tiktoken.Encoding", progress: Progress
 ) -> int:
     """Write stories as uint16 ids, each followed by <|endoftext|>; return the number of ids."""
     end = [tokenizer.end_of_text(encoding)]

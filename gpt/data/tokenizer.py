@@ -11,12 +11,13 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
-
-import tiktoken
+from typing import TYPE_CHECKING, Any
 
 from gpt.data.network import unreachable_reason
 from gpt.errors import InputError, NetworkError
+
+if TYPE_CHECKING:
+    import tiktoken
 
 END_OF_TEXT = "<|endoftext|>"
 
@@ -37,12 +38,12 @@ GPT2_FILES = {
 TRAINING_BYTES_PER_TOKEN = 2_500
 
 
-def end_of_text(encoding: tiktoken.Encoding) -> int:
+def end_of_text(encoding: "tiktoken.Encoding") -> int:
     """Id of <|endoftext|>, the last one."""
     return encoding.n_vocab - 1
 
 
-def gpt2() -> tiktoken.Encoding:
+def gpt2() -> "tiktoken.Encoding":
     """Load GPT-2's encoding of 50,257 ids from tiktoken's cache, or fetch it.
 
     Raises:
@@ -51,6 +52,8 @@ def gpt2() -> tiktoken.Encoding:
     missing = [name for name, sha256 in GPT2_FILES.items() if not _cached(name, sha256)]
     reason = unreachable_reason(GPT2_ADDRESS + missing[0]) if missing else None
     if not reason:
+        import tiktoken
+
         try:
             return tiktoken.get_encoding("gpt2")
         except (OSError, ValueError) as error:  # requests' errors are OSErrors
@@ -65,7 +68,7 @@ def gpt2() -> tiktoken.Encoding:
 
 def train_bpe(
     texts: Iterable[str], vocab_size: int, *, or_fewer: bool = False
-) -> tiktoken.Encoding:
+) -> "tiktoken.Encoding":
     """Train a byte-level BPE of vocab_size ids: 256 bytes, the merges, <|endoftext|>.
 
     Args:
@@ -86,14 +89,14 @@ def train_bpe(
     return _encoding(f"bpe-{len(ranks) + 1}", PATTERN, ranks)
 
 
-def write_encoding(encoding: tiktoken.Encoding, path: Path) -> None:
+def write_encoding(encoding: "tiktoken.Encoding", path: Path) -> None:
     """Write an encoding as JSON: its pattern, and its tokens in base64 in the order of ids."""
-    tokens = [base64.b64encode(token).decode() for token in _tokens(encoding)]
+    tokens = [base64.b64encode(token).decode() for token in tokens_of(encoding)]
     content = {"name": encoding.name, "pattern": encoding._pat_str, "tokens": tokens}
     path.write_text(json.dumps(content, indent=0), encoding="utf-8")
 
 
-def read_encoding(path: Path) -> tiktoken.Encoding:
+def read_encoding(path: Path) -> "tiktoken.Encoding":
     """Read an encoding that write_encoding wrote.
 
     Raises:
@@ -112,10 +115,10 @@ def read_encoding(path: Path) -> tiktoken.Encoding:
         ) from None
 
 
-def digest(encoding: tiktoken.Encoding) -> str:
+def digest(encoding: "tiktoken.Encoding") -> str:
     """SHA-256 of an encoding: equal digests tokenise every text alike."""
     sha = hashlib.sha256(encoding._pat_str.encode())
-    for token in _tokens(encoding):
+    for token in tokens_of(encoding):
         sha.update(len(token).to_bytes(4, "little") + token)
     return sha.hexdigest()
 
@@ -141,13 +144,16 @@ def _cached(name: str, sha256: str) -> bool:
     return hashlib.sha256(content).hexdigest() == sha256
 
 
-def _encoding(name: str, pattern: str, ranks: dict[bytes, int]) -> tiktoken.Encoding:
+def _encoding(name: str, pattern: str, ranks: dict[bytes, int]) -> "tiktoken.Encoding":
+    import tiktoken  # late: training on tokens that are there needs none
+
     return tiktoken.Encoding(
         name, pat_str=pattern, mergeable_ranks=ranks, special_tokens={END_OF_TEXT: len(ranks)}
     )
 
 
-def _tokens(encoding: tiktoken.Encoding) -> list[bytes]:
+def tokens_of(encoding: "tiktoken.Encoding") -> list[bytes]:
+    """Return the bytes of each token by its id, without <|endoftext|>."""
     return sorted(encoding._mergeable_ranks, key=encoding._mergeable_ranks.__getitem__)
 
 
@@ -176,7 +182,7 @@ def _train_ranks(texts: Iterator[str], size: int) -> dict[bytes, int]:
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     options = trainers.BpeTrainer(vocab_size=size, initial_alphabet=alphabet, show_progress=False)
     trainer.train_from_iterator(texts, options)
-    byte_of = _byte_of_letter()
+    byte_of = byte_of_letter()
     vocabulary = sorted(trainer.get_vocab().items(), key=lambda item: item[1])
     return {
         bytes(byte_of[letter] for letter in token): rank
@@ -184,7 +190,7 @@ def _train_ranks(texts: Iterator[str], size: int) -> dict[bytes, int]:
     }
 
 
-def _byte_of_letter() -> dict[str, int]:
+def byte_of_letter() -> dict[str, int]:
     """Map GPT-2's letters to bytes: printable ones are themselves, the others count from 256.
 
     Source: bytes_to_unicode in openai/gpt-2, src/encoder.py

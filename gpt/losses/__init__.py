@@ -22,11 +22,14 @@ from gpt.losses.functional import (
     squentropy,
     z_loss,
 )
-from gpt.losses.loss import IGNORE_INDEX, Loss, Option
+from gpt.losses.logit_stats import LogitStats
+from gpt.losses.loss import IGNORE_INDEX, Loss
+from gpt.losses.options import Option
 
 __all__ = [
     "IGNORE_INDEX",
     "LOSSES",
+    "LogitStats",
     "Loss",
     "Option",
     "absolute",

@@ -18,7 +18,8 @@ from torch.nn import functional as F
 
 from gpt.losses import link_functions
 from gpt.losses.logit_stats import LogitStats
-from gpt.losses.loss import Loss, Option
+from gpt.losses.loss import Loss
+from gpt.losses.options import Option, check_choice
 
 TINY = 1e-30  # keeps powers of 1 - p_y differentiable where p_y is 1
 
@@ -208,8 +209,8 @@ def _target_p(s: LogitStats) -> Tensor:
     return (-s.cross_entropy).exp()
 
 
-SQUARE_WEIGHT = Option(1.0, low=1e-3, high=10.0, log=True)
-RESIDUAL_WEIGHT = Option(1.0, low=1e-3, high=10.0, log=True)
+SQUARE_WEIGHT = Option(1.0, low=1e-3, high=10.0, log=True, is_weight=True)
+RESIDUAL_WEIGHT = Option(1.0, low=1e-3, high=10.0, log=True, is_weight=True)
 
 LOSSES: dict[str, Loss] = {
     "cross_entropy": Loss(
@@ -227,12 +228,16 @@ LOSSES: dict[str, Loss] = {
         },
         link_functions.rescaled_squentropy,
     ),
-    "brier_ce": Loss(brier_ce, {"brier_weight": Option(1.0, low=1e-2, high=10.0, log=True)}),
+    "brier_ce": Loss(
+        brier_ce, {"brier_weight": Option(1.0, low=1e-2, high=10.0, log=True, is_weight=True)}
+    ),
     "logit_l2": Loss(logit_l2, {"square_weight": SQUARE_WEIGHT}, link_functions.logit_l2),
     "logit_variance": Loss(
         logit_variance, {"square_weight": SQUARE_WEIGHT}, link_functions.logit_variance
     ),
-    "z_loss": Loss(z_loss, {"z_weight": Option(1e-4, low=1e-5, high=1e-1, log=True)}),
+    "z_loss": Loss(
+        z_loss, {"z_weight": Option(1e-4, low=1e-5, high=1e-1, log=True, is_weight=True)}
+    ),
     "focal": Loss(focal, {"gamma": Option(2.0, low=0.0, high=5.0)}, link_functions.focal),
     "poly1": Loss(
         poly1, {"epsilon": Option(1.0, low=-1.0, high=8.0, at_least=-1.0)}, link_functions.poly1
@@ -253,6 +258,4 @@ LOSSES: dict[str, Loss] = {
 
 def check_loss(name: str, options: Mapping[str, float]) -> None:
     """Raise ValueError with one line unless LOSSES has `name` and it takes these options."""
-    if name not in LOSSES:
-        raise ValueError(f"loss must be one of {', '.join(LOSSES)}, but got {name!r}")
-    LOSSES[name].checked(options)
+    check_choice("loss", LOSSES, name, options)

@@ -5,7 +5,8 @@ The logits are made a chunk of rows at a time. In `linear_loss` the chunk's grad
 back onto h and W at once, so that backward only hands out what forward has made.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -18,15 +19,14 @@ from gpt.losses.loss import IGNORE_INDEX, Loss, check_floating, check_reduction,
 
 # Rows whose logits are held at a time, more of a small vocabulary. With fewer, matrix products
 # wait for W (2 times slower at 32 rows on a CPU), and small ones for Python.
-CHUNK_ROWS = {"cpu": 256, "cuda": 1024}
-CHUNK_BYTES = 2**22
+CHUNK_ROWS = {"cpu": 256, "cuda": 1024, "mps": 1024}
+CHUNK_BYTES = {"cpu": 2**22, "cuda": 2**27, "mps": 2**22}  # CUDA's by count of launches, no clock
 # Rows are processed in blocks of so many bytes of logits, which stay in a CPU's caches meanwhile;
 # an evaluation's in a core's own, with two more tensors of that size.
-BLOCK_BYTES = {"cpu": 2**22, "cuda": 2**30}
-EVALUATION_BYTES = {"cpu": 350_000, "cuda": 90_000_000}
+BLOCK_BYTES = {"cpu": 2**22, "cuda": 2**30, "mps": 2**30}
+EVALUATION_BYTES = {"cpu": 350_000, "cuda": 90_000_000, "mps": 90_000_000}
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # a compiled model goes on around it
 def linear_loss(
     hidden: Tensor,
     weight: Tensor,
@@ -39,6 +39,8 @@ def linear_loss(
     """Compute LOSSES[loss] of the logits hidden @ weight.T without holding them.
 
     Under autocast, matrix products are in its dtype; all else is float32 (float64 for float64).
+    torch.compile takes it into its graph as one operator, for one set of options: another value of
+    an option is compiled anew.
 
     Args:
         hidden: h, shape (N, C).
@@ -55,28 +57,16 @@ def linear_loss(
     Raises:
         ValueError: one line that names the argument, what must hold and what came instead.
     """
-    check_reduction(reduction, ("mean", "sum"))
-    check_floating("hidden", hidden)
-    if hidden.dim() != 2 or weight.dim() != 2 or hidden.shape[1] != weight.shape[1]:
-        raise ValueError(
-            f"hidden must be (N, C) and weight (V, C), "
-            f"but got {tuple(hidden.shape)} and {tuple(weight.shape)}."
-        )
-    check_targets(targets, len(hidden), len(weight), ignore_index)
-    check_loss(loss, options)
     device = hidden.device.type
     dtype = torch.promote_types(hidden.dtype, weight.dtype)
     if torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
-    exact = torch.promote_types(dtype, torch.float32)  # of all but matrix products
-    counts = targets != ignore_index
-    shares = counts.to(exact)  # before the division, whose digits would be float32's otherwise
-    if reduction == "mean":
-        shares /= counts.sum()
-    with torch.autocast(device, enabled=False):
-        value: Tensor = _LinearLoss.apply(  # type: ignore[no-untyped-call]
-            hidden, weight, targets.where(counts, 0), shares, dtype, LOSSES[loss], options
-        )
+    arguments = hidden, weight, targets, dtype, loss, reduction, ignore_index
+    if torch.compiler.is_compiling():
+        names, values = ",".join(options), [float(value) for value in options.values()]
+        compiled: Tensor = _compiled_linear_loss(*arguments, names, values)[0]
+        return compiled
+    value: Tensor = _LinearLoss.apply(*arguments, options)  # type: ignore[no-untyped-call]
     return value
 
 
@@ -97,37 +87,86 @@ def logit_blocks(hidden: Tensor, weight: Tensor) -> Iterator[tuple[slice, Tensor
             yield slice(rows.start + part.start, rows.start + part.stop), chunk[part].to(exact)
 
 
+def _loss_and_gradients(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    dtype: torch.dtype,
+    loss: str,
+    reduction: str,
+    ignore_index: int,
+    options: Mapping[str, float],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the loss, and its derivatives by hidden (N, C) and weight (V, C)."""
+    check_reduction(reduction, ("mean", "sum"))
+    check_floating("hidden", hidden)
+    if hidden.dim() != 2 or weight.dim() != 2 or hidden.shape[1] != weight.shape[1]:
+        raise ValueError(
+            f"hidden must be (N, C) and weight (V, C), "
+            f"but got {tuple(hidden.shape)} and {tuple(weight.shape)}."
+        )
+    check_targets(targets, len(hidden), len(weight), ignore_index)
+    check_loss(loss, options)
+    exact = _exact(dtype)
+    counts = targets != ignore_index
+    shares = counts.to(exact)  # before the division, whose digits would be float32's otherwise
+    if reduction == "mean":
+        shares /= counts.sum()
+    with torch.autocast(hidden.device.type, enabled=False):
+        return _in_chunks(
+            hidden.to(dtype),
+            weight.to(dtype),
+            targets.where(counts, 0),
+            shares,
+            LOSSES[loss],
+            LOSSES[loss].checked(options),
+        )
+
+
+def _in_chunks(
+    h: Tensor,
+    W: Tensor,
+    targets: Tensor,
+    shares: Tensor,
+    loss: Loss,
+    options: Mapping[str, float],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Sum of cost times share over all tokens, and its derivatives by h and W."""
+    exact = shares.dtype
+    # A mean's gradient by a logit is p / N, below what float16 holds: it is made of a sum.
+    scale = 1 / shares.max() if h.dtype == torch.float16 else None
+    total = shares.new_zeros(())
+    d_h = torch.empty_like(h)
+    d_W = torch.zeros_like(W, dtype=exact)
+    chunk = h.new_empty(min(len(h), _rows_of_chunk(W)), len(W))
+    block = _Block(chunk, exact)
+    for rows in _slices(len(h), len(chunk)):
+        f = torch.mm(h[rows], W.T, out=chunk[: len(h[rows])])  # (n, V)
+        for part in _slices(len(f), block.rows):
+            stats = ChunkStats(*block.of(f[part]), targets=targets[rows][part])
+            with torch.enable_grad():
+                cost = (loss.per_token(stats, **options) * shares[rows][part]).sum()
+                scaled = cost if scale is None else cost * scale
+            total += cost.detach()
+            block.put(stats.gradient(scaled), f[part])  # f is dL/df from here on
+        torch.mm(f, W, out=d_h[rows])
+        _add_product(d_W, f.T, h[rows])
+    if scale is not None:
+        d_h, d_W = d_h.to(exact).div_(scale), d_W.div_(scale)
+    return total, d_h, d_W
+
+
+def _exact(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype of all but matrix products."""
+    return torch.promote_types(dtype, torch.float32)
+
+
 class _LinearLoss(torch.autograd.Function):
-    """Sum of cost times share over all tokens; gradients are computed in forward."""
+    """The loss; gradients are computed in forward."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        hidden: Tensor,
-        weight: Tensor,
-        targets: Tensor,
-        shares: Tensor,
-        dtype: torch.dtype,
-        loss: Loss,
-        options: dict[str, float],
-    ) -> Tensor:
-        h, W, options = hidden.to(dtype), weight.to(dtype), loss.checked(options)
-        exact = shares.dtype
-        total = shares.new_zeros(())
-        d_h = torch.empty_like(h)
-        d_W = torch.zeros_like(W, dtype=exact)
-        chunk = h.new_empty(min(len(h), _rows_of_chunk(W)), len(W))
-        block = _Block(chunk, exact)
-        for rows in _slices(len(h), len(chunk)):
-            f = torch.mm(h[rows], W.T, out=chunk[: len(h[rows])])  # (n, V)
-            for part in _slices(len(f), block.rows):
-                stats = ChunkStats(*block.of(f[part]), targets=targets[rows][part])
-                with torch.enable_grad():
-                    cost = (loss.per_token(stats, **options) * shares[rows][part]).sum()
-                total += cost.detach()
-                block.put(stats.gradient(cost), f[part])  # f is dL/df from here on
-            torch.mm(f, W, out=d_h[rows])
-            _add_product(d_W, f.T, h[rows])
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, *arguments: Any) -> Tensor:
+        total, d_h, d_W = _loss_and_gradients(hidden, weight, *arguments)
         ctx.save_for_backward(d_h, d_W)
         ctx.dtypes = hidden.dtype, weight.dtype
         return total
@@ -137,7 +176,75 @@ class _LinearLoss(torch.autograd.Function):
     def backward(ctx: Any, d_loss: Tensor) -> tuple[Tensor | None, ...]:
         d_h, d_W = ctx.saved_tensors
         hidden_dtype, weight_dtype = ctx.dtypes
-        return (d_h * d_loss).to(hidden_dtype), (d_W * d_loss).to(weight_dtype), *[None] * 5
+        return (d_h * d_loss).to(hidden_dtype), (d_W * d_loss).to(weight_dtype), *[None] * 6
+
+
+@torch.library.custom_op(
+    "gpt::linear_loss",
+    mutates_args=(),
+    # written out: torch 2.6 cannot read all of the types below
+    schema="(Tensor hidden, Tensor weight, Tensor targets, ScalarType dtype, str loss, "
+    "str reduction, int ignore_index, str names, float[] values) -> (Tensor, Tensor, Tensor)",
+)
+def _compiled_linear_loss(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    dtype: torch.dtype,
+    loss: str,
+    reduction: str,
+    ignore_index: int,
+    names: str,
+    values: Sequence[float],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """_loss_and_gradients as an operator that a compiled graph may hold."""
+    options = dict(zip(names.split(",") if names else [], values, strict=True))
+    with _autograd_inside_an_operator():
+        return _loss_and_gradients(
+            hidden, weight, targets, dtype, loss, reduction, ignore_index, options
+        )
+
+
+@contextmanager
+def _autograd_inside_an_operator() -> Iterator[None]:
+    """Let autograd record, which torch switches off inside of operators.
+
+    It is needed on a token's few statistics only. torch has no public way.
+    """
+    key, set_excluded = torch._C.DispatchKey, torch._C._dispatch_tls_set_dispatch_key_excluded
+    kinds = (key.AutogradFunctionality, key.ADInplaceOrView)
+    before = [torch._C._dispatch_tls_is_dispatch_key_excluded(kind) for kind in kinds]
+    try:
+        for kind in kinds:
+            set_excluded(kind, False)
+        yield
+    finally:
+        for kind, excluded in zip(kinds, before, strict=True):
+            set_excluded(kind, excluded)
+
+
+@_compiled_linear_loss.register_fake
+def _(
+    hidden: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype, *arguments: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    exact = _exact(dtype)
+    of_hidden = exact if dtype == torch.float16 else dtype  # see _in_chunks
+    d_h = hidden.new_empty(hidden.shape, dtype=of_hidden)
+    return hidden.new_empty((), dtype=exact), d_h, weight.new_empty(weight.shape, dtype=exact)
+
+
+def _save_gradients(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.save_for_backward(*output[1:])
+    ctx.dtypes = inputs[0].dtype, inputs[1].dtype
+
+
+def _hand_out_gradients(ctx: Any, d_loss: Tensor, *unused: Tensor) -> tuple[Tensor | None, ...]:
+    d_h, d_W = ctx.saved_tensors
+    hidden_dtype, weight_dtype = ctx.dtypes
+    return (d_h * d_loss).to(hidden_dtype), (d_W * d_loss).to(weight_dtype), *[None] * 7
+
+
+_compiled_linear_loss.register_autograd(_hand_out_gradients, setup_context=_save_gradients)
 
 
 class _Block:
@@ -160,7 +267,7 @@ class _Block:
 
 
 def _rows_of_chunk(W: Tensor) -> int:
-    return max(CHUNK_ROWS[W.device.type], CHUNK_BYTES // (len(W) * W.itemsize))
+    return max(CHUNK_ROWS[W.device.type], CHUNK_BYTES[W.device.type] // (len(W) * W.itemsize))
 
 
 def _rows_of_block(chunk: Tensor, exact: torch.dtype, most: dict[str, int]) -> int:

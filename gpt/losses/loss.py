@@ -3,7 +3,6 @@
 Shapes: N tokens, V classes. The losses themselves are in gpt.losses.functional.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -12,37 +11,9 @@ from torch import Tensor
 
 from gpt.losses import link_functions
 from gpt.losses.logit_stats import LogitStats
+from gpt.losses.options import Option, checked_options
 
 IGNORE_INDEX = -1  # nanoGPT's mark for "no target here"
-
-
-@dataclass(frozen=True)
-class Option:
-    """A number that a loss takes as a keyword argument.
-
-    Attributes:
-        default: Used where none is given.
-        low: Lower end of the range that a study searches unless its file gives another.
-        high: Upper end of that range.
-        log: Search uniformly in the logarithm.
-        at_least: Smallest valid value.
-        below: Every valid value is smaller.
-    """
-
-    default: float
-    low: float
-    high: float
-    log: bool = False
-    at_least: float = 0.0
-    below: float = math.inf
-
-    def fault(self, value: float) -> str | None:
-        """Return the rule that a value breaks, "must be at least 0, but got -1", or None."""
-        if not math.isfinite(value) or value < self.at_least:
-            return f"must be at least {self.at_least:g}, but got {value}"
-        if value >= self.below:
-            return f"must be below {self.below:g}, but got {value}"
-        return None
 
 
 @dataclass(frozen=True)
@@ -124,15 +95,7 @@ class Loss:
         Raises:
             ValueError: an option that the loss does not take, or a value that it may not have.
         """
-        for name, value in options.items():
-            if name not in self.options:
-                takes = ", ".join(self.options) or "none"
-                raise ValueError(
-                    f"{name} is no option of {self.per_token.__name__}, which takes: {takes}"
-                )
-            if fault := self.options[name].fault(value):
-                raise ValueError(f"{name} {fault}")
-        return {name: option.default for name, option in self.options.items()} | dict(options)
+        return checked_options(self.per_token.__name__, self.options, options)
 
 
 def check_reduction(reduction: str, known: tuple[str, ...]) -> None:

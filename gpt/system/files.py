@@ -6,8 +6,6 @@ import os
 import shutil
 from pathlib import Path
 
-import psutil
-
 from gpt.errors import StorageError
 
 # No room, quota exceeded, longer than a file may be, read-only, broken.
@@ -53,6 +51,8 @@ def is_replaceable(path: Path) -> bool:
 
 def _remove_leftovers(path: Path) -> None:
     """Remove temporary files of processes that were killed while they wrote the same file."""
+    import psutil  # late: it takes as long to import as the rest of --help
+
     for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
         writer = left.name.rpartition(".")[2]
         dead = writer.isdecimal() and not psutil.pid_exists(int(writer))

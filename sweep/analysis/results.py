@@ -4,34 +4,30 @@ Add a question by adding a function that takes a table and returns a table.
 """
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import optuna
-import sqlalchemy as sa
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
     FloatDistribution,
     IntDistribution,
 )
-from optuna.storages import RDBStorage
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from gpt.errors import InputError
-from sweep.storage.rdb import runs_folder
-from sweep.storage.schema import (
-    evaluations,
-    optuna_studies,
-    optuna_trials,
-    study_attrs,
-    summary_attrs,
-    trial_attrs,
-)
+from sweep.storage.location import runs_folder
+from sweep.storage.schema import TrialAttrs, is_ours, study_attrs, trial_attr, trial_attrs
+from sweep.study.metric import PERPLEXITY, Metric, metric_of
 
 if TYPE_CHECKING:
     import pandas as pd
+    from optuna.storages import RDBStorage
+
+    from sweep.analysis.study_reader import StudyReader
 
 OUTCOMES = ("complete", "pruned", "diverged", "oom", "timeout", "failed", "running", "waiting")
 METRICS = (  # fields of an Evaluation that judge a model by the same measure, whatever its loss
@@ -48,7 +44,6 @@ METRICS = (  # fields of an Evaluation that judge a model by the same measure, w
 )
 UNFINISHED = ("running", "waiting")
 OUTSIDE = "outside"  # arm and origin of trials that another program added
-SCREENING, CONFIRM = "screening", "confirm"  # what `squen-sweep verdict` runs after a sweep
 
 _OUTCOME_OF_STATE = {  # of trials without that attribute: unfinished ones, other people's studies
     TrialState.COMPLETE: "complete",
@@ -57,6 +52,57 @@ _OUTCOME_OF_STATE = {  # of trials without that attribute: unfinished ones, othe
     TrialState.RUNNING: "running",
     TrialState.WAITING: "waiting",
 }
+
+
+_COLUMNS = {
+    "number": "int64",
+    "state": "string",
+    "outcome": "string",
+    "arm": "string",
+    "origin": "string",
+    "perplexity": "float64",
+    "cross_entropy": "float64",
+}
+_COLUMNS_AFTER = {
+    "n_params": "Int64",
+    "seconds": "float64",
+    "last_step": "Int64",
+    "reason": "string",
+}
+
+
+def open(storage: str | Path, study: str) -> "StudyReader":  # noqa: A001 - results.open(...)
+    """Open a study of `squen-sweep run` for reading: its tables, arms and searched parameters.
+
+    Args:
+        storage: Path of a SQLite file, or a SQLAlchemy URL.
+        study: Name of the study.
+
+    Returns:
+        A snapshot, with the pandas tables `trials`, `evaluations` and `confirm_runs`.
+
+    Raises:
+        InputError: there is no such storage or study, or another program made it.
+
+    Example:
+        >>> found = results.open("runs/sweep.db", "tinystories")
+        >>> found.trials.sort_values("perplexity")[["number", "arm", "perplexity"]].head()
+    """
+    from sweep.analysis.study_reader import read_study
+    from sweep.storage.rdb import open_storage
+    from sweep.storage.reader import load_study
+
+    opened = open_storage(str(storage))
+    return read_study(opened, load_study(opened, study))
+
+
+def require_ours(study: optuna.Study) -> None:
+    """Raise InputError for a study that another program made: it has no arms and no perplexity."""
+    if not is_ours(study):
+        raise InputError(
+            f"study {study.study_name!r} must be one of `squen-sweep run`, but another program "
+            f"made it; `squen-sweep status` and `squen-sweep dashboard` show it."
+        )
 
 
 def trials_table(study: optuna.Study) -> "pd.DataFrame":
@@ -69,12 +115,14 @@ def trials_table(study: optuna.Study) -> "pd.DataFrame":
         arm            string   the choice of the parameter that the study compares, or "all"
         origin         string   "baseline:<name>", "sobol", "sampler" or "enqueued"; OUTSIDE, as
                                 its arm, of a trial that another program added
-        perplexity     float64  on validation. Complete: the result. Pruned and running: the last
+        perplexity     float64  on validation; of a program with another metric, that metric.
+                                Complete: the result. Pruned and running: the last
                                 one measured, so after fewer steps. Otherwise NaN: what Optuna
                                 holds of a diverged trial may be a cap, not a measurement
         cross_entropy  float64  nats per token: the logarithm of perplexity
         <parameter>    one column per searched parameter, in the order of the study file: float64,
-                       Int64 or string; missing where the trial has no such parameter
+                       Int64 or string; missing where the trial has no such parameter. One that
+                       is called as a column here is "params_<name>", as Optuna calls it
         n_params       Int64    weights of the model
         seconds        float64  wall-clock time from the last start to the end
         last_step      Int64    optimiser step of the last evaluation
@@ -82,33 +130,31 @@ def trials_table(study: optuna.Study) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    trials = study.get_trials(deepcopy=False)
     space = search_space(study)
-    ours = study_attrs(study).spec is not None
-    rows = [_row(trial, space, ours and trial_attrs(trial).arm is None) for trial in trials]
+    columns = {name: f"params_{name}" if name in _COLUMNS else name for name in space}
     dtypes = {
-        "number": "int64",
-        "state": "string",
-        "outcome": "string",
-        "arm": "string",
-        "origin": "string",
-        "perplexity": "float64",
-        "cross_entropy": "float64",
-        **{name: _dtype(distribution) for name, distribution in space.items()},
-        "n_params": "Int64",
-        "seconds": "float64",
-        "last_step": "Int64",
-        "reason": "string",
+        **_COLUMNS,
+        **{columns[name]: _dtype(distribution) for name, distribution in space.items()},
+        **_COLUMNS_AFTER,
     }
+    rows = [
+        dict.fromkeys(dtypes)
+        | {columns[name]: value for name, value in row["params"].items()}
+        | {name: value for name, value in row.items() if name in dtypes}
+        for row in trial_rows(study)
+    ]
     return pd.DataFrame(rows, columns=list(dtypes)).astype(dtypes)
 
 
-def evaluations_table(storage: RDBStorage, study_name: str) -> "pd.DataFrame":
+def evaluations_table(storage: "RDBStorage", study_name: str) -> "pd.DataFrame":
     """Return every evaluation of a study: trial_number and the fields of gpt.events.Evaluation.
 
     int64 and float64, by trial_number and step.
     """
     import pandas as pd
+    import sqlalchemy as sa
+
+    from sweep.storage.tables import evaluations, optuna_studies, optuna_trials
 
     columns = [column for column in evaluations.columns if column.name != "trial_id"]
     number = optuna_trials.c.number.label("trial_number")
@@ -128,72 +174,26 @@ def evaluations_table(storage: RDBStorage, study_name: str) -> "pd.DataFrame":
         table = pd.DataFrame(columns=list(dtypes)).astype(dtypes)
     if table.empty and study_name in optuna.get_all_study_names(storage):
         study = optuna.load_study(study_name=study_name, storage=storage)
-        return _reported(study, list(dtypes)) if study_attrs(study).spec is not None else table
+        return _reported(study, list(dtypes)) if is_ours(study) else table
     return table
 
 
 def _reported(study: optuna.Study, columns: list[str]) -> "pd.DataFrame":
     """Return the metric at each step of a study that Optuna copied: it copies no other figure."""
+    import numpy as np
     import pandas as pd
 
-    metric = (study_attrs(study).spec or {}).get("metric", "perplexity")
+    spec = study_attrs(study).spec or {}
+    metric = "perplexity" if spec.get("trainer") else spec.get("metric", "perplexity")
     rows = [
         {"trial_number": trial.number, "step": step, metric: value}
         for trial in study.get_trials(deepcopy=False)
         for step, value in sorted(trial.intermediate_values.items())
     ]
     table = pd.DataFrame(rows, columns=columns).astype("float64")
-    if metric == "perplexity":
+    if metric == "perplexity" and metric_of_study(study).is_perplexity:
         table["cross_entropy"] = np.log(table["perplexity"])
     return table.astype({"trial_number": "int64", "step": "int64"})
-
-
-def confirm_runs_table(storage: RDBStorage, study: optuna.Study) -> "pd.DataFrame":
-    """Return one row per finished run of `squen-sweep verdict` after this sweep.
-
-    Returns:
-        phase          string   "screening" (a few configurations of each arm, on the sweep's own
-                                validation stories) or "confirm" (the one that was chosen, on
-                                stories that the sweep never saw)
-        number         int64    of the run, within its phase
-        arm            string
-        of_trial       int64    the sweep's trial whose configuration it has
-        seed           int64    of initialisation and data order; runs of one seed are a pair
-        outcome        string   one of OUTCOMES
-        run_dir        string   of its training
-        <metric>       float64  the last evaluation: perplexity, cross_entropy in nats per token,
-                                and every other field of gpt.events.Evaluation; NaN where the run
-                                is not complete
-        By phase and number.
-    """
-    import pandas as pd
-
-    tables = [_runs_of_phase(storage, study, phase) for phase in (SCREENING, CONFIRM)]
-    return pd.concat(tables, ignore_index=True)
-
-
-def phase_name(study: str, phase: str) -> str:
-    """Return the usual name of the study that holds the runs of a phase."""
-    return f"{study}.{phase}"
-
-
-def name_of_phase(storage: RDBStorage, study: optuna.Study, phase: str) -> str:
-    """Return the name of the study that holds the runs of a phase, or is to hold them.
-
-    It is found by the identity of the sweep, which stays when either of the two is renamed.
-    """
-    usual, identity = phase_name(study.study_name, phase), study_attrs(study).identity
-    summaries = optuna.get_all_study_summaries(storage, include_best_trial=False)
-    for summary in sorted(summaries, key=lambda one: one._study_id):  # copies come later
-        attrs = summary_attrs(summary)
-        began_as = str((attrs.spec or {}).get("name"))
-        if attrs.of is not None and attrs.of == identity and began_as.endswith(f".{phase}"):
-            return summary.study_name
-        if attrs.of is None and summary.study_name == usual:  # not bound yet
-            return usual
-    if usual in {summary.study_name for summary in summaries}:  # of a sweep that was deleted
-        return phase_name(f"{study.study_name}.{(identity or '')[:8]}", phase)
-    return usual
 
 
 def missing_runs(study: optuna.Study) -> list[int]:
@@ -204,41 +204,6 @@ def missing_runs(study: optuna.Study) -> list[int]:
         for trial in study.get_trials(deepcopy=False)
         if trial_attrs(trial).n_params is not None and not (folder / str(trial.number)).is_dir()
     ]
-
-
-def _runs_of_phase(storage: RDBStorage, study: optuna.Study, phase: str) -> "pd.DataFrame":
-    import pandas as pd
-
-    name = name_of_phase(storage, study, phase)
-    there = name in optuna.get_all_study_names(storage)
-    ended = (TrialState.COMPLETE, TrialState.PRUNED)
-    rows: list[dict[str, Any]] = []
-    if there:
-        confirm = optuna.load_study(study_name=name, storage=storage)
-        rows = [_confirm_row(confirm, run, phase) for run in confirm.get_trials(False, ended)]
-    table = pd.DataFrame(rows, columns=list(_CONFIRM_DTYPES)).astype(_CONFIRM_DTYPES)
-    last = last_evaluations(evaluations_table(storage, name)).astype("float64")
-    table = table.join(last, on="number")
-    table.loc[table["outcome"] != "complete", last.columns.to_list()] = math.nan
-    return table
-
-
-def _confirm_row(study: optuna.Study, run: FrozenTrial, phase: str) -> dict[str, Any]:
-    attrs = trial_attrs(run)
-    named = {"arm": attrs.arm, "of_trial": attrs.of_trial, "outcome": attrs.outcome}
-    named["run_dir"] = str(run_dir(study, run))
-    return {"phase": phase, "number": run.number, "seed": run.params["seed"], **named}
-
-
-_CONFIRM_DTYPES = {
-    "phase": "string",
-    "number": "int64",
-    "arm": "string",
-    "of_trial": "int64",
-    "seed": "int64",
-    "outcome": "string",
-    "run_dir": "string",
-}
 
 
 def last_evaluations(evaluations: "pd.DataFrame") -> "pd.DataFrame":
@@ -264,7 +229,7 @@ def compared_parameter(study: optuna.Study) -> str | None:
 
 def arm_of(trial: FrozenTrial) -> str:
     """Return the arm of a trial; "all" in a study that compares nothing."""
-    return trial_attrs(trial).arm or "all"
+    return trial_attr(trial, "arm") or "all"
 
 
 def outcome_of(trial: FrozenTrial) -> str:
@@ -284,28 +249,64 @@ def search_space(study: optuna.Study) -> dict[str, BaseDistribution]:
 
 
 def best_trial(study: optuna.Study, arm: str | None = None) -> FrozenTrial:
-    """Return the complete trial of the lowest perplexity, of one arm if given; the first of equals.
+    """Return the complete trial of the best metric, of one arm if given; the first of equals.
+
+    In a study of another program that of the lowest or the highest value, by its direction.
 
     Raises:
-        InputError: no trial (of the arm) is complete, or the study has no such arm.
+        InputError: no trial (of the arm) is complete, the study has no such arm, or it has several
+            objectives.
     """
     if arm is not None and arm not in arms(study):
         raise InputError(
             f"arm must be one of {', '.join(arms(study))} in study {study.study_name!r}, "
             f"but got {arm!r}."
         )
+    if len(study.directions) > 1:
+        raise InputError(
+            f"study {study.study_name!r} must have one objective, but it has "
+            f"{len(study.directions)}: several trials may be best."
+        )
     complete = complete_trials(study, arm)
     if not complete:
         of_arm = "" if arm is None else f" of {arm}"
+        way = f"; why: squen-sweep status --study {study.study_name}" if is_ours(study) else ""
         raise InputError(
-            f"study {study.study_name!r} must have a complete trial{of_arm}, but it has none; "
-            f"run: squen-sweep run --study {study.study_name}"
+            f"study {study.study_name!r} must have a complete trial{of_arm}, but it has none{way}"
+            + ("" if way else ".")
         )
-    return min(complete, key=_value_then_number)
+    return min(complete, key=rank_key(study))
 
 
-def run_dir(study: optuna.Study, trial: FrozenTrial) -> Path:
+def best_trials(study: optuna.Study) -> list[FrozenTrial]:
+    """Return the best complete trials of a study: one, or where it has several objectives, all
+    of which no other trial is as good in every one and better in one.
+    """
+    complete = complete_trials(study)
+    if len(study.directions) == 1:
+        return [min(complete, key=rank_key(study))] if complete else []
+    signs = [-1 if one == StudyDirection.MAXIMIZE else 1 for one in study.directions]
+    losses = [
+        [sign * value for sign, value in zip(signs, trial.values, strict=True)]
+        for trial in complete
+    ]
+    return [
+        trial
+        for trial, mine in zip(complete, losses, strict=True)
+        if not any(
+            other != mine and all(a <= b for a, b in zip(other, mine, strict=True))
+            for other in losses
+        )
+    ]
+
+
+def run_dir(study: optuna.Study, trial: FrozenTrial, folder: Path | None = None) -> Path:
     """Return the run directory of a trial, whether or not it is still there.
+
+    Args:
+        study: The trial's.
+        trial: Which was trained by `squen-sweep`.
+        folder: That of all run directories of the study, where it is known: it takes a query.
 
     Raises:
         InputError: it has none: another program made it.
@@ -316,34 +317,41 @@ def run_dir(study: optuna.Study, trial: FrozenTrial) -> Path:
             f"trial {trial.number} of study {study.study_name!r} must have a run directory, but it "
             f"has none; only what `squen-sweep run` trained can be exported or reported."
         )
-    return runs_folder(study) / str(trial.number)
+    return (folder or runs_folder(study)) / str(trial.number)
 
 
 def best_by_arm(study: optuna.Study) -> dict[str, tuple[int, float]]:
-    """Return number and perplexity of the best trial of each arm that has a complete one."""
+    """Return number and perplexity of the best trial of each arm that has a complete one.
+
+    In a study of another program its value; empty where that has several objectives.
+    """
     best = {}
-    complete = complete_trials(study)  # read once for all arms
+    complete = complete_trials(study) if len(study.directions) == 1 else []  # once for all arms
+    rank, ours = rank_key(study), is_ours(study)
     for arm in arms(study):
-        if of_arm := [trial for trial in complete if arm_of(trial) == arm]:
-            value, number = min(map(_value_then_number, of_arm))
-            best[arm] = (number, value)
+        if of_arm := [trial for trial in complete if not ours or arm_of(trial) == arm]:
+            first = min(of_arm, key=rank)
+            best[arm] = (first.number, first.values[0])
     return best
 
 
 def complete_trials(study: optuna.Study, arm: str | None = None) -> list[FrozenTrial]:
-    """List our trials, of one arm if given, that are complete with a finite perplexity."""
-    ours = study_attrs(study).spec is not None
+    """List our trials, of one arm if given, that are complete with a finite perplexity.
+
+    Of a study of another program all that are complete, finite, and within its constraints.
+    """
+    ours = is_ours(study)
     return [
         trial
         for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        if arm in (None, arm_of(trial))
-        and not (ours and trial_attrs(trial).arm is None)
-        and math.isfinite(trial.values[0])
+        if (not ours or (trial_attrs(trial).arm is not None and arm in (None, arm_of(trial))))
+        and all(map(math.isfinite, trial.values))
+        and all(bound <= 0 for bound in trial.system_attrs.get("constraints") or ())
     ]
 
 
-def best_so_far(trials: "pd.DataFrame") -> "pd.DataFrame":
-    """Return the lowest complete perplexity after each finished trial of an arm.
+def best_so_far(trials: "pd.DataFrame", metric: Metric = PERPLEXITY) -> "pd.DataFrame":
+    """Return the best complete perplexity after each finished trial of an arm.
 
     Returns:
         number (of the trial), arm, nth (1, 2, ... within the arm, by number; pruned and diverged
@@ -351,7 +359,8 @@ def best_so_far(trials: "pd.DataFrame") -> "pd.DataFrame":
     """
     finished = trials[~trials["outcome"].isin(UNFINISHED)].sort_values("number")
     complete = finished["perplexity"].where(finished["outcome"] == "complete")
-    best = complete.groupby(finished["arm"]).cummin()
+    by_arm = complete.groupby(finished["arm"])
+    best = by_arm.cummax() if metric.maximize else by_arm.cummin()
     table = finished[["number", "arm"]].copy()
     table["nth"] = table.groupby("arm").cumcount() + 1
     table["perplexity"] = best.groupby(finished["arm"]).ffill()
@@ -368,27 +377,71 @@ def outcome_counts(trials: "pd.DataFrame", arms: list[str]) -> "pd.DataFrame":
     return table.rename_axis(index="arm", columns=None)
 
 
-def _row(trial: FrozenTrial, space: dict[str, BaseDistribution], outside: bool) -> dict[str, Any]:
-    outcome, attrs = outcome_of(trial), trial_attrs(trial)
-    perplexity = _measured(trial, outcome)
-    params = {name: trial.params.get(name) for name in space}
-    return params | {
+def trial_rows(study: optuna.Study) -> list[dict[str, Any]]:
+    """Return one plain row per trial, by number: the columns of `trials_table`, and
+
+    params  dict of name and value
+    values  list of floats, one for each objective; None where Optuna holds none
+
+    A study of another program is one arm, and "perplexity" is its objective if it has just one.
+    """
+    ours = is_ours(study)
+    single = len(study.directions) == 1
+    logarithmic = ours and metric_of_study(study).is_perplexity
+    trials = study.get_trials(deepcopy=False)
+    return [_row(trial, ours, single, logarithmic) for trial in trials]
+
+
+def _row(trial: FrozenTrial, ours: bool, single: bool, logarithmic: bool) -> dict[str, Any]:
+    attrs = trial_attrs(trial) if ours else TrialAttrs()
+    outside = ours and attrs.arm is None
+    outcome = outcome_of(trial) if ours else _OUTCOME_OF_STATE[trial.state]
+    perplexity = _measured(trial, outcome) if single else math.nan
+    return {
         "number": trial.number,
         "state": trial.state.name.lower(),
         "outcome": outcome,
-        "arm": OUTSIDE if outside else arm_of(trial),
+        "arm": OUTSIDE if outside else attrs.arm or "all",
         "origin": OUTSIDE if outside else attrs.origin,
         "perplexity": perplexity,
-        "cross_entropy": math.log(perplexity) if perplexity > 0 else math.nan,
+        "cross_entropy": math.log(perplexity) if logarithmic and perplexity > 0 else math.nan,
         "n_params": attrs.n_params,
         "seconds": trial.duration.total_seconds() if trial.duration is not None else math.nan,
         "last_step": trial.last_step,
         "reason": attrs.reason,
+        "params": dict(trial.params),
+        "values": trial.values,
     }
 
 
-def _value_then_number(trial: FrozenTrial) -> tuple[float, int]:
-    return trial.values[0], trial.number
+def metric_of_study(study: optuna.Study) -> Metric:
+    """Return the metric that ranks the trials of a study."""
+    return metric_of(study_attrs(study).spec)
+
+
+def module_of_trials(study: optuna.Study) -> str:
+    """Return the module that the processes of a study's trials run."""
+    program = (study_attrs(study).spec or {}).get("trainer")
+    return "sweep.trainers.run_command" if program else "gpt.train"
+
+
+def rank_key(study: optuna.Study) -> Callable[[FrozenTrial], tuple[float, int]]:
+    """Return a sorting key for complete trials: the best first, of equals the earliest."""
+    sign = -1 if study.directions[0] == StudyDirection.MAXIMIZE else 1
+    return lambda trial: (sign * trial.values[0], trial.number)
+
+
+def ranked(trials: "pd.DataFrame", metric: Metric, *before: str) -> "pd.DataFrame":
+    """Sort rows by the columns `before`, then the best first, then by number."""
+    ranks = -trials["perplexity"] if metric.maximize else trials["perplexity"]
+    keyed = trials.assign(_rank=ranks).sort_values([*before, "_rank", "number"])
+    return keyed.drop(columns="_rank")
+
+
+def longest(study: optuna.Study) -> int | None:
+    """Return the last step of the longest complete trial; None before one is complete."""
+    steps = (trial.last_step for trial in complete_trials(study))
+    return max((step for step in steps if step is not None), default=None)
 
 
 def _measured(trial: FrozenTrial, outcome: str) -> float:
@@ -404,7 +457,7 @@ def _dtype(distribution: BaseDistribution) -> str:
     if isinstance(distribution, FloatDistribution):
         return "float64"
     if isinstance(distribution, IntDistribution):
-        return "Int64"
+        return "Int64" if max(-distribution.low, distribution.high) < 2**63 else "object"
     if isinstance(distribution, CategoricalDistribution):
         kinds = {type(choice) for choice in distribution.choices}
         if kinds == {int}:

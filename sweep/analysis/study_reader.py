@@ -1,8 +1,9 @@
 """A study as a report or a figure needs it, read once, and the answer that it gives."""
 
+import math
 import shlex
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,16 @@ import sqlalchemy as sa
 from optuna.distributions import BaseDistribution
 from optuna.storages import RDBStorage
 
-from sweep.analysis import results
-from sweep.format import number, perplexity, relative
-from sweep.storage.rdb import sqlite_path, storage_url
+from sweep.analysis import phases, results
+from sweep.storage.location import sqlite_path, storage_url
 from sweep.storage.schema import study_attrs
+from sweep.study.format import change, column_format, relative
+from sweep.study.metric import Metric, metric_of
 from sweep.study.paths import DEFAULT_STORAGE
+from sweep.study.range_ends import ends_of_trial
 
 DASH = "–"  # in place of a missing value
+MOST_SHOWN = 1000  # trials of a page one by one: with 10,000 a browser takes minutes to draw them
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ class StudyReader:
     storage: str  # as --storage takes it from the current folder, without a password
     trials: pd.DataFrame  # results.trials_table, with columns of the last evaluation
     evaluations: pd.DataFrame
-    confirm_runs: pd.DataFrame  # results.confirm_runs_table
+    confirm_runs: pd.DataFrame  # phases.confirm_runs_table
     arms: list[str]
     parameters: dict[str, BaseDistribution]  # searched, without the one whose choices are the arms
 
@@ -44,9 +48,27 @@ class StudyReader:
         return dict(study_attrs(self.study).data or {})
 
     @property
+    def is_program(self) -> bool:
+        """True where a program of the user's trains, without stories and tokens of ours."""
+        return self.spec.get("trainer") is not None
+
+    @property
+    def metric(self) -> Metric:
+        """The figure in the column `perplexity`."""
+        return metric_of(self.spec)
+
+    @property
     def verdict(self) -> dict[str, Any] | None:
         """Record of `squen-sweep verdict`, see sweep.verdict.record; None before it."""
         return study_attrs(self.study).verdict
+
+    @property
+    def formats(self) -> dict[str, Callable[[Any], str]]:
+        """One way of writing each parameter, so that its values compare at a glance."""
+        return {
+            name: column_format(self.trials[name], log=getattr(space, "log", False))
+            for name, space in self.parameters.items()
+        }
 
     @property
     def progress(self) -> tuple[int, int]:
@@ -56,15 +78,20 @@ class StudyReader:
 
     @property
     def complete(self) -> pd.DataFrame:
-        """Rows of complete trials, the lowest perplexity first."""
+        """Rows of complete trials, the best first."""
         complete = self.trials[
             (self.trials["outcome"] == "complete") & (self.trials["arm"] != results.OUTSIDE)
         ]
-        return complete.sort_values(["perplexity", "number"])
+        return results.ranked(complete, self.metric)
 
 
 def read_study(storage: RDBStorage, study: optuna.Study) -> StudyReader:
-    """Read what a report shows of a study."""
+    """Read what a report shows of a study.
+
+    Raises:
+        InputError: another program made the study.
+    """
+    results.require_ours(study)
     evaluations = results.evaluations_table(storage, study.study_name)
     measured = [name for name in results.METRICS[1:] if name in evaluations.columns]
     last = results.last_evaluations(evaluations)[["tokens", "elapsed_seconds", *measured]]
@@ -75,15 +102,60 @@ def read_study(storage: RDBStorage, study: optuna.Study) -> StudyReader:
         storage=_storage_option(str(storage.url)),
         trials=results.trials_table(study).join(last, on="number"),
         evaluations=evaluations,
-        confirm_runs=results.confirm_runs_table(storage, study),
+        confirm_runs=phases.confirm_runs_table(storage, study),
         arms=results.arms(study),
         parameters=space,
+    )
+
+
+def shown(reader: StudyReader) -> StudyReader:
+    """Return the study with those trials alone that a page shows one by one: MOST_SHOWN at most.
+
+    Of more they are baselines, the best of each arm (a quarter in all), and others drawn at random,
+    the same each time. What sums trials up is made of all of them.
+    """
+    trials = reader.trials
+    if len(trials) <= MOST_SHOWN:
+        return reader
+    best = reader.complete.groupby("arm").head(MOST_SHOWN // (4 * len(reader.arms))).index
+    first = trials.index.isin(best) | trials["origin"].str.startswith("baseline:", na=False)
+    others = trials[~first].sample(max(0, MOST_SHOWN - int(first.sum())), random_state=0).index
+    few = trials[first | trials.index.isin(others)]
+    of_them = reader.evaluations["trial_number"].isin(few["number"])
+    return replace(reader, trials=few, evaluations=reader.evaluations[of_them])
+
+
+def shown_of(reader: StudyReader) -> str:
+    """Return a sentence on the trials that a page leaves out; empty where it leaves out none."""
+    few, all_of_them = len(shown(reader).trials), len(reader.trials)
+    if few == all_of_them:
+        return ""
+    return (
+        f"Shown one by one are {few:,} of {all_of_them:,} trials: baselines, the best of each arm, "
+        f"and others drawn at random."
     )
 
 
 def _storage_option(url: str) -> str:
     path = sqlite_path(url)
     return relative(path) if path else sa.make_url(url).render_as_string(hide_password=True)
+
+
+def heading(reader: StudyReader) -> tuple[str, str | None]:
+    """Return the title of a study and, where it trained on other text, what that leaves open.
+
+    A study's question is about the text that its file names; on the built-in stories it stays open.
+    """
+    question, name = reader.spec.get("question"), reader.study.study_name
+    if reader.data.get("kind") != "built-in":
+        return question or name, None
+    arms = [] if len(reader.arms) < 2 else reader.arms
+    title = f"{' or '.join(arms) or name}, on {ON_BUILT_IN}"
+    open_question = f"These stories do not answer what the study asks: “{question}”"
+    return title, open_question if question else None
+
+
+ON_BUILT_IN = "the built-in stories"
 
 
 # The answer
@@ -105,7 +177,10 @@ def answer(reader: StudyReader) -> ReportAnswer:
         return _judged(reader.verdict, reader.data["notice"])
     if len(reader.arms) < 2:  # nothing is compared, so nothing can be confirmed
         return ReportAnswer(_found(reader))
-    return ReportAnswer(_found(reader), caveat=CAVEAT, confirm=confirm_command(reader))
+    caveat = CAVEAT
+    if reader.metric.maximize:
+        caveat = caveat.replace("lowest", "highest").replace("lower", "higher")
+    return ReportAnswer(_found(reader), caveat=caveat, confirm=confirm_command(reader))
 
 
 def _judged(verdict: dict[str, Any], notice: str | None) -> ReportAnswer:
@@ -118,7 +193,7 @@ def _judged(verdict: dict[str, Any], notice: str | None) -> ReportAnswer:
 
 
 CAVEAT = (
-    "This is the best of a search with one seed. The lowest of many noisy results is lower than "
+    "This is the best of a search with one seed. The best of many noisy results is better than "
     "the same settings would reach on average, so a small difference says nothing until it holds "
     "with other seeds."
 )
@@ -136,21 +211,22 @@ def _found(reader: StudyReader) -> str:
     return " ".join(sentences)
 
 
-def _ranking(reader: StudyReader, best: list["Best"], alone: bool) -> Iterator[str]:
-    if not best:
+def _ranking(reader: StudyReader, entries: list["Best"], alone: bool) -> Iterator[str]:
+    if not entries:
         return
-    first, *others = best
+    (first, *others), metric = entries, reader.metric
     if not others:
         name = named(reader, first.arm) if alone else "The best trial"
-        yield f"{name} reached a validation perplexity of {perplexity(first.perplexity)}."
+        yield f"{name} reached a validation {metric.name} of {metric.shown(first.perplexity)}."
         return
-    lowest = perplexity(first.perplexity)
-    yield f"{named(reader, first.arm)} reached the lowest validation perplexity, {lowest}."
+    best = metric.shown(first.perplexity)
+    yield (
+        f"{named(reader, first.arm)} reached the {metric.best_word} validation {metric.name}, "
+        f"{best}."
+    )
     for other in others:
-        yield (
-            f"{named(reader, other.arm)} reached {perplexity(other.perplexity)}, "
-            f"{other.ratio:.3f} times as much."
-        )
+        against = f", {change(other.ratio)}" if other.ratio > 0 else ""
+        yield f"{named(reader, other.arm)} reached {metric.shown(other.perplexity)}{against}."
 
 
 def named(reader: StudyReader, arm: str) -> str:
@@ -178,16 +254,17 @@ class Best:
     arm: str
     number: int
     perplexity: float
-    ratio: float  # to the lowest of all arms
+    ratio: float  # to the best of all arms; NaN where it means nothing
     bits_per_byte: float
     n_complete: int  # of how many it is the best
     settings: list[tuple[str, str]]
     baselines: list[tuple[str, int, float]]  # name, trial, perplexity
+    range_ends: str  # settings at an end of what was searched, in words
     confirmed: Confirmation | None  # if there is a verdict on this arm
 
 
 def best_of_arms(reader: StudyReader) -> list[Best]:
-    """List the best trial of each arm that has a complete one, the lowest perplexity first."""
+    """List the best trial of each arm that has a complete one, the best first."""
     complete = reader.complete
     winners = complete.drop_duplicates("arm")
     return [
@@ -195,23 +272,31 @@ def best_of_arms(reader: StudyReader) -> list[Best]:
             arm=row["arm"],
             number=row["number"],
             perplexity=row["perplexity"],
-            ratio=row["perplexity"] / complete["perplexity"].iloc[0],
+            ratio=_ratio(row["perplexity"], complete["perplexity"].iloc[0]),
             bits_per_byte=row["bits_per_byte"],
             n_complete=int((complete["arm"] == row["arm"]).sum()),
-            settings=[
-                (name, shown(row[name])) for name in reader.parameters if not pd.isna(row[name])
-            ],
+            settings=written_settings(reader, row),
             baselines=_baselines(complete[complete["arm"] == row["arm"]]),
+            range_ends=_range_ends(reader, row["number"]),
             confirmed=_confirmed(reader, row["arm"]),
         )
         for row in rows_of(winners)
     ]
 
 
+def _range_ends(reader: StudyReader, number: int) -> str:
+    trial = reader.study.get_trials(deepcopy=False)[number]
+    return ends_of_trial(reader.spec, trial.params)
+
+
+def _ratio(value: float, best: float) -> float:
+    return value / best if min(value, best) > 0 else math.nan
+
+
 def _confirmed(reader: StudyReader, arm: str) -> Confirmation | None:
     for one in (reader.verdict or {}).get("confirmed", []):
         if one["arm"] == arm:
-            settings = [(name, shown(value)) for name, value in one["params"].items()]
+            settings = written_settings(reader, one["params"])
             return Confirmation(one["trial"], one["perplexity"], len(one["perplexities"]), settings)
     return None
 
@@ -241,9 +326,13 @@ def run_dir_of(reader: StudyReader, trial_number: int) -> Path:
     return results.run_dir(reader.study, reader.study.get_trials(deepcopy=False)[trial_number])
 
 
-def shown(value: Any) -> str:
-    """Format a value in few characters, or a dash if it is missing."""
-    return DASH if pd.isna(value) else number(value)
+def written_settings(reader: StudyReader, values: Mapping[Any, Any]) -> list[tuple[str, str]]:
+    """Write the searched parameters that `values` has, each as in every other trial."""
+    return [
+        (name, write(values[name]))
+        for name, write in reader.formats.items()
+        if not pd.isna(values.get(name))
+    ]
 
 
 def rows_of(table: pd.DataFrame) -> list[dict[Any, Any]]:

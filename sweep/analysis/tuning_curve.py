@@ -13,7 +13,9 @@ import pandas as pd
 from scipy import stats
 
 from sweep.analysis.results import UNFINISHED
+from sweep.study.metric import PERPLEXITY, Metric
 
+LOWEST_PERPLEXITY = 1.0  # of a model that is certain of every token
 BAND_ERROR = 0.05  # of bands that miss the true curve somewhere
 DRAWS = 20_000  # of uniform samples, to make a band simultaneous: its level is then good to 0.2 %
 MAX_NUMBERS = 2_000_000  # in those draws: fewer of long samples, or a long study would wait for it
@@ -26,6 +28,7 @@ def tuning_curve_table(
     arms: Sequence[str],
     sampler: str | None = None,
     floor: float | None = None,
+    metric: Metric = PERPLEXITY,
 ) -> pd.DataFrame:
     """Return the perplexity that the best of n trials of an arm reaches in half of all draws.
 
@@ -39,36 +42,55 @@ def tuning_curve_table(
     given.
 
     Args:
-        trials: results.trials_table.
+        trials: results.trials_table, maybe with the column `tokens` of the last evaluation.
         arms: Those to have, in this order; one without a complete trial has no row.
         sampler: Kind of the study's sampler; a band is given for "random" alone.
-        floor: Lowest perplexity that is possible, which bounds the band; None: not known.
+        floor: Lowest perplexity that is possible, which bounds the band; None: that of any model.
+        metric: What the trials are ranked by; only of perplexity a band is given.
 
     Returns:
-        arm, n, perplexity, low, high. low and high are a band for all n together: of 100 such
-        bands, 95 hold the complete true curve. low is the floor (0 if not known) and high infinite
-        where the trials do not bound it; both are NaN where there is no band. perplexity is
-        infinite where more than half of such draws complete no trial.
+        arm, n, cost, perplexity, low, high. n ends with the arm's own trials: nothing is
+        extrapolated. cost is the tokens that n trials of the arm train on, on average over those
+        that are drawn from: pruning makes an arm's trials cheaper, so equal n is not equal cost;
+        NaN where trials have no tokens. low and high are a band for all n together: of 100 such
+        bands, 95 hold the complete true curve. low is the floor and high infinite where the
+        trials do not bound it; both are NaN where there is no band. perplexity is infinite where
+        more than half of such draws complete no trial.
 
     Source:
-        Lourie, Cho, He (2023), "Show Your Work with Confidence", arXiv:2311.09480: the median of
-        the best of n, with a band from one for the distribution of a single trial.
+        Dodge et al. (2019), "Show Your Work", arXiv:1909.03004: the best that a budget is expected
+        to reach, rather than the best that was reached. Lourie, Cho, He (2023), "Show Your Work
+        with Confidence", arXiv:2311.09480: the median of the best of n, with a band from one for
+        the distribution of a single trial.
     """
     finished = trials[~trials["outcome"].isin(UNFINISHED) & (trials["outcome"] != "failed")]
-    exchangeable = sampler == "random"
+    exchangeable = sampler == "random" and metric == PERPLEXITY
+    sign = -1.0 if metric.maximize else 1.0
     if exchangeable:
         finished = finished[finished["origin"] == "sampler"]
     complete = finished["outcome"] == "complete"
-    scores = finished["perplexity"].where(complete, math.inf).to_numpy(dtype=np.float64)
-    rows: list[tuple[str, int, float, float, float]] = []
+    scores = (sign * finished["perplexity"]).where(complete, math.inf).to_numpy(dtype=np.float64)
+    rows: list[tuple[str, int, float, float, float, float]] = []
     for arm in arms:
-        values = np.sort(scores[(finished["arm"] == arm).to_numpy()])
+        mine = (finished["arm"] == arm).to_numpy()
+        values, cost = np.sort(scores[mine]), _mean_tokens(finished[mine])
         if np.isfinite(values).any():
             nowhere = [(math.nan, math.nan)] * len(values)
-            ends = _band_rows(values, floor or 0.0) if exchangeable else nowhere
+            lowest = LOWEST_PERPLEXITY if floor is None else floor
+            ends = _band_rows(values, lowest) if exchangeable else nowhere
             points = zip(_curve(values), ends, strict=True)
-            rows += [(arm, n, best, *end) for n, (best, end) in enumerate(points, start=1)]
-    return pd.DataFrame(rows, columns=["arm", "n", "perplexity", "low", "high"])
+            rows += [
+                (arm, n, n * cost, sign * best, *end)
+                for n, (best, end) in enumerate(points, start=1)
+            ]
+    return pd.DataFrame(rows, columns=["arm", "n", "cost", "perplexity", "low", "high"])
+
+
+def _mean_tokens(trials: pd.DataFrame) -> float:
+    """Return the tokens that a trial trained on, on average; one without an evaluation had none."""
+    if "tokens" not in trials or trials["tokens"].isna().all():
+        return math.nan
+    return float(trials["tokens"].fillna(0.0).mean())
 
 
 def _share(n: int) -> float:

@@ -1,8 +1,59 @@
 """Backends: where a trial runs. Add one by adding a class like LocalBackend and an entry."""
 
-from sweep.backends.base import Backend, Job, Slot, Status
+from collections.abc import Sequence
+
+from gpt.errors import InputError
+from sweep.backends.base import ANY, Backend, Job, Resources, Slot, Status
 from sweep.backends.local import LocalBackend
+from sweep.backends.ray import RayBackend
+from sweep.backends.slurm import SlurmBackend
 
-BACKENDS: dict[str, type[LocalBackend]] = {"local": LocalBackend}
+BACKENDS: dict[str, type[LocalBackend] | type[SlurmBackend] | type[RayBackend]] = {
+    "local": LocalBackend,
+    "slurm": SlurmBackend,
+    "ray": RayBackend,
+}
 
-__all__ = ["BACKENDS", "Backend", "Job", "LocalBackend", "Slot", "Status"]
+
+def make_backend(
+    name: str,
+    device: str,
+    workers: int | None,
+    sbatch: Sequence[str] = (),
+    ray_address: str | None = None,
+    resources: Resources = ANY,
+) -> Backend:
+    """Make a backend; it is not checked yet.
+
+    Args:
+        name: A key of BACKENDS.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        workers: Jobs at a time; None chooses.
+        sbatch: Arguments for SLURM.
+        ray_address: Of a Ray cluster; None starts one on this machine.
+        resources: For each trial.
+
+    Raises:
+        InputError: there is no such backend, or an option is another backend's.
+    """
+    if name not in BACKENDS:
+        raise InputError(f"--backend must be one of {', '.join(BACKENDS)}, but got {name!r}.")
+    given = {"slurm": tuple(sbatch), "ray": () if ray_address is None else (ray_address,)}
+    for other, option in (("slurm", "--sbatch"), ("ray", "--ray-address")):
+        if given[other] and name != other:
+            raise InputError(f"{option} must come with --backend {other}, but got it without.")
+    return BACKENDS[name](device, workers, given.get(name, ()), resources)
+
+
+__all__ = [
+    "BACKENDS",
+    "Backend",
+    "Job",
+    "LocalBackend",
+    "RayBackend",
+    "Resources",
+    "Slot",
+    "SlurmBackend",
+    "Status",
+    "make_backend",
+]

@@ -3,7 +3,24 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Share of a machine for each trial, as the [resources] of a study file give it."""
+
+    gpus: float | None = None  # 0.5: two trials share one; 0: the CPU alone; None: the backend's
+    cpus: int | None = None  # threads; None: the backend's
+
+    def gpus_on(self, device: str) -> float | None:
+        """Return the GPUs of a trial where --device says something, which comes first."""
+        if device == "auto":
+            return self.gpus
+        return 0 if device == "cpu" else self.gpus or 1
+
+
+ANY = Resources()
 
 
 @dataclass(frozen=True)
@@ -11,8 +28,10 @@ class Slot:
     """Room for one job at a time."""
 
     index: int
-    device: str  # "cpu", "cuda:0", ...
+    device: str  # "cpu", "cuda", "cuda:0", ...
     threads: int  # of the CPU
+    processes: int = 1  # more: one for each of so many GPUs
+    visible: str | None = None  # CUDA_VISIBLE_DEVICES of the job; None: as it is
 
 
 @dataclass(frozen=True)
@@ -23,6 +42,7 @@ class Job:
     command: tuple[str, ...]
     slot: Slot
     module: str | None = None  # whose main() the command calls, if a fork may call it instead
+    tokens: Path | None = None  # what it reads besides; the folder's name says what is in it
 
 
 @dataclass(frozen=True)
@@ -31,6 +51,10 @@ class Status:
 
     alive: bool
     exit_code: int | None  # negative if a signal killed it; None: alive, or nobody can know
+    waits: bool = False  # in a queue: it has not been started yet, and no limit counts
+    # lost: its machine or its scheduler ended it; disk: that of another machine is full
+    cause: Literal["lost", "oom", "disk"] | None = None
+    words: str | None = None  # for which cause
 
 
 class Backend(Protocol):
@@ -38,6 +62,9 @@ class Backend(Protocol):
 
     def check(self) -> None:
         """Raise an InputError or a NetworkError where it cannot be used; writes nothing."""
+
+    def kind(self) -> str:
+        """Return "cpu" or "cuda", on which jobs train; see StudySpec's budgets."""
 
     def capacity(self) -> list[Slot]:
         """Return all slots, busy or not."""

@@ -5,15 +5,16 @@ Its memory is freed for certain, and a crash or an out-of-memory costs one job.
 
 import os
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 
 from gpt.errors import InputError
-from gpt.events import read_lines
-from sweep.backends.base import Job, Slot, Status
+from gpt.events import has_grown, read_lines
+from sweep.backends.base import ANY, Job, Resources, Slot, Status
 from sweep.backends.fork_client import ForkServer, fork
 
 MAX_AUTO_WORKERS = 8  # beyond it the sampler learns too little between two trials
@@ -23,24 +24,59 @@ class LocalBackend:
     """Jobs on the CPU or the CUDA devices of this machine.
 
     Args:
-        device: "auto", "cpu", "cuda" (all devices) or "cuda:N".
+        device: "auto", "cpu", "cuda" (all devices), "cuda:N" or "mps".
         workers: Jobs at a time; None chooses.
+        arguments: None, since nobody is asked for a place.
+        resources: For each trial.
     """
 
-    def __init__(self, device: str = "auto", workers: int | None = None) -> None:
-        self._device = device
+    def __init__(
+        self,
+        device: str = "auto",
+        workers: int | None = None,
+        arguments: Sequence[str] = (),
+        resources: Resources = ANY,
+    ) -> None:
+        gpus = resources.gpus_on(device)
+        self._resources = Resources(gpus, resources.cpus)
+        self._device = device if device != "auto" or gpus is None else "cuda" if gpus else "cpu"
         self._workers = workers
         self._jobs: dict[Path, LocalProcess] = {}
 
     def check(self) -> None:
-        """Raise InputError unless the device is there."""
+        """Raise InputError unless the device is there, and what each trial needs of it."""
         if self._workers is not None and self._workers < 1:
             raise InputError(f"workers must be at least 1, but got {self._workers}.")
+        gpus, cpus, cores = self._resources.gpus or 0, self._resources.cpus, available_cores()
+        if cpus is not None and cpus > cores:
+            raise InputError(
+                f"resources.cpus must be at most the {cores} cores of this machine, but is {cpus}."
+            )
+        devices = cuda_devices() if gpus else 0
+        if gpus > 1 and ":" in self._device:
+            raise InputError(
+                f"--device must be cuda where resources.gpus is {gpus:g}, but got {self._device}."
+            )
+        if gpus and gpus > devices and self._device == "cuda":
+            raise InputError(
+                f"resources.gpus must be at most the {devices} GPUs that torch sees here, but is "
+                f"{gpus:g}; use --device cpu."
+            )
         self._device = resolve_device(self._device)
+        room = len(plan_slots(self._device, None, devices, self._resources))
+        if gpus and self._workers is not None and self._workers > room:
+            raise InputError(
+                f"--workers must be at most {room} where resources.gpus is {gpus:g}, but got "
+                f"{self._workers}."
+            )
+
+    def kind(self) -> str:
+        """Return the budget, "cpu" or "cuda"; raise InputError where there is no such device."""
+        return "cuda" if resolve_device(self._device).startswith("cuda") else "cpu"
 
     def capacity(self) -> list[Slot]:
         """Return all slots."""
-        return plan_slots(self._device, self._workers, cuda_devices())
+        return plan_slots(self._device, self._workers, cuda_devices(), self._resources)
 
     def start(self, job: Job) -> None:
         """Start a process; its output is appended to log.txt of the run directory."""
@@ -61,7 +97,7 @@ class LocalBackend:
 
     def read(self, run_dir: Path, offset: int) -> tuple[list[bytes], int]:
         """Return the complete lines of events.jsonl after byte `offset`, and the next offset."""
-        return read_lines(run_dir, offset)
+        return read_lines(run_dir, offset) if has_grown(run_dir, offset) else ([], offset)
 
     def stop(self, run_dir: Path) -> None:
         """Send SIGTERM, at which a trainer writes a checkpoint and ends."""
@@ -78,26 +114,41 @@ class LocalBackend:
         self._jobs.pop(run_dir, None)
 
 
-def plan_slots(device: str, workers: int | None, n_devices: int = 1) -> list[Slot]:
+def plan_slots(
+    device: str, workers: int | None, n_devices: int = 1, resources: Resources = ANY
+) -> list[Slot]:
     """The slots of a sweep.
 
     Several trials with one thread each do more work than one with all of them at the sizes of a CPU
     budget (tests/benchmarks/slots.json). On CUDA the default is one trial per device.
 
     Args:
-        device: "cpu", "cuda" (all of n_devices) or "cuda:N".
+        device: "cpu", "cuda" (all of n_devices), "cuda:N" or "mps".
         workers: How many trials at a time; None chooses.
         n_devices: CUDA devices that torch sees.
+        resources: For each trial; by default one device, or a share of the cores.
     """
-    cores = available_cores()
+    cores, gpus = available_cores(), resources.gpus or 1
     if device == "cpu":
-        count = workers or min(cores, MAX_AUTO_WORKERS)
-        devices = ["cpu"]
+        room = min(cores // (resources.cpus or 1), MAX_AUTO_WORKERS)
+        places = [Slot(0, "cpu", 1)]
+    elif gpus > 1:
+        groups = [range(i, i + int(gpus)) for i in range(0, n_devices - int(gpus) + 1, int(gpus))]
+        places = [Slot(0, "cuda", 1, len(group), visible_devices(group)) for group in groups]
+        room = len(places)
     else:
-        devices = [device] if ":" in device else [f"cuda:{i}" for i in range(n_devices)]
-        count = workers or len(devices)
-    threads = max(1, cores // count)
-    return [Slot(i, devices[i % len(devices)], threads) for i in range(count)]
+        devices = [f"cuda:{i}" for i in range(n_devices)] if device == "cuda" else [device]
+        places = [Slot(0, one, 1) for one in devices]
+        room = len(places) * int(1 / gpus + 1e-9)
+    count = workers or max(1, room)
+    threads = resources.cpus or max(1, cores // count)
+    return [replace(places[i % len(places)], index=i, threads=threads) for i in range(count)]
+
+
+def visible_devices(indices: Iterable[int]) -> str:
+    """Return the CUDA_VISIBLE_DEVICES of a job that has these of the devices that torch sees."""
+    seen = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    return ",".join(seen[i] if i < len(seen) else str(i) for i in indices)
 
 
 def available_cores() -> int:
@@ -108,15 +159,18 @@ def available_cores() -> int:
 
 
 def resolve_device(device: str) -> str:
-    """Resolve "auto": it is CUDA where torch sees a device, else the CPU.
+    """Resolve "auto": CUDA where torch sees a device, else an Apple GPU, else the CPU.
 
     Raises:
         InputError: the device is not there.
     """
+    import torch
+
     from gpt.system.device import check_device
 
     if device == "auto":
-        return "cuda" if cuda_devices() else "cpu"
+        on_apple = "mps" if torch.backends.mps.is_available() else "cpu"
+        return "cuda" if cuda_devices() else on_apple
     check_device(device)
     return device
 
@@ -150,7 +204,11 @@ class LocalProcess:
         then asks every job to stop at a checkpoint. On the CPU, where that can be, it is forked by
         a process that has imported the trainer already: it trains after milliseconds, not seconds.
         """
-        environment = {**os.environ, "OMP_NUM_THREADS": str(job.slot.threads)}
+        # a trial is one process, also where the tuner's cluster set WORLD_SIZE for its own
+        alone = {"OMP_NUM_THREADS": str(job.slot.threads), "WORLD_SIZE": "1"}
+        environment = {**os.environ, **alone}
+        if job.slot.visible is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = job.slot.visible
         with (job.run_dir / "log.txt").open("ab") as log:
             if job.module is not None and job.slot.device == "cpu":
                 forked = fork(job.module, job.command, job.run_dir, environment)

@@ -5,12 +5,15 @@ second, since training shares the cores. Notes are replaced, never changed in pl
 needs no lock.
 """
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Self
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console, Group, RenderableType
+from rich.constrain import Constrain
 from rich.live import Live
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
@@ -18,18 +21,20 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from sweep.analysis.results import UNFINISHED
+from sweep.analysis.time_left import Pace, pruner_of, seconds_left, stored_paces
 from sweep.callbacks.json import JsonProgress
 from sweep.callbacks.plain import PlainProgress, QuietProgress, finished_line
-from sweep.format import (
+from sweep.study.format import (
     BAR_WIDTH,
     best_line,
     duration,
     is_terminal,
-    perplexity,
     settings,
     share_of,
     sparkline,
 )
+from sweep.study.metric import PERPLEXITY, Metric
 from sweep.tuner.callback import (
     Callback,
     Counts,
@@ -37,6 +42,7 @@ from sweep.tuner.callback import (
     Header,
     Message,
     Notice,
+    Opened,
     SweepEvent,
     TrialFinished,
     TrialStarted,
@@ -47,6 +53,8 @@ if TYPE_CHECKING:
 
 REFRESH = 2  # redraws a second; one takes 2 to 5 ms, so they cost one core 1 %
 WIDE = 100  # columns; a narrower terminal has no room for a curve in each trial's row
+TALL = 30  # lines; a lower terminal has no room for a framed notice
+ECHO = 2  # columns left free: a ^C at the edge would begin a line, and what is redrawn stay behind
 NARROW_SETTINGS = 3  # parameters in each row of a narrow terminal
 
 
@@ -56,19 +64,32 @@ class _Running:
 
     arm: str
     settings: dict[str, str]
-    max_steps: int
+    max_steps: int | None  # None: not known
     latest: "Evaluation | None" = None
     curve: tuple[float, ...] = ()  # perplexities so far
     heard: float = 0.0  # the clock at the latest evaluation
+    started: float = 0.0  # the clock when it started in this call
 
     @property
     def fraction(self) -> float:
         """Fraction of the trial's steps that are done, in [0, 1]."""
-        return self.latest.step / self.max_steps if self.latest else 0.0
+        if self.latest is None or self.max_steps is None:
+            return 0.0
+        return min(1.0, self.latest.step / self.max_steps)
+
+    def pace(self, outcome: str, now: float) -> Pace:
+        """Its pace; one that an earlier call began counts the seconds of that, too."""
+        took = now - self.started
+        if self.latest is not None and self.latest.elapsed_seconds > took:  # a program's may be NaN
+            took = self.latest.elapsed_seconds
+        fraction = 1.0 if outcome == "complete" else self.fraction
+        return Pace(self.arm, outcome, fraction, took)
 
     def seconds_left(self, now: float) -> float | None:
         """From the trial's own seconds per step; None before its first evaluation with a step."""
-        if self.latest is None or self.latest.step == 0:
+        if self.latest is None or self.latest.step == 0 or self.max_steps is None:
+            return None
+        if math.isnan(self.latest.elapsed_seconds):
             return None
         per_step = self.latest.elapsed_seconds / self.latest.step
         return max(0.0, (self.max_steps - self.latest.step) * per_step - (now - self.heard))
@@ -85,7 +106,10 @@ class _Sweep:
     total: int = 0
     best: dict[str, tuple[int, float]] = field(default_factory=dict)
     busy: str | None = None  # what is under way before the first trial
-    started: float | None = None  # the clock when the first trial of this call started
+    pruner: dict[str, Any] = field(default_factory=dict)  # table of the study file
+    slots: int = 1  # the most trials that have run at a time
+    ended: tuple[Pace, ...] = ()  # trials of earlier calls, without their time, and of this one
+    metric: Metric = PERPLEXITY
 
     @property
     def under_way(self) -> float:
@@ -94,11 +118,12 @@ class _Sweep:
 
     def seconds_left(self, now: float) -> float | None:
         """At the pace of this call's trials; None before half a trial."""
-        done = len(self.outcomes) + self.under_way
-        if self.started is None or done < 0.5:
-            return None
-        left = max(0.0, self.total - self.finished - self.under_way)
-        return left * (now - self.started) / done
+        running = [trial.pace("running", trial.heard or now) for trial in self.running.values()]
+        waiting = self.total - self.finished - len(running)
+        left = seconds_left((*self.ended, *running), max(0, waiting), self.slots, self.pruner)
+        heard = [trial.heard for trial in self.running.values() if trial.heard]
+        since = now - fmean(heard) if heard else 0.0  # it runs down between two evaluations
+        return None if left is None else max(0.0, left - since)
 
 
 class LiveProgress(Callback):
@@ -127,16 +152,23 @@ class LiveProgress(Callback):
         """Print the event above the part that is redrawn, or note it for the next drawing."""
         sweep = self._sweep
         match event:
+            case Opened(study, metric=metric):
+                earlier = [one for one in stored_paces(study) if one.outcome not in UNFINISHED]
+                ended = tuple(replace(one, seconds=None) for one in earlier)  # they may have paused
+                self._sweep = replace(sweep, metric=metric, ended=ended, pruner=pruner_of(study))
             case Header(facts):
                 self._print_header(facts)
             case Notice(text):  # it stays at the top of what is redrawn, and never scrolls away
+                if self._console.height < TALL:  # where there is room for its beginning alone
+                    self._print(f"NOTICE: {text}", "bold yellow")  # in full, before the trials
                 self._sweep = replace(sweep, notices=(*sweep.notices, text))
             case Message(text):
                 self._show_message(text)
             case TrialStarted(trial=trial, arm=arm, params=params, max_steps=max_steps):
-                started = self._clock() if sweep.started is None else sweep.started
-                self._sweep = replace(sweep, started=started)
-                self._note_running(trial, _Running(arm, settings(params, arm), max_steps))
+                shown = settings(params, arm)
+                self._note_running(trial, _Running(arm, shown, max_steps, started=self._clock()))
+                slots = max(sweep.slots, len(self._sweep.running))
+                self._sweep = replace(self._sweep, slots=slots)
             case Evaluated(trial, evaluation):
                 if running := sweep.running.get(trial):
                     curve = (*running.curve, evaluation.perplexity)
@@ -169,21 +201,27 @@ class LiveProgress(Callback):
     def _show_finished(self, event: TrialFinished) -> None:
         sweep, outcome = self._sweep, event.outcome
         running = {n: trial for n, trial in sweep.running.items() if n != event.trial}
-        self._sweep = replace(sweep, running=running, outcomes=(*sweep.outcomes, outcome))
+        ended = sweep.ended
+        if known := sweep.running.get(event.trial):
+            ended = (*ended, known.pace(outcome, self._clock()))
+        self._sweep = replace(
+            sweep, running=running, outcomes=(*sweep.outcomes, outcome), ended=ended
+        )
         style = "" if outcome == "complete" else "dim" if outcome == "pruned" else "yellow"
-        self._print(finished_line(event), style)
+        self._print(finished_line(event, sweep.metric), style)
 
     def draw(self) -> RenderableType:
         """Return the redrawn part as it is now."""
         sweep, now = self._sweep, self._clock()
-        parts: list[RenderableType] = [_notice_panel(text) for text in sweep.notices]
+        console = self._console
+        parts: list[RenderableType] = [_notice(text, console) for text in sweep.notices]
         if sweep.busy:
             parts.append(_busy(sweep.busy, self._spinner))
         if sweep.total:
             parts.append(_overall(sweep, now))
         if sweep.running:
-            parts.append(_trials(sweep.running, now, self._console.width))
-        return Group(*parts, *_footer(sweep))
+            parts.append(_trials(sweep.running, now, console, sweep.metric))
+        return Constrain(Group(*parts, *_footer(sweep)), console.width - ECHO)
 
     def _note_running(self, number: int, trial: _Running) -> None:
         self._sweep = replace(self._sweep, running=self._sweep.running | {number: trial})
@@ -192,7 +230,10 @@ class LiveProgress(Callback):
         self._console.print(Text(text, style))
 
 
-def _notice_panel(text: str) -> Panel:
+def _notice(text: str, console: Console) -> RenderableType:
+    """A framed notice; in a low terminal one line of it."""
+    if console.height < TALL:
+        return Text(f"NOTICE: {text}", "bold yellow", no_wrap=True, overflow="ellipsis")
     return Panel(Text(text, "bold"), title="NOTICE", border_style="bold yellow", style="yellow")
 
 
@@ -217,32 +258,43 @@ def _overall(sweep: _Sweep, now: float) -> Table:
     return row
 
 
-def _trials(running: dict[int, _Running], now: float, width: int) -> Table:
-    """One row per running trial."""
-    wide = width >= WIDE
+def _trials(running: dict[int, _Running], now: float, console: Console, metric: Metric) -> Table:
+    """One row per running trial, with as many settings as there is room for."""
+    wide = console.width >= WIDE
     names = list(dict.fromkeys(name for trial in running.values() for name in trial.settings))
-    names = names if wide else names[:NARROW_SETTINGS]
+    for count in range(len(names) if wide else min(len(names), NARROW_SETTINGS), -1, -1):
+        table = _trials_table(running, now, names[:count], wide, metric)
+        if console.measure(table).maximum <= console.width - ECHO:
+            break
+    return table
+
+
+def _trials_table(
+    running: dict[int, _Running], now: float, names: list[str], wide: bool, metric: Metric
+) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
     for column in ("trial", "arm", *names, "step", *(["curve"] if wide else [])):
         table.add_column(column, no_wrap=True)
-    for column in ("perplexity", "tokens/s", "left"):
+    for column in (metric.name, "tokens/s", "left"):
         table.add_column(column, no_wrap=True, justify="right")
     for number, trial in running.items():
         curve = [sparkline(trial.curve, trial.fraction)] if wide else []
         chosen = [trial.settings.get(name, "-") for name in names]
-        step, *measured = _measured(trial, now)
+        step, *measured = _measured(trial, now, metric)
         table.add_row(str(number), trial.arm, *chosen, step, *curve, *measured)
     return table
 
 
-def _measured(trial: _Running, now: float) -> tuple[str, str, str, str]:
-    """Step, perplexity, tokens per second and time left."""
+def _measured(trial: _Running, now: float, metric: Metric) -> tuple[str, str, str, str]:
+    """Step, metric, tokens per second and time left."""
+    steps = trial.max_steps or "?"
     if trial.latest is None:
-        return f"0/{trial.max_steps}", "-", "-", "-"
+        return f"0/{steps}", "-", "-", "-"
+    speed = trial.latest.tokens_per_second
     return (
-        f"{trial.latest.step}/{trial.max_steps}",
-        perplexity(trial.latest.perplexity),
-        f"{trial.latest.tokens_per_second:,.0f}",
+        f"{trial.latest.step}/{steps}",
+        metric.shown(trial.latest.perplexity),
+        "-" if math.isnan(speed) else f"{speed:,.0f}",
         duration(trial.seconds_left(now)),
     )
 
@@ -251,7 +303,7 @@ def _footer(sweep: _Sweep) -> list[RenderableType]:
     """The best per arm, and the trials by outcome."""
     lines: list[RenderableType] = []
     if sweep.best:
-        lines.append(Text(f"best: {best_line(sweep.best)}", "green"))
+        lines.append(Text(f"best: {best_line(sweep.best, sweep.metric.shown)}", "green"))
     earlier = sweep.finished - len(sweep.outcomes)  # by calls before this one
     counted = [f"{earlier} earlier"] if earlier > 0 else []
     for outcome in sorted(set(sweep.outcomes)):

@@ -44,8 +44,8 @@ class MLflow(Callback):
                 self._identity = study_attrs(study).identity or ""
             case TrialStarted():
                 self._start(event)
-            case Evaluated(trial, evaluation):
-                self._log(self._runs[trial], metrics_of(evaluation), evaluation.step)
+            case Evaluated(trial, evaluation, metric):
+                self._log(self._runs[trial], metrics_of(evaluation, metric), evaluation.step)
             case TrialFinished():
                 self._finish(event)
 

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from gpt.events import Evaluation
 from sweep.callbacks.metrics import flat, metrics_of
 from sweep.tuner.callback import Callback, Evaluated, SweepEvent, TrialFinished, TrialStarted
 
@@ -18,7 +17,7 @@ class TensorBoard(Callback):
         self._folder = folder / study / "tensorboard"
         self._writers: dict[int, Any] = {}
         self._configs: dict[int, dict[str, Any]] = {}
-        self._latest: dict[int, Evaluation] = {}
+        self._latest: dict[int, dict[str, float]] = {}  # figures by name
 
     def __exit__(self, *error: object) -> None:
         for writer in self._writers.values():
@@ -30,9 +29,9 @@ class TensorBoard(Callback):
             case TrialStarted(trial, arm, params, _, config):
                 self._configs[trial] = flat(config) | {"arm": arm} | params
                 self._writers[trial] = self._new_writer(str(self._folder / f"{trial:04}-{arm}"))
-            case Evaluated(trial, evaluation):
-                self._latest[trial] = evaluation
-                for name, value in metrics_of(evaluation).items():
+            case Evaluated(trial, evaluation, metric):
+                self._latest[trial] = metrics_of(evaluation, metric)
+                for name, value in self._latest[trial].items():
                     self._writers[trial].add_scalar(name, value, evaluation.step)
             case TrialFinished():
                 self._finish(event)
@@ -46,7 +45,7 @@ class TensorBoard(Callback):
         values = {name: value for name, value in config.items() if isinstance(value, kinds)}
         values |= {"outcome": event.outcome, "reason": event.reason or ""}
         result = {} if event.perplexity is None else {"result": event.perplexity}
-        last = metrics_of(self._latest.pop(event.trial, None))
+        last = self._latest.pop(event.trial, {})
         for summary in hparams(values, result | {f"final/{k}": v for k, v in last.items()}):
             writer.file_writer.add_summary(summary)
         for name, value in result.items():

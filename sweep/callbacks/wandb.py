@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from gpt.events import Evaluation
 from sweep.callbacks.metrics import metrics_of
 from sweep.storage.schema import study_attrs
 from sweep.tuner.callback import (
@@ -27,7 +26,7 @@ class WeightsAndBiases(Callback):
         self._study, self._folder = study, folder / study
         self._identity = ""  # of the study in its storage: its runs never mix with another's
         self._runs: dict[int, Any] = {}
-        self._latest: dict[int, Evaluation] = {}
+        self._latest: dict[int, dict[str, float]] = {}  # figures by name
 
     def __exit__(self, *error: object) -> None:
         for run in self._runs.values():
@@ -40,13 +39,13 @@ class WeightsAndBiases(Callback):
                 self._identity = (study_attrs(study).identity or "")[:8]
             case TrialStarted():
                 self._start(event)
-            case Evaluated(trial, evaluation):
-                self._latest[trial] = evaluation
-                self._runs[trial].log(metrics_of(evaluation), step=evaluation.step)
+            case Evaluated(trial, evaluation, metric):
+                self._latest[trial] = metrics_of(evaluation, metric)
+                self._runs[trial].log(self._latest[trial], step=evaluation.step)
             case TrialFinished():
                 run = self._runs.pop(event.trial)
                 result = {"result": event.perplexity, "reason": event.reason}
-                last = metrics_of(self._latest.pop(event.trial, None))
+                last = self._latest.pop(event.trial, {})
                 run.summary.update(last | {"outcome": event.outcome} | result)
                 run.finish(exit_code=int(event.outcome == "failed"))
 

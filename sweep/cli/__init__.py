@@ -5,6 +5,7 @@ imported inside commands, so that --help takes a fifth of a second.
 """
 
 import gc
+import re
 import shlex
 import signal
 import sys
@@ -16,7 +17,8 @@ import typer
 from typer.core import TyperGroup
 
 from gpt.errors import SquenSweepError, StorageError
-from sweep.cli import dashboard, doctor, export, report, run, status, train, verdict
+from sweep.cli import check, dashboard, doctor, report, run, status, train, verdict
+from sweep.cli.export import export, pack, transfer
 from sweep.study.paths import DEFAULT_STORAGE
 
 OBJECTS = 50_000  # allocated until garbage is collected; with 700, imports take a sixth longer
@@ -24,7 +26,11 @@ USAGE_ERROR: Any = typer.BadParameter.__base__  # typer exports only this subcla
 
 
 class _Group(TyperGroup):
-    """Commands in whose help flags have no type beside them, since they take no value."""
+    """Commands whose help is shown as it is written.
+
+    Brackets are no markup, a paragraph's line breaks are those of the terminal, and flags have no
+    type beside them, since they take no value.
+    """
 
     def get_params(self, ctx: Any) -> list[Any]:
         return _without_types(super().get_params(ctx))
@@ -32,8 +38,17 @@ class _Group(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         command = super().get_command(ctx, cmd_name)
         if command is not None:
-            _without_types(command.get_params(ctx))
+            command.help = _as_written(command.help)
+            for param in _without_types(command.get_params(ctx)):
+                param.help = _as_written(getattr(param, "help", None))
         return command
+
+
+def _as_written(text: str | None) -> str | None:
+    if text is None:
+        return None
+    paragraphs = (" ".join(lines.split()) for lines in text.split("\n\n"))
+    return re.sub(r"(?<!\\)\[", r"\\[", "\n\n".join(paragraphs))
 
 
 def _without_types(params: list[Any]) -> list[Any]:
@@ -54,7 +69,8 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for command in (run, status, verdict, report, dashboard, export, train, doctor):
+COMMANDS = (run, check, status, verdict, report, dashboard, export, pack, transfer, train, doctor)
+for command in COMMANDS:
     app.add_typer(command.app)
 
 
@@ -127,13 +143,13 @@ def _refuse(message: str, code: int = 2) -> NoReturn:
 
 def _of_storage(error: Exception) -> SquenSweepError | None:
     """Explain a database that failed in the middle of a command; None for a bug."""
-    if "sqlalchemy" not in sys.modules:
+    if "sqlite3" not in sys.modules:
         return None
-    from sweep.storage.rdb import sqlite_path, storage_url
-    from sweep.storage.sqlite import explained
+    from sweep.storage.errors import explained
+    from sweep.storage.location import storage_path
 
     given = _option("--storage") or DEFAULT_STORAGE
-    return explained(error, given, sqlite_path(storage_url(given)))
+    return explained(error, given, storage_path(given))
 
 
 def _option(name: str) -> str | None:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rich.console import Console, RenderableType
-from sweep.format import Show, share_of
+from sweep.study.format import Show, share_of
 
 PIPE_WIDTH = 1000  # columns; wider than any row, since a pipe has no edge to wrap at
 

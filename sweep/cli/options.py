@@ -46,15 +46,61 @@ HangTimeout = Annotated[
     str,
     typer.Option(help="Restart a trial that writes nothing for this long; off for never."),
 ]
+BackendName = Annotated[
+    str,
+    typer.Option("--backend", help="local; slurm or ray: a job or an actor for each trial."),
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(help="For --backend ray: auto, HOST:PORT or ray://HOST:PORT; none starts a Ray."),
+]
+Sbatch = Annotated[
+    str,
+    typer.Option(
+        help='For --backend slurm, after those of [backend.slurm]: "--gres=gpu:1 --time=4:00:00".'
+    ),
+]
+DeviceOfSweep = Annotated[
+    str | None, typer.Option("--device", help="cpu, cuda, cuda:N or mps; by default the sweep's.")
+]
+Workers = Annotated[str, typer.Option("--workers", help="Runs at a time, or auto.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print every figure as JSON.")]
+Column = Annotated[
+    str | None, typer.Option(help="Column of the text; by default text, or the only one.")
+]
 Arm = Annotated[str | None, typer.Option(help="Only this arm.")]
 
 
 def stored_study(study: str, storage: str) -> "tuple[RDBStorage, optuna.Study]":
-    """Return a storage and a study in it, given by its name or the path of its file."""
-    from sweep.storage.rdb import load_study, open_storage
+    """Return a storage and a study of ours in it, given by its name or the path of its file."""
+    from sweep.analysis.results import require_ours
+    from sweep.storage.rdb import open_storage
+    from sweep.storage.reader import load_study
 
     opened = open_storage(storage, create=False)
-    return opened, load_study(opened, _name_of(study))
+    stored = load_study(opened, _name_of(study))
+    require_ours(stored)
+    return opened, stored
+
+
+def shown_study(study: str, storage: str) -> "tuple[RDBStorage, optuna.Study]":
+    """Return what `stored_study` does, only to be shown: its trials are read once and fast."""
+    from sweep.analysis.results import require_ours
+    from sweep.storage.location import storage_path
+    from sweep.storage.rdb import open_storage
+
+    if storage_path(storage) is None:
+        return stored_study(study, storage)
+    stored = study_now(study, storage)
+    require_ours(stored)
+    return open_storage(storage), stored
+
+
+def study_now(study: str, storage: str) -> "optuna.Study":
+    """Return a study as it is now, only to be shown; in half the time of `stored_study`."""
+    from sweep.storage.reader import load_study, open_snapshot
+
+    return load_study(open_snapshot(storage), _name_of(study))
 
 
 def _name_of(study: str) -> str:
@@ -91,7 +137,8 @@ def resumable() -> Iterator[None]:
 def say_how_to_resume(what: str) -> None:
     """Print what ended early, and the command that resumes it, on stderr."""
     command = shlex.join(["squen-sweep", *sys.argv[1:]])
-    print(f"{what}; run the same command again to continue: {command}", file=sys.stderr)
+    start = "\r" if sys.stderr.isatty() else ""  # over the ^C that the terminal wrote
+    print(f"{start}{what}; run the same command again to continue: {command}", file=sys.stderr)
 
 
 def workers_of(text: str) -> int | None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from gpt.errors import InputError
-from sweep.cli.options import Storage, StoredStudy, as_path, check_output, stored_study
+from sweep.cli.options import Storage, StoredStudy, as_path, check_output, shown_study
 from sweep.study.paths import DEFAULT_STORAGE
 
 app = typer.Typer()
@@ -31,7 +31,7 @@ def report(
 
     if output is not None:
         check_output(output)
-    opened, stored = stored_study(study, storage)
+    opened, stored = shown_study(study, storage)
     if output is None:
         output = Path("runs") / stored.study_name / "report.html"  # its folder is made
     with working("writing the report") as show:
@@ -45,7 +45,10 @@ def report(
 def plot(
     *,
     name: Annotated[str | None, typer.Argument(help="A figure of the report, see --list.")] = None,
-    study: StoredStudy,
+    study: Annotated[
+        str | None,
+        typer.Option("--study", help="Name of a study that ran; for --list the newest will do."),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -66,17 +69,41 @@ def plot(
     from sweep.visualization import figures
 
     if list_them:
-        reader = read_study(*stored_study(study, storage))
+        reader = read_study(*shown_study(study or _newest(storage), storage))
         typer.echo("\n".join(f"{each.name}: {each.title}" for each in figures.figures(reader)))
         return
     if name is None:
         raise InputError("plot must have the name of a figure, but got none; --list prints them.")
+    if study is None:
+        raise InputError(
+            "plot must have a study, but got none; pass --study NAME, such as those that "
+            "`squen-sweep studies` lists."
+        )
     output = output or Path(f"{name}.html")
     figures.check_format(output)
     check_output(output)
-    reader = read_study(*stored_study(study, storage))
+    reader = read_study(*shown_study(study, storage))
     with working("drawing") as show:
         chosen = figures.figure(reader, name)
         show(chosen.title.lower())
         figures.save_figures({output: chosen.draw()})
     typer.echo(f"written: {output}")
+
+
+def _newest(storage: str) -> str:
+    """Return the name of the sweep that was started last; others have much the same figures."""
+    import optuna
+
+    from sweep.storage.reader import open_snapshot
+    from sweep.storage.schema import is_confirm_study, is_ours
+
+    opened = open_snapshot(storage)
+    names = optuna.get_all_study_names(opened)
+    for name in reversed(names):
+        study = optuna.load_study(study_name=name, storage=opened)
+        if is_ours(study) and not is_confirm_study(study):
+            return str(name)
+    raise InputError(
+        f"storage {storage} must hold a study of `squen-sweep run`, since the figures depend on "
+        f"it, but it holds {', '.join(names) or 'none'}."
+    )

@@ -2,17 +2,21 @@
 
 import json
 import shlex
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gpt.errors import BusyError, InputError
+from gpt.errors import BusyError, InputError, TrialsFailedError
 from sweep.cli.options import (
+    BackendName,
+    Column,
     HangTimeout,
+    RayAddress,
     Runs,
+    Sbatch,
     Storage,
     StudyFile,
     Timeout,
@@ -27,11 +31,15 @@ if TYPE_CHECKING:
     from sweep.study.spec import StudySpec
     from sweep.tuner.callback import Callback
     from sweep.tuner.limits import Limits
+    from sweep.tuner.options import RunOptions
     from sweep.tuner.summary import Summary
 
 app = typer.Typer()
 
-Trials = Annotated[int, typer.Option(help="Total number of trials; rerun to continue.")]
+Trials = Annotated[
+    int | None,
+    typer.Option(help="Total number of trials, 40 unless extended; rerun to continue."),
+]
 Data = Annotated[
     str | None,
     typer.Option(
@@ -39,14 +47,18 @@ Data = Annotated[
         callback=as_source,
     ),
 ]
-Column = Annotated[
-    str | None, typer.Option(help="Column of the text; by default text, or the only one.")
-]
-Hardware = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+Hardware = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
 Workers = Annotated[str, typer.Option(help="Number of trials at a time, or auto.")]
 NewName = Annotated[
     str | None,
     typer.Option("--as", help="Another name, for a new study after a change of file or text."),
+]
+Extend = Annotated[
+    bool,
+    typer.Option("--extend", help="Take earlier trials over after choices or ranges were added."),
+]
+TakenFrom = Annotated[
+    str | None, typer.Option("--from", help="Study whose trials a new one takes over; with --as.")
 ]
 Wait = Annotated[bool, typer.Option("--wait", help="Wait until no other process runs the study.")]
 TrialTimeout = Annotated[str | None, typer.Option(help="Prune a trial that takes longer.")]
@@ -62,14 +74,19 @@ Track = Annotated[
 def run(
     *,
     study: StudyFile,
-    trials: Trials = 40,
+    trials: Trials = None,
     storage: Storage = DEFAULT_STORAGE,
     runs: Runs = Path("runs"),
     data: Data = None,
     column: Column = None,
     device: Hardware = "auto",
     workers: Workers = "auto",
+    backend: BackendName = "local",
+    sbatch: Sbatch = "",
+    ray_address: RayAddress = None,
     new_name: NewName = None,
+    extend: Extend = False,
+    taken_from: TakenFrom = None,
     wait: Wait = False,
     timeout: Timeout = None,
     trial_timeout: TrialTimeout = None,
@@ -80,26 +97,34 @@ def run(
 ) -> None:
     """Run a study up to its total of trials and write its report. Rerun to resume."""
     with resumable():
-        from sweep.backends.fork_client import warm_up
+        if backend == "local" and not _has_program(study):
+            from sweep.backends.fork_client import warm_up
 
-        warm_up("gpt.train")  # while this process imports, which takes as long
+            warm_up("gpt.train")  # while this process imports, which takes as long
 
-        from sweep.tuner import tuner
         from sweep.tuner.options import RunOptions
+        from sweep.tuner.run import run as run_study
 
         options = RunOptions(
             storage=storage,
             runs=runs,
             device=device,
             workers=workers_of(workers),
+            backend=backend,
+            sbatch=(*_sbatch_of(study, backend), *shlex.split(sbatch)),  # the last one wins
+            ray_address=ray_address,
             limits=_limits(timeout, trial_timeout, hang_timeout),
             wait=wait,
+            extend=extend,
+            taken_from=taken_from,
         )
-        spec = _spec(study, new_name, device, runs)
+        spec = _spec(study, new_name, options)
+        if spec.trainer is not None and (data is not None or column is not None):
+            raise InputError("--data must not be given: a program reads its own; see [trainer].")
         text = spec.data if data is None else spec.data.with_source(data)
         text = text if column is None else text.model_copy(update={"column": column})
         callback = _callback(spec.name, runs, track or [], quiet, as_json)
-        summary = tuner.run(spec, text, options, callback, trials=trials)
+        summary = run_study(spec, text, options, callback, trials=trials)
     if summary.interrupted:
         say_how_to_resume(f"stopped at {summary.finished} of {summary.total} trials")
         raise typer.Exit(128 + summary.signal if summary.signal else BusyError.exit_code)
@@ -108,6 +133,24 @@ def run(
         typer.echo(json.dumps({"event": "summary", **asdict(summary), "report": str(report)}))
     elif not quiet:
         _say_what_is_next(summary, spec, runs, storage, report)
+    if set(summary.outcomes) == {"failed"}:
+        raise typer.Exit(TrialsFailedError.exit_code)
+
+
+def _has_program(study: str) -> bool:
+    """Return True if a study file has a program of its own; whatever is wrong, others say."""
+    from sweep.study.toml_file import find_study_file, read_tables
+
+    with suppress(InputError):
+        return "trainer" in read_tables(find_study_file(study))
+    return False
+
+
+def _sbatch_of(study: str, backend: str) -> list[str]:
+    """Return the arguments of sbatch that a study file has, where its trials are jobs."""
+    from sweep.study.toml_file import sbatch_of
+
+    return sbatch_of(study) if backend == "slurm" else []
 
 
 def _limits(sweep: str | None, trial: str | None, silence: str) -> "Limits":
@@ -121,14 +164,14 @@ def _limits(sweep: str | None, trial: str | None, silence: str) -> "Limits":
     )
 
 
-def _spec(study: str, new_name: str | None, device: str, runs: Path) -> "StudySpec":
+def _spec(study: str, new_name: str | None, options: "RunOptions") -> "StudySpec":
     """Read the study for the kind of device that is there, under its new name if it has one."""
-    from sweep.backends.local import resolve_device
-    from sweep.study.toml_file import read_study_file, renamed
+    from sweep.study.toml_file import read_resources, read_study_file, renamed
 
-    if runs.exists() and not runs.is_dir():
-        raise InputError(f"--runs must be a directory, but {runs} is a file.")
-    spec = read_study_file(study, resolve_device(device).partition(":")[0])
+    if options.runs.exists() and not options.runs.is_dir():
+        raise InputError(f"--runs must be a directory, but {options.runs} is a file.")
+    backend = options.make_backend(read_resources(study))
+    spec = read_study_file(study, backend.kind())
     return spec if new_name is None else renamed(spec, new_name)
 
 
@@ -152,7 +195,7 @@ def _say_what_is_next(
     from sweep.report.status_table import closing_lines
 
     suffix = "" if storage == DEFAULT_STORAGE else f" --storage {shlex.quote(storage)}"
-    steps = 4 * spec.max_steps  # a longer run than a trial's
+    steps = None if spec.trainer else 4 * (spec.max_steps or 0)  # a longer run than a trial's
     lines = closing_lines(summary, runs / summary.study, storage, suffix, steps, report)
     typer.echo("\n".join(lines))
 
@@ -160,9 +203,10 @@ def _say_what_is_next(
 def _report_of(summary: "Summary", runs: Path, storage: str, quiet: bool) -> Path:
     """Write the report of a sweep that has just ended."""
     from sweep.cli.console import working
-    from sweep.format import unseen
     from sweep.report.report import write_report
-    from sweep.storage.rdb import load_study, open_storage
+    from sweep.storage.rdb import open_storage
+    from sweep.storage.reader import load_study
+    from sweep.study.format import unseen
 
     opened = open_storage(storage)
     out = runs / summary.study / "report.html"

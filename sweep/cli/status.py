@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from sweep.cli.options import Storage, StoredStudy, stored_study
+from sweep.cli.options import Storage, StoredStudy, study_now
 from sweep.study.paths import DEFAULT_STORAGE
 
 app = typer.Typer()
@@ -40,7 +40,7 @@ def status(
     from sweep.cli import console
     from sweep.report.status_table import status_json, study_status
 
-    _, stored = stored_study(study, storage)
+    stored = study_now(study, storage)
     if as_json:
         typer.echo(status_json(stored))
         return

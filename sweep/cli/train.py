@@ -8,14 +8,16 @@ from typing import Annotated
 import typer
 
 from gpt.errors import InputError
-from sweep.cli.options import as_path, as_source, resumable, say_how_to_resume
+from sweep.cli.options import Column, Runs, as_path, as_source, resumable, say_how_to_resume
 
 MAX_TEMPERATURE = 1000.0  # all tokens are as likely long before
 
 app = typer.Typer()
 
 
-@app.command(epilog="Example: squen-sweep train best.toml --steps 2000")
+@app.command(
+    epilog="Example: squen-sweep train best.toml --scale n_layer=12,n_embd=512,steps=20000"
+)
 def train(
     *,
     config: Annotated[
@@ -25,31 +27,74 @@ def train(
     steps: Annotated[
         int | None, typer.Option(help="Optimiser steps; by default the file's max_steps.")
     ] = None,
+    scale: Annotated[
+        str | None,
+        typer.Option(
+            help="Another size, A=N,B=N of n_layer, n_embd, n_head, steps, batch_size: what was "
+            "tuned is adapted to it."
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Run directory; by default runs/final/NAME.", callback=as_path),
+        typer.Option(help="Run directory; by default final/NAME in --runs.", callback=as_path),
     ] = None,
+    runs: Runs = Path("runs"),
     data: Annotated[
         str | None,
-        typer.Option(help="Other text: auto, hub, built-in or a path.", callback=as_source),
+        typer.Option(
+            help="Other text: auto, hub, hub:NAME, built-in or a path.", callback=as_source
+        ),
     ] = None,
+    column: Column = None,
     device: Annotated[
-        str | None, typer.Option(help="cpu, cuda or cuda:N; by default the file's.")
+        str | None, typer.Option(help="cpu, cuda, cuda:N or mps; by default the file's.")
+    ] = None,
+    gpus: Annotated[
+        int | None,
+        typer.Option(help="CUDA devices that share each batch; with --device cpu, processes."),
+    ] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option(help="Stop after so many evaluations without a lower perplexity."),
+    ] = None,
+    sample_interval: Annotated[
+        int | None, typer.Option(help="Optimiser steps between two stories that are shown.")
     ] = None,
 ) -> None:
-    """Train a configuration to its last step. Rerun to resume from the last checkpoint."""
-    run_dir = out or Path("runs") / "final" / config.stem
+    """Train a configuration to its last step. Rerun to resume from the last checkpoint.
+
+    The last checkpoint is kept, and that of the lowest perplexity.
+    """
+    run_dir = out or runs / "final" / config.stem
+    asked = {"patience": patience, "sample_interval": sample_interval}
+    changes = {name: value for name, value in asked.items() if value is not None}
+    for name, value in changes.items():
+        _at_least(f"--{name.replace('_', '-')}", value, 1)
     with resumable():
         from sweep.trainers import final_training as final
+        from sweep.trainers.long_run.prediction import find_prediction
 
         run_config = final.prepare_run(
-            config, run_dir, steps=steps, data=data, device=device, show=typer.echo
+            config,
+            run_dir,
+            steps=steps,
+            scale=scale,
+            data=data,
+            column=column,
+            device=device,
+            gpus=gpus,
+            changes=changes,
+            show=typer.echo,
         )
+        prediction = find_prediction(runs, run_config)
+        if prediction is not None:
+            typer.echo(f"predicted by `squen-sweep transfer`: {prediction.line()}")
         if final.is_done(run_dir):
-            typer.echo(f"{run_dir} is complete: {run_config.max_steps} steps.")
+            steps = final.evaluations_of(run_dir)[-1].step  # with --patience fewer than max_steps
+            typer.echo(f"{run_dir} is complete: {steps} steps.")
         else:
             try:
-                stopped_by = final.continue_run(run_dir, run_config.max_steps)
+                stopped_by = final.continue_run(run_dir, run_config.max_steps, gpus or 1)
             except final.TrainingFailedError as error:
                 print(f"error: {run_dir} ended early: {error}", file=sys.stderr)
                 raise typer.Exit(1) from None
@@ -57,6 +102,9 @@ def train(
                 say_how_to_resume(f"stopped at a checkpoint in {run_dir}")
                 raise typer.Exit(128 + stopped_by)
             typer.echo(f"done: {run_dir}")
+        typer.echo(final.final_metrics(run_dir))
+        if prediction is not None:
+            typer.echo(prediction.outcome(final.evaluations_of(run_dir)[-1].cross_entropy))
     typer.echo(f'next: squen-sweep sample {shlex.quote(str(run_dir))} --prompt "Once upon a time"')
 
 
@@ -75,6 +123,9 @@ def sample(
     seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
     link: Annotated[
         bool, typer.Option("--link", help="Use the loss's link function in place of softmax.")
+    ] = False,
+    best: Annotated[
+        bool, typer.Option("--best", help="Use the checkpoint with the lowest perplexity.")
     ] = False,
 ) -> None:
     """Print stories sampled from a trained model."""
@@ -100,6 +151,7 @@ def sample(
         seed,
         num_samples,
         link=link,
+        best=best,
     )
     typer.echo("\n---\n".join(stories))
 

@@ -4,6 +4,7 @@ They are kept in the study's system attributes, so that the dashboard's own proc
 Add a figure to `dashboard_figures`.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,8 +15,11 @@ from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING
 
-from sweep.format import perplexity
-from sweep.storage.schema import trial_attrs
+from sweep.analysis.trial_stories import escaped, quoted
+from sweep.storage.schema import study_attrs, trial_attrs
+from sweep.storage.tables import record_notes
+from sweep.study.format import trials_line
+from sweep.study.metric import PERPLEXITY, Metric
 from sweep.tuner.callback import Callback, Counts, Evaluated, Opened, SweepEvent, TrialEnding
 
 if TYPE_CHECKING:
@@ -52,6 +56,7 @@ class DashboardNotes(Callback):
         self._latest: dict[int, Evaluation] = {}  # of the trials that train
         self._notes: list[tuple[optuna.Trial, Callable[[], str]]] = []  # not written yet
         self._imports = Thread(target=_import_ahead)  # so that a signal is obeyed meanwhile
+        self._metric = PERPLEXITY
         self._study: optuna.Study | None = None
         self._storage: RDBStorage | None = None
 
@@ -63,8 +68,8 @@ class DashboardNotes(Callback):
     def on(self, event: SweepEvent) -> None:
         """Note what changed; write notes and figures at counts, which may take their time."""
         match event:
-            case Opened(study, storage):  # the first update waits until trials train
-                self._study, self._storage = study, storage
+            case Opened(study, storage, metric):  # the first update waits until trials train
+                self._study, self._storage, self._metric = study, storage, metric
                 self._next = self._clock() + MIN_PAUSE
             case Evaluated(trial, evaluation):
                 self._latest[trial] = evaluation
@@ -86,20 +91,32 @@ class DashboardNotes(Callback):
         trial, run_dir = event.trial, event.run_dir
         latest = self._latest.pop(trial.number, None)
         with self._never_in_the_way(f"trial {trial.number}"):
-            story = _story(run_dir) if event.outcome == "complete" else None
+            ours = not (study_attrs(self._study).spec or {}).get("trainer")
+            story = _story(run_dir) if ours and event.outcome == "complete" else None
             note = partial(
-                trial_note, trial, run_dir, event.outcome, event.perplexity, latest, story
+                trial_note,
+                trial,
+                run_dir,
+                event.outcome,
+                event.perplexity,
+                latest,
+                story,
+                self._metric,
             )
             self._notes.append((trial, note))
 
     def _write_notes(self) -> None:
         """Write the notes that wait. They belong to the study, so a finished trial can get one."""
+        written: dict[int, str] = {}
+        numbers: list[int] = []
         while self._notes:
-            from optuna_dashboard import save_note
-
             trial, note = self._notes.pop(0)
             with self._never_in_the_way(f"trial {trial.number}"):
-                save_note(trial, note())
+                written[trial._trial_id] = note()
+                numbers.append(trial.number)
+        if written and self._study is not None and self._storage is not None:
+            with self._never_in_the_way(trials_line(numbers)):
+                record_notes(self._storage, self._study._study_id, written)
 
     def _update(self) -> None:
         if self._study is None or self._storage is None:
@@ -149,13 +166,14 @@ def dashboard_figures(reader: "StudyReader") -> "dict[str, go.Figure]":
     from sweep.analysis.tuning_curve import tuning_curve_table
 
     arms, floor = reader.arms, reader.data.get("floor_perplexity")
-    trials = _few(reader.trials)
+    metric = reader.metric
+    trials = _few(reader.trials, metric)
     curves = _thinned(reader.evaluations, trials)
     found = {
-        "curves-by-arm": plots.plot_curves(curves, trials, arms, floor),
-        "best-so-far-by-arm": plots.plot_best_so_far(reader.trials, arms, floor),
+        "curves-by-arm": plots.plot_curves(curves, trials, arms, floor, metric),
+        "best-so-far-by-arm": plots.plot_best_so_far(reader.trials, arms, floor, metric),
         "tuning-curve-by-arm": plots.plot_tuning_curve(
-            tuning_curve_table(reader.trials, arms, reader.spec["sampler"]["kind"], floor),
+            tuning_curve_table(reader.trials, arms, reader.spec["sampler"]["kind"], floor, metric),
             arms,
             floor,
         ),
@@ -172,9 +190,11 @@ def dashboard_figures(reader: "StudyReader") -> "dict[str, go.Figure]":
     return found
 
 
-def _few(trials: "pd.DataFrame") -> "pd.DataFrame":
+def _few(trials: "pd.DataFrame", metric: "Metric") -> "pd.DataFrame":
     """Select the newest trials, and the best of each arm however old."""
-    complete = trials[trials["outcome"] == "complete"].sort_values("perplexity")
+    from sweep.analysis.results import ranked
+
+    complete = ranked(trials[trials["outcome"] == "complete"], metric)
     best = complete.drop_duplicates("arm")["number"]
     newest = trials["number"] >= len(trials) - MAX_TRIALS
     return trials[newest | trials["number"].isin(best)].reset_index(drop=True)
@@ -198,15 +218,17 @@ def _thinned(evaluations: "pd.DataFrame", trials: "pd.DataFrame") -> "pd.DataFra
 
 def study_note(reader: "StudyReader") -> str:
     """Write the study's note in Markdown: question, answer, counts, the best of each arm."""
-    from sweep.analysis.study_reader import answer, best_of_arms
+    from sweep.analysis.study_reader import answer, best_of_arms, heading
 
-    found, spec, data = answer(reader), reader.spec, reader.data
+    found, data = answer(reader), reader.data
+    title, open_question = heading(reader)
     lines = [
-        f"## {_escaped(spec['question'] or reader.study.study_name)}",
+        f"## {escaped(title)}",
         "",
-        f"**{_escaped(found.text)}**",
+        *([escaped(open_question), ""] if open_question else []),
+        f"**{escaped(found.text)}**",
         "",
-        _escaped(found.more),
+        escaped(found.more),
         "",
     ]
     if found.confirm:
@@ -217,20 +239,24 @@ def study_note(reader: "StudyReader") -> str:
     finished, total = reader.progress
     counted = ", ".join(f"{count} {outcome}" for outcome, count in counts)
     lines += [f"{finished} of {total} trials finished: {counted or 'none yet'}.", ""]
-    lines += ["| arm | perplexity | trial | configuration |", "|---|---|---|---|"]
+    lines += [f"| arm | {reader.metric.name} | trial | configuration |", "|---|---|---|---|"]
     for best in best_of_arms(reader):
         chosen = ", ".join(f"{name} {value}" for name, value in best.settings)
-        value = perplexity(best.perplexity)
-        lines.append(f"| {_escaped(best.arm)} | {value} | {best.number} | {_escaped(chosen)} |")
-    return "\n".join([*lines, "", HOW_TO_READ]) + "\n"
+        value = reader.metric.shown(best.perplexity)
+        lines.append(f"| {escaped(best.arm)} | {value} | {best.number} | {escaped(chosen)} |")
+    how_to_read = HOW_TO_READ.replace("perplexity", reader.metric.name)
+    return "\n".join([*lines, "", how_to_read]) + "\n"
 
 
 HOW_TO_READ = (
     "**Reading the dashboard's own plots.** They draw perplexity as it is, so a few bad trials, "
     "such as a baseline of 300 beside a best of 40, press all others together: tick *Log y scale* "
-    "or drag over the lower part to enlarge it. Their hyperparameter importance answers what sets "
-    "the best tenth of all trials apart (PED-ANOVA), over all arms at once. The report shows it "
-    "within each arm, beside what matters over the searched range (fANOVA); the two may differ."
+    "or drag over the lower part to enlarge it.\n\n"
+    "**Why its importances differ from the report's.** *Hyperparameter importance* here answers "
+    "what sets the best tenth of all trials apart (PED-ANOVA), over all arms at once. The report "
+    "answers that within each arm, and beside it what matters over the whole searched range "
+    "(fANOVA of log perplexity). A parameter that ruins most runs need not separate the good ones, "
+    "nor the other way round: 0.8 here and 9 % in the report may both be right."
 )
 
 
@@ -241,35 +267,36 @@ def trial_note(
     measured: float | None,
     latest: "Evaluation | None",
     story: str | None,
+    metric: Metric = PERPLEXITY,
 ) -> str:
     """Write a trial's note in Markdown: configuration, how it ended, metrics, a story."""
     from sweep.analysis.results import METRICS
-    from sweep.format import number, relative
+    from sweep.study.format import number, relative
 
     attrs = trial_attrs(trial)
-    arm = _escaped(attrs.arm or "")
-    lines = [f"**{arm}**, {outcome}: perplexity {perplexity(measured)}", ""]
+    arm = escaped(attrs.arm or "")
+    lines = [f"**{arm}**, {outcome}: {metric.name} {metric.shown(measured)}", ""]
     if attrs.reason:
-        lines += [_escaped(attrs.reason), ""]
+        lines += [escaped(attrs.reason), ""]
     lines += ["| | |", "|---|---|"]
-    lines += [f"| {name} | {_escaped(number(value))} |" for name, value in trial.params.items()]
+    lines += [f"| {name} | {escaped(number(value))} |" for name, value in trial.params.items()]
     lines += [f"| origin | {attrs.origin or '-'} |"]
-    lines += [f"| weights | {attrs.n_params or 0:,} |"]
+    lines += [f"| weights | {attrs.n_params:,} |"] if attrs.n_params else []
     lines += [f"| run directory | `{relative(run_dir)}` |", ""]
     values = asdict(latest) if latest else {}
-    known = {name: values[name] for name in METRICS if values.get(name) is not None}
+    names = METRICS if metric == PERPLEXITY else METRICS[1:]  # the first is in the headline
+    known = {name: values[name] for name in names if _is_known(values.get(name))}
     if known:
         lines += ["At its last evaluation:", "", "| | |", "|---|---|"]
         lines += [f"| {name} | {value:.4g} |" for name, value in known.items()]
         lines += [""]
     if story:
-        lines += ["A story:", "", *(f"> {_escaped(line)}" for line in story.splitlines()), ""]
+        lines += quoted(story)
     return "\n".join(lines)
 
 
-def _escaped(text: str) -> str:
-    """Escape what Markdown would take for markup or for a column of a table."""
-    return "".join(f"\\{c}" if c in "\\`*_[]<>|#" else c for c in text)
+def _is_known(value: float | None) -> bool:
+    return value is not None and not math.isnan(value)
 
 
 def _story(run_dir: Path) -> str | None:

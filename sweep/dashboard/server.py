@@ -6,8 +6,13 @@ access is allowed, and requests from pages of other sites are refused (see sweep
 
 import logging
 import socket
+from collections.abc import Callable
+from typing import Any
+
+from optuna.trial import FrozenTrial
 
 from gpt.errors import InputError
+from sweep.analysis.trial_stories import attributes_by_trial
 from sweep.dashboard.access import THIS_MACHINE, guarded
 from sweep.storage.rdb import open_storage
 
@@ -36,9 +41,10 @@ def serve(storage: str, host: str = HOST, port: int = PORT, *, allow_remote: boo
             f"but got {host!r}; from elsewhere use: {_tunnel(port)}; or add --allow-remote"
         )
     listening = _listen(host, port)
-    from optuna_dashboard import wsgi
+    from optuna_dashboard import _serializer, wsgi
     from waitress import create_server, wasyncore
 
+    _serializer.serialize_frozen_trial = _by_trial(_serializer.serialize_frozen_trial)
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # it warns of every queued request
     name, port = listening.getsockname()[:2]
     channels: dict[int, wasyncore.dispatcher] = {}
@@ -51,6 +57,24 @@ def serve(storage: str, host: str = HOST, port: int = PORT, *, allow_remote: boo
         wasyncore.loop(map=channels)  # server.run() would wait for busy threads after Ctrl-C
     except KeyboardInterrupt:
         print()
+
+
+def _by_trial(serialize: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    """Hand the dashboard's writer of a trial the study's attributes of this trial alone.
+
+    It looks through all that it is handed, and calls it for each trial with the same.
+    """
+    last: tuple[dict[str, Any], dict[int, dict[str, Any]]] = {}, {}  # those of one call
+
+    def one(study_id: int, trial: FrozenTrial, attributes: dict[str, Any]) -> dict[str, Any]:
+        nonlocal last
+        known, of_trials = last
+        if known is not attributes:
+            of_trials = attributes_by_trial(attributes)
+            last = attributes, of_trials
+        return serialize(study_id, trial, of_trials.get(trial._trial_id, {}))
+
+    return one
 
 
 def _listen(host: str, port: int) -> socket.socket:

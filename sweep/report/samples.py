@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gpt.errors import SquenSweepError
 from sweep.analysis.study_reader import StudyReader, rows_of, run_dir_of
-from sweep.format import Show, relative, unseen
+from sweep.study.format import Show, relative, unseen
 
 PROMPTS = ("Once upon a time", "One day, a little girl", "The dog was sad because")
 SEED = 0  # of the draws; the same for every trial, as `squen-sweep sample` has it

@@ -1,13 +1,14 @@
 """The verdict's part of a report, as plain values; verdict.html.jinja lays it out."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sweep.format import duration, perplexity
+from sweep.study.format import change, duration
 from sweep.verdict.record import Record
-from sweep.verdict.summary_text import TABLE_COLUMNS, confidence, table_rows
+from sweep.verdict.searches.words import winner_columns, winner_rows
+from sweep.verdict.summary_text import confidence, figure_format, table_columns, table_rows
 
 _DASH = "–"  # where there is no value
 
@@ -48,18 +49,31 @@ def make_section(record: Record) -> Section | None:
     if "answers_are_about" not in record:
         return None
     makers = (_metrics, _confirmed, _ledger, _baselines, _curse, _shadows)
+    over = [_winners(record)] if record.get("searches") else []
     return Section(
-        answer=Rows(_caption(record), list(TABLE_COLUMNS), table_rows(record)),
-        tables=[make(record) for make in makers],
+        answer=Rows(_caption(record), table_columns(record), table_rows(record)),
+        tables=over + [make(record) for make in makers],
         background=record["background"],
     )
 
 
+def _winners(record: Record) -> Rows:
+    rows = winner_rows(record["searches"], is_perplexity=record.get("is_perplexity", True))
+    seeds = record["searches"]["seeds"]
+    caption = f"The winners of each search, mean of {seeds} fresh seeds{_where(record)}"
+    return Rows(caption, winner_columns(record["metric"]), rows)
+
+
 def _caption(record: Record) -> str:
+    which = "the first" if record.get("searches") else "one"
     return (
-        f"The settings that one search found for each arm: {record['metric']}, mean of "
-        f"{len(record['seeds'])} fresh seeds on held-back stories"
+        f"The settings that {which} search found for each arm: {record['metric']}, mean of "
+        f"{len(record['seeds'])} fresh seeds{_where(record)}"
     )
+
+
+def _where(record: Record) -> str:
+    return "" if record.get("is_program") else " on held-back stories"
 
 
 def _metrics(record: Record) -> Rows:
@@ -81,6 +95,10 @@ def _metrics(record: Record) -> Rows:
     return Rows(caption, [*columns, "level", "margin"], rows)
 
 
+def _shown(record: Record) -> Callable[[float], str]:
+    return figure_format(record.get("is_perplexity", True))
+
+
 def _margin(other: Mapping[str, Any], of_perplexity: str) -> str:
     if other["is_perplexity"]:
         return of_perplexity
@@ -100,23 +118,28 @@ def _plain(difference: Mapping[str, Any]) -> list[str]:
 
 
 def _confirmed(record: Record) -> Rows:
+    shown = _shown(record)
     rows = [
         [
             one["arm"],
             str(one["trial"]),
-            perplexity(one["perplexity"]),
-            ", ".join(perplexity(value) for value in one["perplexities"]),
+            shown(one["perplexity"]),
+            ", ".join(shown(value) for value in one["perplexities"]),
         ]
         for one in record["confirmed"]
     ]
     columns = ["arm", "settings of the search's trial", record["metric"], "by seed"]
-    return Rows("The runs behind each arm, on held-back stories", columns, rows)
+    return Rows(f"The runs behind each arm{_where(record)}", columns, rows)
 
 
 def _ledger(record: Record) -> Rows:
-    keys = ["asked", "complete", "pruned", "diverged", "oom", "failed", "tuned_parameters"]
+    extended = any(one.get("taken_over") for one in record["ledger"])
+    several = any("search" in one for one in record["ledger"])
+    keys = ["asked", *(["taken_over"] if extended else []), "complete", "pruned", "diverged"]
+    keys += ["oom", "failed", "tuned_parameters"]
     rows = [
         [
+            *([str(one["search"])] if several else []),
             one["arm"],
             *(str(one[key]) for key in keys),
             f"{one['tokens']:,}",
@@ -125,16 +148,18 @@ def _ledger(record: Record) -> Rows:
         for one in record["ledger"]
     ]
     columns = ["arm", *(key.replace("_", " ") for key in keys), "tokens", "device time"]
-    return Rows("The budget of each arm in the search", columns, rows)
+    columns = ["search", *columns] if several else columns
+    return Rows(f"The budget of each arm in {'each' if several else 'the'} search", columns, rows)
 
 
 def _baselines(record: Record) -> Rows:
+    shown = _shown(record)
     rows = [
         [
             one["arm"],
             one["baseline"],
             str(one["trial"]),
-            perplexity(one["perplexity"]),
+            shown(one["perplexity"]),
             f"{one['rank']} of {one['complete']}",
         ]
         for one in record["baselines"]
@@ -144,18 +169,20 @@ def _baselines(record: Record) -> Rows:
 
 
 def _curse(record: Record) -> Rows:
+    shown = _shown(record)
     rows = [
         [
             one["arm"],
             str(one["trial"]),
-            perplexity(one["searched"]),
-            perplexity(one["confirmed"]),
-            f"{100 * (one['ratio'] - 1):+.1f}%",
+            shown(one["searched"]),
+            shown(one["confirmed"]),
+            change(one["ratio"]),
         ]
         for one in record["winners_curse"]
     ]
     columns = ["arm", "the search's best trial", "in the search", "mean of fresh seeds", "change"]
-    caption = "The winner's curse: the search's best, trained again, on the same stories"
+    same = "" if record.get("is_program") else ", on the same stories"
+    caption = f"The winner's curse: the search's best, trained again{same}"
     return Rows(caption, columns, rows)
 
 

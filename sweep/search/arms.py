@@ -7,13 +7,16 @@ memory and made anew each time: nothing has to be kept in step, not even after a
 import copy
 import math
 from collections.abc import Container, Iterable, Sequence
+from typing import Any, Literal
 
 import optuna
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, InMemoryStorage
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from sweep.storage.schema import trial_attrs
+from sweep.storage.schema import trial_attr, trial_attrs
+from sweep.study.metric import PERPLEXITY, Metric
 
 CAPPED_OUTCOMES = ("diverged", "oom", "timeout")  # stored as pruned, with the worst perplexity
 
@@ -21,11 +24,14 @@ CAPPED_OUTCOMES = ("diverged", "oom", "timeout")  # stored as pruned, with the w
 def arm_trials(study: optuna.Study, arm: str) -> list[FrozenTrial]:
     """Return the trials of an arm by number, in any state."""
     trials = study.get_trials(deepcopy=False)
-    return [trial for trial in trials if trial_attrs(trial).arm == arm]
+    return [trial for trial in trials if trial_attr(trial, "arm") == arm]
 
 
 def arm_view(
-    trials: Iterable[FrozenTrial], compare: str | None, sampler: BaseSampler | None = None
+    trials: Iterable[FrozenTrial],
+    compare: str | None,
+    sampler: BaseSampler | None = None,
+    metric: Metric = PERPLEXITY,
 ) -> optuna.Study:
     """Return a study in memory to ask once, with one arm's trials.
 
@@ -34,25 +40,36 @@ def arm_view(
     """
     counted = (trial for trial in trials if trial.state != TrialState.FAIL)
     seen = [_seen(trial, number, compare) for number, trial in enumerate(counted, 1)]
-    return _quiet_study(_Known(seen), sampler)
+    return _quiet_study(_Known(seen), sampler, metric.direction)
 
 
-def gp_observations(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+def gp_observations(
+    trials: Sequence[FrozenTrial], metric: Metric = PERPLEXITY
+) -> list[FrozenTrial]:
     """Return trials as observations for a Gaussian process, valued by log perplexity.
 
-    Perplexities span orders of magnitude. A pruned trial has its forecast as its value, or it would
-    look bad for not having been trained to its end; a diverged one keeps the worst perplexity.
+    Perplexities span orders of magnitude; any other metric stays as it is. A pruned trial has its
+    forecast as its value, or it would look bad for not having been trained to its end; a diverged
+    one has the worst value of all.
     """
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-    return [_gp_observation(trial, complete) for trial in trials]
+    values = [trial.value for trial in trials if trial.value is not None]
+    worst = max(values, key=metric.rank, default=math.nan)
+    return [_gp_observation(trial, complete, metric, worst) for trial in trials]
 
 
-def _gp_observation(trial: FrozenTrial, complete: Sequence[FrozenTrial]) -> FrozenTrial:
-    if trial.value is None:  # running, waiting or failed
+def _gp_observation(
+    trial: FrozenTrial, complete: Sequence[FrozenTrial], metric: Metric, worst: float
+) -> FrozenTrial:
+    capped = trial.state == TrialState.PRUNED and _is_capped(trial)
+    value = worst if capped and not math.isnan(worst) else trial.value
+    if value is None:  # running, waiting or failed
         return trial
-    stopped = trial.state == TrialState.PRUNED and not _is_capped(trial)
+    stopped = trial.state == TrialState.PRUNED and not capped
+    if stopped and metric.is_perplexity:
+        value = forecast(trial, complete)
     taken = copy.copy(trial)
-    taken.value = math.log(forecast(trial, complete) if stopped else trial.value)
+    taken.value = math.log(value) if metric.is_perplexity else value
     taken.state = TrialState.COMPLETE
     return taken
 
@@ -82,6 +99,37 @@ class _Known(InMemoryStorage):
         return super().get_all_trials(study_id, deepcopy, states) + known
 
 
+class _Pruning(_Known):
+    """Known trials of an arm, whose system attributes are written to the stored study."""
+
+    def __init__(self, trials: list[FrozenTrial], stored: BaseStorage, maximize: bool) -> None:
+        super().__init__(trials)
+        self._stored = stored
+        self._sign = -1 if maximize else 1
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        self._stored.set_trial_system_attr(trial_id, key, value)
+
+    def get_best_trial(self, study_id: int) -> FrozenTrial:
+        complete = [trial for trial in self._known if trial.state == TrialState.COMPLETE]
+        if not complete:
+            raise ValueError("No trials are completed yet.")  # as Optuna's own storages
+        return min(complete, key=lambda trial: (self._sign * trial.values[0], trial.number))
+
+
+def pruning_view(study: optuna.Study, name: str, trials: list[FrozenTrial]) -> optuna.Study:
+    """Return a study of one arm's trials to ask a pruner of Optuna's with.
+
+    Args:
+        study: The stored study.
+        name: Of the arm; Hyperband chooses a trial's bracket by it and by the trial's number.
+        trials: As they are stored, with their numbers.
+    """
+    maximize = study.direction == StudyDirection.MAXIMIZE
+    direction: Literal["minimize", "maximize"] = "maximize" if maximize else "minimize"
+    return _quiet_study(_Pruning(trials, study._storage, maximize), None, direction, name)
+
+
 def _seen(trial: FrozenTrial, number: int, compare: str | None) -> FrozenTrial:
     seen = copy.copy(trial)
     seen.number = number  # samplers sort by it
@@ -104,12 +152,19 @@ def _curve(trial: FrozenTrial) -> dict[int, float]:
     return trial.intermediate_values
 
 
-def _quiet_study(storage: BaseStorage, sampler: BaseSampler | None) -> optuna.Study:
+def _quiet_study(
+    storage: BaseStorage,
+    sampler: BaseSampler | None,
+    direction: Literal["minimize", "maximize"],
+    name: str | None = None,
+) -> optuna.Study:
     """Create a study without Optuna's log line."""
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(max(verbosity, optuna.logging.WARNING))
     try:
-        return optuna.create_study(storage=storage, sampler=sampler, direction="minimize")
+        return optuna.create_study(
+            storage=storage, study_name=name, sampler=sampler, direction=direction
+        )
     finally:
         optuna.logging.set_verbosity(verbosity)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpt.errors import InputError
-from sweep.storage.schema import is_confirm_study, study_attrs
+from sweep.storage.schema import is_confirm_study, is_ours, study_attrs
 from sweep.study import toml_file as study_file
 from sweep.study.toml_file import shipped_studies
 
@@ -39,14 +39,20 @@ def catalogue(storage: str, folder: Path = FOLDER) -> list[Entry]:
         Entry(study.name, _progress(stored.pop(study.name, None)), study.description)
         for study in shipped_studies()
     ]
-    known = {path.resolve() for path in study_file.shipped_files().values()}
-    files = [path for path in sorted(folder.glob("*.toml")) if path.resolve() not in known]
-    own = [_of_file(path, stored) for path in files]
-    others = [
-        Entry(name, _progress(study), (study_attrs(study).spec or {}).get("description", ""))
-        for name, study in stored.items()
+    known = {path.name: path.read_bytes() for path in study_file.shipped_files().values()}
+    files = [  # not copies, as in a clone of this repository beside an installed package
+        path for path in sorted(folder.glob("*.toml")) if not _is_copy(path, known.get(path.name))
     ]
+    own = [_of_file(path, stored) for path in files]
+    others = [Entry(name, _progress(study), _description(study)) for name, study in stored.items()]
     return [*shipped, *own, *others]
+
+
+def _is_copy(path: Path, content: bytes | None) -> bool:
+    try:
+        return path.read_bytes() == content
+    except OSError:
+        return False
 
 
 def _of_file(path: Path, stored: "dict[str, optuna.Study]") -> Entry:
@@ -59,24 +65,28 @@ def _of_file(path: Path, stored: "dict[str, optuna.Study]") -> Entry:
 
 
 def _stored(storage: str) -> "dict[str, optuna.Study]":
-    """The sweeps of a storage by name: not the confirm runs, not studies of other programs."""
-    from sweep.storage.rdb import open_storage, sqlite_path, storage_url
+    """Return the studies of a storage by name, without the confirm runs."""
+    from sweep.storage.location import storage_path
 
-    path = sqlite_path(storage_url(storage))
+    path = storage_path(storage)
     if path is not None and not path.exists():
         return {}
     import optuna
 
-    opened = open_storage(storage)
+    from sweep.storage.reader import open_snapshot
+
+    opened = open_snapshot(storage)
     studies = (
         optuna.load_study(study_name=name, storage=opened)
         for name in optuna.get_all_study_names(opened)
     )
-    return {
-        study.study_name: study
-        for study in studies
-        if study_attrs(study).spec is not None and not is_confirm_study(study)
-    }
+    return {study.study_name: study for study in studies if not is_confirm_study(study)}
+
+
+def _description(study: "optuna.Study") -> str:
+    if not is_ours(study):
+        return "made by another program"
+    return str((study_attrs(study).spec or {}).get("description", ""))
 
 
 def _progress(study: "optuna.Study | None") -> str:
@@ -84,4 +94,5 @@ def _progress(study: "optuna.Study | None") -> str:
         return ""
     trials = study.get_trials(deepcopy=False)
     finished = sum(trial.state.is_finished() for trial in trials)
-    return f"{finished} of {study_attrs(study).n_trials or len(trials)}"
+    asked = study_attrs(study).n_trials if is_ours(study) else None
+    return f"{finished} of {asked or len(trials)}"

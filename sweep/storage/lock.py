@@ -15,14 +15,14 @@ import optuna
 from filelock import FileLock, Timeout
 
 from gpt.errors import BusyError, InputError, StorageError
-from sweep.storage.rdb import (
+from sweep.storage.location import (
     MARKER,
     owner_of_runs,
     relative_to_database,
     runs_folder,
     set_runs_folder,
 )
-from sweep.storage.schema import StudyAttrs, set_study_attrs, study_attrs, summary_attrs
+from sweep.storage.schema import StudyAttrs, attrs_of_all, set_study_attrs, study_attrs
 
 
 @contextmanager
@@ -133,12 +133,11 @@ def claim_runs(study: optuna.Study, folder: Path) -> None:
 
 def _refuse_copy(study: optuna.Study, identity: str) -> None:
     """Refuse to continue what `optuna.copy_study` made in the same storage: it has no runs."""
-    for other in optuna.get_all_study_summaries(study._storage, include_best_trial=False):
-        same = summary_attrs(other).identity == identity
-        if same and other._study_id < study._study_id:
+    for name, (study_id, attrs) in attrs_of_all(study._storage).items():
+        if attrs.identity == identity and study_id < study._study_id:
             raise InputError(
                 f"study {study.study_name!r} must have runs of its own to go on, but it is a copy "
-                f"of {other.study_name!r}; continue that one, or start a new study with --as."
+                f"of {name!r}; continue that one, or start a new study with --as."
             )
 
 

@@ -1,83 +1,53 @@
-"""Open or resume a study in its database; add evaluations to it.
+"""Open or resume a study in its database.
 
 Optuna's own tables hold studies and trials, so that its CLI and its dashboard read the file as it
 is; sweep.storage.schema says what is there besides. The tuner is the only writer.
 """
 
-import os
-import re
-import shlex
 import signal
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import optuna
 import sqlalchemy as sa
 from optuna.exceptions import ExperimentalWarning
-from optuna.storages import BaseStorage, RDBStorage
-from optuna.storages._cached_storage import _CachedStorage
-from sqlalchemy.dialects import postgresql, sqlite
+from optuna.storages import RDBStorage
 
 from gpt.config import DataConfig
 from gpt.errors import InputError
-from gpt.events import Evaluation
 from gpt.system.signals import noted
 from sweep.storage import sqlite as storage_file
-from sweep.storage.schema import (
-    evaluations,
-    metadata,
-    optuna_studies,
-    optuna_trials,
-    set_study_attrs,
-    study_attrs,
-    trial_attrs,
+from sweep.storage.errors import CONNECT_SECONDS, explained, reason
+from sweep.storage.growth.extension import extended_keys, is_extension
+from sweep.storage.location import (
+    data_options,
+    data_source,
+    from_database,
+    relative_to_database,
+    sqlite_path,
+    storage_url,
 )
-from sweep.storage.sqlite import explained
-from sweep.study.paths import read_path
-from sweep.study.spec import StudySpec
-from sweep.study.suggest import nearest
-from sweep.study.toml_file import shipped_files
-
-MARKER = ".study"  # file in the folder of a study's runs: holds its identity
+from sweep.storage.schema import set_study_attrs, study_attrs
+from sweep.storage.tables import evaluations, is_server, metadata, optuna_trials, upgrade
+from sweep.study.metric import metric_of
+from sweep.study.spec import StudySpec, stored_spec
 
 _opened: list[RDBStorage] = []  # by this process, to be closed at its end
 
 
-def storage_url(storage: str) -> str:
-    """Return a SQLAlchemy URL as it is, or the URL of the SQLite file at a path; ~ is home.
-
-    Raises:
-        InputError: a URL of SQLite has too few slashes, or ~ is the home of an unknown user.
-    """
-    scheme, _, rest = storage.partition(":")
-    if re.fullmatch(r"sqlite(\+\w+)?", scheme) and rest.strip("/") and not rest.startswith("///"):
-        path = rest.removeprefix("//")
-        raise InputError(
-            f"storage must be a path or a URL with three slashes, but got {storage!r}; "
-            f"pass {path} or sqlite:///{path}."
-        )
-    if "://" not in storage:
-        quoted = storage.replace("%", "%25").replace("?", "%3F")
-        return f"sqlite:///{_from_home(quoted)}"
-    start, slashes, path = storage.partition(":///")
-    return start + slashes + _from_home(path)
-
-
-def _from_home(path: str) -> str:
-    return str(read_path(path, "storage")) if path.startswith("~") else path
-
-
-def open_storage(storage: str, *, create: bool = False) -> RDBStorage:
+def open_storage(
+    storage: str, *, create: bool = False, notice: Callable[[str], None] | None = None
+) -> RDBStorage:
     """Open the Optuna storage at a URL or path, with write-ahead logging and patience for locks.
 
     Args:
         storage: For example sqlite:///runs/sweep.db, runs/sweep.db or postgresql://...
         create: Make the database and its tables when they are missing.
+        notice: Called with what we wait for while a server starts or is full; None: do not wait.
 
     Raises:
         InputError: there is no database and `create` is false, or it cannot be used; a DataError
@@ -86,14 +56,13 @@ def open_storage(storage: str, *, create: bool = False) -> RDBStorage:
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # its INFO repeats what we show
     url = storage_url(storage)
     path = sqlite_path(url)
-    options = {"connect_args": {"timeout": storage_file.TIMEOUT}} if path else {}
     with _signals_put_off():
         if path:
             storage_file.check(path, create)
         try:
-            opened = RDBStorage(url, engine_kwargs=options)
+            opened = _open_file(url) if path else _open_server(url, storage, notice)
             _opened.append(opened)
-            _upgrade(opened.engine)
+            upgrade(opened.engine)
             if create:
                 set_up(opened)
         except (sa.exc.SQLAlchemyError, RuntimeError, ImportError, ValueError) as error:
@@ -101,6 +70,16 @@ def open_storage(storage: str, *, create: bool = False) -> RDBStorage:
                 raise explanation from None
             raise _unusable(storage, error) from None
     return opened
+
+
+def _open_file(url: str) -> RDBStorage:
+    return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": storage_file.TIMEOUT}})
+
+
+def _open_server(url: str, storage: str, notice: Callable[[str], None] | None) -> RDBStorage:
+    from sweep.storage.server import ServerStorage, once_started  # few users have one
+
+    return once_started(lambda: ServerStorage(url, storage), storage, notice)
 
 
 @contextmanager
@@ -115,27 +94,12 @@ def _signals_put_off() -> Iterator[None]:
 
 
 def _unusable(storage: str, error: Exception) -> InputError:
-    reason = str(getattr(error, "orig", None) or error).splitlines()[0].rstrip(".")
-    return InputError(f"storage {storage} must be a database to use, but {reason}.")
-
-
-def sqlite_path(url: str) -> Path | None:
-    """Return the file of a SQLite URL; None for other databases."""
-    try:
-        parsed = sa.make_url(url)
-    except sa.exc.ArgumentError:
-        raise InputError(
-            f"storage must be a path or a URL like sqlite:///runs/sweep.db, but got {url!r}."
-        ) from None
-    if parsed.get_backend_name() != "sqlite":
-        return None
-    if not parsed.database or ":memory:" in parsed.database:  # trials would end with the command
-        raise InputError(
-            f"storage must be a file that stays, such as runs/sweep.db, but got {url!r}, "
-            f"which is only in memory."
+    if isinstance(error, ImportError) and sqlite_path(storage_url(storage)) is None:
+        return InputError(
+            f"storage {storage} needs a library of its own, but {error}; "
+            f"pip install 'squen-sweep[postgresql]'."
         )
-    is_uri = "uri" in parsed.query  # sqlite:///file:runs/sweep.db?mode=ro&uri=true
-    return Path(parsed.database.removeprefix("file:") if is_uri else parsed.database)
+    return InputError(f"storage {storage} must be a database to use, but {reason(error)}.")
 
 
 def check_storage(storage: str) -> None:
@@ -167,6 +131,31 @@ def set_up(storage: RDBStorage) -> None:
             connection.execute(sa.text("PRAGMA journal_mode=WAL"))
 
 
+@contextmanager
+def only_writer(storage: RDBStorage, study: str) -> Iterator[None]:
+    """Hold the lock of a study in a server's database; a file's is in sweep.storage.lock.
+
+    Raises:
+        BusyError: another tuner holds it.
+    """
+    with storage.only_writer(study) if is_server(storage) else nullcontext():
+        yield
+
+
+def wait_for(
+    storage: RDBStorage, notice: Callable[[str], None], give_up: Callable[[], bool]
+) -> None:
+    """From now on, wait for a server that is away; a file is always there.
+
+    Args:
+        storage: Opened.
+        notice: Called with what we wait for, and when it is over.
+        give_up: Ends the waiting with a BusyError where it returns True.
+    """
+    if is_server(storage):
+        storage.wait_with(notice, give_up)
+
+
 def fold_log(storage: RDBStorage) -> None:
     """Fold SQLite's write-ahead log into the database, so that one file holds everything."""
     storage.remove_session()
@@ -194,26 +183,59 @@ def create_study(
         data: Facts of the text; "fingerprint" pins the study to its text and tokenizer.
         device: "cpu" or "cuda"; trials of one study train on one kind.
     """
+    metric = metric_of(spec.model_dump(mode="json"))
     study = optuna.create_study(
-        storage=storage, study_name=spec.name, direction="minimize", load_if_exists=True
+        storage=storage, study_name=spec.name, direction=metric.direction, load_if_exists=True
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
-        study.set_metric_names([f"validation {spec.metric.replace('_', ' ')}"])  # a label
-    if data.get("kind") == "files":
-        path = Path(data["name"])
-        data = data | {"name": path.name, "source": relative_to_database(study, path)}
-    set_study_attrs(
-        study,
-        data=data,
-        device=device,
-        spec_digest=spec.digest,
-        spec=spec.model_dump(mode="json"),
-    )
+        study.set_metric_names([metric.label])
+    set_study_attrs(study, device=device, **attrs_of_spec(study, spec, data))
     return study
 
 
-def check_study(study: optuna.Study, spec: StudySpec, data: dict[str, Any], device: str) -> None:
+def attrs_of_spec(study: optuna.Study, spec: StudySpec, data: dict[str, Any]) -> dict[str, Any]:
+    """Attributes of a study that follow from its file and its text.
+
+    Args:
+        study: Any study of the same storage.
+        spec: The study, settled for one device.
+        data: Facts of the text.
+    """
+    stored = spec.model_dump(mode="json")
+    if spec.trainer is not None:
+        stored["trainer"]["folder"] = relative_to_database(study, Path(spec.trainer.folder))
+    stored["plugins"] = {
+        relative_to_database(study, Path(plugin)) if plugin.endswith(".py") else plugin: version
+        for plugin, version in spec.plugins.items()
+    }
+    if data.get("kind") == "files":
+        path = Path(data["name"])
+        data = data | {"name": path.name, "source": relative_to_database(study, path)}
+    return {"data": data, "spec_digest": spec.digest, "spec": stored}
+
+
+def located_spec(study: optuna.Study) -> StudySpec:
+    """Return a stored study with its program and its plugins where they lie as seen from here.
+
+    Raises:
+        InputError: see `stored_spec`.
+    """
+    spec = stored_spec(study_attrs(study).spec or {}, study.study_name)
+    if spec.trainer is not None:
+        folder = from_database(study, spec.trainer.folder)
+        trainer = spec.trainer.model_copy(update={"folder": folder})
+        spec = spec.model_copy(update={"trainer": trainer})
+    plugins = {
+        str(Path(from_database(study, plugin)).resolve()) if plugin.endswith(".py") else plugin: one
+        for plugin, one in spec.plugins.items()
+    }
+    return spec.model_copy(update={"plugins": plugins})
+
+
+def check_study(
+    study: optuna.Study, spec: StudySpec, data: dict[str, Any], device: str, extend: bool = False
+) -> list[str]:
     """Raise InputError unless a stored study can go on as `spec` on this text; writes nothing.
 
     Args:
@@ -221,32 +243,63 @@ def check_study(study: optuna.Study, spec: StudySpec, data: dict[str, Any], devi
         spec: The study file, settled for one device.
         data: Facts of the text that was found.
         device: "cpu" or "cuda".
+        extend: Let `spec` extend the stored study.
+
+    Returns:
+        The keys by which `spec` extends the study.
 
     Raises:
         InputError: the study was made by another program, from another spec, from other text, or
             on another device.
     """
-    if study_attrs(study).spec is not None:
-        _refuse_other_spec(study, spec)
-        _refuse_other_data(study, data)
-        _refuse_other_device(study, device)
+    attrs = study_attrs(study)
+    if attrs.spec is None:
+        _refuse_study_of_others(study, spec)
+        return []
+    if extend:
+        keys = extended_keys(stored_spec(attrs.spec, study.study_name), spec)
     else:
-        _refuse_study_of_others(study)
+        keys = []
+        _refuse_other_spec(study, spec)
+    _refuse_other_data(study, data)
+    _refuse_other_device(study, device)
+    return keys
 
 
-def database_exists(storage: str) -> bool:
-    """Return True if there is a database with studies; make neither it nor its tables."""
+def database_exists(storage: str, notice: Callable[[str], None] | None = None) -> bool:
+    """Return True if there is a database with studies; make neither it nor its tables.
+
+    Args:
+        storage: URL or path.
+        notice: See `open_storage`.
+
+    Raises:
+        InputError: a server refuses; a NetworkError or a BusyError where it does not answer.
+    """
     url = storage_url(storage)
     path = sqlite_path(url)
     if path and not path.exists():
         return False
-    engine = sa.create_engine(url)
+    engine = _engine(url)
     try:
-        return sa.inspect(engine).has_table("studies")
-    except sa.exc.SQLAlchemyError:
-        return False  # whoever opens it to write says what is wrong
+        if path:
+            return sa.inspect(engine).has_table("studies")
+        from sweep.storage.server import once_started
+
+        return once_started(lambda: sa.inspect(engine).has_table("studies"), storage, notice)
+    except sa.exc.SQLAlchemyError as error:
+        if path:
+            return False  # whoever opens it to write says what is wrong
+        raise explained(error, storage, path) or _unusable(storage, error) from None
     finally:
         engine.dispose()
+
+
+def _engine(url: str) -> sa.Engine:
+    server = sqlite_path(url) is None
+    return sa.create_engine(
+        url, connect_args={"connect_timeout": CONNECT_SECONDS} if server else {}
+    )
 
 
 def find_study(storage: RDBStorage, name: str) -> optuna.Study | None:
@@ -256,120 +309,16 @@ def find_study(storage: RDBStorage, name: str) -> optuna.Study | None:
     return optuna.load_study(study_name=name, storage=storage)
 
 
-def load_study(storage: RDBStorage, name: str) -> optuna.Study:
-    """Load a study that must be there.
-
-    Raises:
-        InputError: the storage holds no such study; the message lists those it holds.
-    """
-    try:
-        return optuna.load_study(study_name=name, storage=storage)
-    except KeyError:
-        known = sorted(optuna.get_all_study_names(storage))
-        near = nearest(name, known)
-        starts = f"; `squen-sweep run --study {name}` starts it" if name in shipped_files() else ""
+def _refuse_study_of_others(study: optuna.Study, spec: StudySpec) -> None:
+    """Refuse trials without a spec, which cannot be continued, and another goal than ours."""
+    what = "trials of another program" if study.get_trials(deepcopy=False) else ""
+    goals = [direction.name.lower() for direction in study.directions]
+    if goals != [metric_of(spec.model_dump(mode="json")).direction]:
+        what = f"another goal ({' and '.join(goals)})"
+    if what:
         raise InputError(
-            f"study {name!r} must be in the storage, but it holds "
-            f"{', '.join(known) if known else 'no study yet'}{near or starts}."
-        ) from None
-
-
-def record_evaluation(storage: RDBStorage, trial_id: int, evaluation: Evaluation) -> None:
-    """Add one row to the evaluations table; a step that is there already stays as it is."""
-    with storage.engine.begin() as connection:
-        dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-        insert = dialect.insert(evaluations).on_conflict_do_nothing()
-        connection.execute(insert, {"trial_id": trial_id, **asdict(evaluation)})
-
-
-def database_folder(storage: BaseStorage) -> Path:
-    """Return the folder that stored paths are relative to: a SQLite file's, else the current."""
-    path = sqlite_path(storage.url) if isinstance(storage, RDBStorage) else None
-    return Path() if path is None else path.parent
-
-
-def set_runs_folder(study: optuna.Study, folder: Path) -> None:
-    """Store the folder of a study's run directories, relative to the database."""
-    set_study_attrs(study, runs=relative_to_database(study, folder))
-
-
-def relative_to_database(study: optuna.Study, path: Path) -> str:
-    """Return a path that stays right when it and the database are moved together."""
-    start = database_folder(_storage_of(study)).resolve()
-    return Path(os.path.relpath(path.resolve(), start)).as_posix()
-
-
-def runs_folder(study: optuna.Study) -> Path:
-    """Return the folder with a run directory for each trial of a study, as seen from here."""
-    folder, attrs = database_folder(_storage_of(study)), study_attrs(study)
-    if attrs.runs is not None:
-        return Path(os.path.normpath(folder / attrs.runs))
-    for trial in study.get_trials(deepcopy=False):  # of a database before there was that attribute
-        if legacy := trial_attrs(trial).run_dir:
-            candidates = _moved(folder, Path(legacy).parent)
-            mine = (path for path in candidates if owner_of_runs(path) == attrs.identity)
-            return next(mine, folder / study.study_name)
-    return folder / study.study_name
-
-
-def owner_of_runs(folder: Path) -> str | None:
-    """Return the identity of the study whose runs a folder has; None where there are none."""
-    marker = folder / MARKER
-    if marker.exists():
-        return marker.read_text()
-    return "unknown" if any(path.is_dir() for path in folder.glob("[0-9]*")) else None
-
-
-def _moved(folder: Path, path: Path) -> list[Path]:
-    """List where a path that an earlier version stored may be now, the likeliest first.
-
-    Args:
-        folder: The database's.
-        path: Absolute, or relative to the folder that was current then.
-    """
-    tails = [Path(*path.parts[i:]) for i in range(int(path.is_absolute()), len(path.parts))]
-    return [*(base / tail for base in (folder, folder.parent) for tail in tails), path]
-
-
-def _storage_of(study: optuna.Study) -> BaseStorage:
-    storage = study._storage
-    return storage._backend if isinstance(storage, _CachedStorage) else storage
-
-
-def _upgrade(engine: sa.Engine) -> None:
-    """Key evaluations by trial id, where an earlier version used study name and trial number."""
-    inspector = sa.inspect(engine)
-    if not inspector.has_table(evaluations.name):
-        return
-    columns = [column["name"] for column in inspector.get_columns(evaluations.name)]
-    if "study_name" not in columns:
-        return
-    old = sa.table("evaluations_by_name", *(sa.column(name) for name in columns))
-    copied = [column.name for column in evaluations.columns if column.name in columns]
-    rows = (
-        sa.select(optuna_trials.c.trial_id, *(old.c[name] for name in copied))
-        .join(optuna_studies, optuna_studies.c.study_name == old.c.study_name)
-        .join(
-            optuna_trials,
-            sa.and_(
-                optuna_trials.c.study_id == optuna_studies.c.study_id,
-                optuna_trials.c.number == old.c.trial_number,
-            ),
-        )
-    )
-    with engine.begin() as connection:
-        connection.execute(sa.text("ALTER TABLE evaluations RENAME TO evaluations_by_name"))
-        metadata.create_all(connection)
-        connection.execute(evaluations.insert().from_select(["trial_id", *copied], rows))
-        connection.execute(sa.text("DROP TABLE evaluations_by_name"))
-
-
-def _refuse_study_of_others(study: optuna.Study) -> None:
-    """Refuse trials without a spec: they are another program's and cannot be continued."""
-    if study.get_trials(deepcopy=False):
-        raise InputError(
-            f"study {study.study_name!r} must be one of squen-sweep, but it has trials of another "
-            f"program; rename the study, or pass another --storage."
+            f"study {study.study_name!r} must be one of squen-sweep, but it has {what}; "
+            f"rename the study, or pass another --storage."
         )
 
 
@@ -380,9 +329,11 @@ def _refuse_other_spec(study: optuna.Study, spec: StudySpec) -> None:
     differing = spec.differences(attrs.spec or {})
     if not differing:  # written in another way, or its digest was made in another way
         return
+    extends = is_extension(stored_spec(attrs.spec or {}, spec.name), spec)
+    way = "take its trials over with --extend, or " if extends else ""
     raise InputError(
         f"study {spec.name!r} was made from another spec ({', '.join(differing)} differs); "
-        f"start a new study with --as NEW_NAME, or pass another --storage and --runs."
+        f"{way}start a new study with --as NEW_NAME, or pass another --storage and --runs."
     )
 
 
@@ -390,29 +341,22 @@ def _refuse_other_data(study: optuna.Study, data: dict[str, Any]) -> None:
     stored = study_attrs(study).data or {}
     if stored["fingerprint"] == data["fingerprint"]:
         return
+    if data["kind"] == "program":
+        raise InputError(
+            f"study {study.study_name!r} is pinned to {', '.join(data['files'])} of its program, "
+            f"of which one has changed; bring it back, or start a new study with --as NEW_NAME."
+        )
     source = data_source(study)
     files = stored["kind"] == "files"
     changed = stored["kind"] == data["kind"] and (
         not files or Path(source).resolve() == Path(data["name"]).resolve()
     )
-    way = "bring that text back" if changed else f"pass --data {shlex.quote(source)}"
+    way = "bring that text back" if changed else f"pass {data_options(study)}"
     raise InputError(
         f"study {study.study_name!r} is pinned to its text, {stored['name']} "
         f"({stored['fingerprint'][:8]}), but now it is {data['name']} ({data['fingerprint'][:8]}); "
         f"{way}, or start a new study with --as NEW_NAME."
     )
-
-
-def data_source(study: optuna.Study) -> str:
-    """Return the --data that finds a study's text again from the current folder."""
-    data = study_attrs(study).data or {}
-    if data["kind"] != "files":
-        return str(data.get("source", data["kind"]))
-    folder = database_folder(_storage_of(study))
-    if "source" not in data:  # of a database before there was that fact
-        name = Path(str(data["name"]))
-        return str(next((path for path in _moved(folder, name) if path.exists()), name))
-    return os.path.relpath(folder / str(data["source"]))
 
 
 def stored_text(study: optuna.Study, spec: StudySpec) -> DataConfig:
@@ -422,6 +366,8 @@ def stored_text(study: optuna.Study, spec: StudySpec) -> DataConfig:
         study: As it is stored.
         spec: Its stored file.
     """
+    if spec.trainer is not None:
+        return spec.data
     data, source = study_attrs(study).data or {}, data_source(study)
     if data["kind"] == "files":
         source = str(Path(source).resolve())

@@ -1,46 +1,19 @@
-"""The database beside Optuna's own columns: user attributes of studies and trials, evaluations.
+"""User attributes of studies and trials in Optuna's tables.
 
 This file alone spells their names. No value is an absolute path: a project folder that was moved or
-copied is read where it lies. Add an attribute by adding a field.
-
-    studies, trials, ...   Optuna's tables, with the user attributes below
-    evaluations            one row for each Evaluation of a trial: trial_id (of Optuna's table
-                           trials), step, and the other fields of gpt.events.Evaluation
+copied is read where it lies. Add an attribute by adding a field. The table of evaluations, beside
+Optuna's, is in sweep.storage.tables.
 
 Of databases that an earlier version wrote, `LEGACY` columns and attributes are read, never written.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Protocol
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any, Protocol, get_args, get_origin
 
-import sqlalchemy as sa
-from optuna.study import StudySummary
-
-from gpt.events import Evaluation
-
-_COLUMN_TYPES: dict[object, sa.types.TypeEngine[Any]] = {
-    int: sa.BigInteger(),
-    float: sa.Float(53),
-    float | None: sa.Float(53),
-}
-
-metadata = sa.MetaData()
-evaluations = sa.Table(
-    "evaluations",
-    metadata,
-    sa.Column("trial_id", sa.Integer, primary_key=True),
-    *(
-        sa.Column(field.name, _COLUMN_TYPES[field.type], primary_key=field.name == "step")
-        for field in fields(Evaluation)
-    ),
-)
-
-# Optuna's own, as far as our rows are joined with them.
-optuna_studies = sa.table("studies", sa.column("study_id"), sa.column("study_name"))
-optuna_trials = sa.table(
-    "trials", sa.column("trial_id"), sa.column("number"), sa.column("study_id")
-)
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +30,7 @@ class StudyAttrs:
     wall_seconds: float = 0.0  # of all calls of `run` together
     verdict: dict[str, Any] | None = None  # the last record, see sweep.verdict.record
     interim_analyses: list[dict[str, Any]] | None = None  # all, see sweep.verdict.interim
+    extensions: list[dict[str, Any]] | None = None  # all, see sweep.storage.growth.takeover
     of: str | None = None  # of confirm runs: the identity of the sweep that they belong to
 
 
@@ -73,6 +47,7 @@ class TrialAttrs:
     micro_batch: int | None = None  # batch_size with which it went on after it ran out of memory
     shadow: int | None = None  # step at which the pruner would have stopped it
     of_trial: int | None = None  # of a confirm run: the sweep's trial that has its settings
+    taken_over: str | None = None  # "<study>:<number>" that it had before an extension
     run_dir: str | None = None  # LEGACY: an absolute path
 
 
@@ -89,17 +64,34 @@ class HasAttrs(Protocol):
 
 def study_attrs(study: HasAttrs) -> StudyAttrs:
     """Read the attributes of a study; one that another program made has none of them."""
-    return StudyAttrs(**_known(study.user_attrs, _STUDY))
+    return StudyAttrs(**_of_ours(study.user_attrs))
 
 
-def summary_attrs(summary: StudySummary) -> StudyAttrs:
-    """Read the attributes of a study from its summary."""
-    return StudyAttrs(**_known(summary.user_attrs, _STUDY))
+def attrs_of_all(storage: "BaseStorage") -> dict[str, tuple[int, StudyAttrs]]:
+    """Read id and attributes of every study by its name, the oldest first.
+
+    Optuna's summaries of studies read every trial of each, too.
+    """
+    studies = sorted(storage.get_all_studies(), key=lambda one: one._study_id)
+    return {
+        one.study_name: (one._study_id, StudyAttrs(**_of_ours(one.user_attrs))) for one in studies
+    }
+
+
+def is_ours(study: HasAttrs) -> bool:
+    """Return True if `squen-sweep` made a study, False if Optuna or another program did."""
+    return study_attrs(study).spec is not None
 
 
 def trial_attrs(trial: HasAttrs) -> TrialAttrs:
     """Read the attributes of a trial, live or frozen."""
     return TrialAttrs(**_known(trial.user_attrs, _TRIAL))
+
+
+def trial_attr(trial: HasAttrs, name: str) -> Any:
+    """Read one attribute of a trial, in a tenth of the time of all: there may be thousands."""
+    value = trial.user_attrs.get(name)
+    return value if isinstance(value, _TRIAL[name]) else None
 
 
 def set_study_attrs(study: HasAttrs, **values: Any) -> None:
@@ -123,20 +115,40 @@ def is_confirm_study(study: HasAttrs) -> bool:
     return study_attrs(study).of is not None
 
 
-_STUDY = frozenset(field.name for field in fields(StudyAttrs))
-_TRIAL = frozenset(field.name for field in fields(TrialAttrs))
+def _classes(annotation: Any) -> tuple[type, ...]:
+    """Return the classes that values of a field have: float | None -> (float, int)."""
+    named = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
+    classes = [get_origin(one) or one for one in named if one is not NoneType]
+    return (*classes, int) if float in classes else tuple(classes)
 
 
-def _known(attributes: Mapping[str, Any], names: frozenset[str]) -> dict[str, Any]:
-    return {name: value for name, value in attributes.items() if name in names}
+_STUDY = {field.name: _classes(field.type) for field in fields(StudyAttrs)}
+_TRIAL = {field.name: _classes(field.type) for field in fields(TrialAttrs)}
 
 
-def _set(owner: HasAttrs, names: frozenset[str], values: Mapping[str, Any]) -> None:
+def _of_ours(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Select our attributes of a study; "spec" may be another program's word, too."""
+    found = _known(attributes, _STUDY)
+    if "spec_digest" not in found:
+        found.pop("spec", None)
+    return found
+
+
+def _known(attributes: Mapping[str, Any], names: Mapping[str, tuple[type, ...]]) -> dict[str, Any]:
+    """Select attributes of these names and classes: a "data" that is no table is not ours."""
+    return {
+        name: value
+        for name, value in attributes.items()
+        if name in names and isinstance(value, names[name])
+    }
+
+
+def _set(owner: HasAttrs, names: Collection[str], values: Mapping[str, Any]) -> None:
     _check(values, names)
     for name, value in values.items():
         owner.set_user_attr(name, value)
 
 
-def _check(values: Mapping[str, Any], names: frozenset[str]) -> None:
-    if unknown := set(values) - names:
+def _check(values: Mapping[str, Any], names: Collection[str]) -> None:
+    if unknown := set(values) - set(names):
         raise TypeError(f"attributes must be fields of the schema, but got {sorted(unknown)}")

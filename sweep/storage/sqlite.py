@@ -1,25 +1,28 @@
-"""Checks of a SQLite file before SQLite or Optuna could change it, and its errors in one line."""
+"""Checks of a SQLite file before SQLite or Optuna could change it."""
 
 import os
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from pathlib import Path
 from typing import NoReturn
 from urllib.parse import quote
 
-from gpt.errors import BusyError, DataError, InputError, SquenSweepError, StorageError
-from gpt.system.files import DISK_ERRORS, disk_error, free_space
+from gpt.errors import DataError, InputError, StorageError
+from sweep.storage.errors import explained, unsound
 
 TIMEOUT = 60  # seconds to wait for another process's lock; SQLite's own 5 end in an error
 
 
-def check(path: Path, create: bool) -> None:
+def check(path: Path, create: bool, readable: Collection[str] = ()) -> str | None:
     """Refuse what SQLite would silently create, or Optuna misread; writes nothing.
 
     Args:
         path: Of the database.
         create: Whether it may be missing, or without Optuna's tables.
+        readable: Revisions of Optuna's tables that are right, whatever Optuna is installed.
+
+    Returns:
+        The revision of Optuna's tables; None where there are none, or of an ancient Optuna.
 
     Raises:
         InputError: there is no such file, and it may not be missing.
@@ -33,9 +36,9 @@ def check(path: Path, create: bool) -> None:
                 f"`squen-sweep run` makes it, --storage names another."
             )
         _make_folder(path)
-        return
+        return None
     check_header(path)
-    _check_content(path, create)
+    return _check_content(path, create, readable)
 
 
 def check_header(path: Path) -> None:
@@ -107,7 +110,7 @@ def _make_folder(path: Path) -> None:
         ) from None
 
 
-def _check_content(path: Path, create: bool) -> None:
+def _check_content(path: Path, create: bool, readable: Collection[str]) -> str | None:
     connection = read_only(path)
     try:
         wrong = faults(connection)
@@ -123,10 +126,12 @@ def _check_content(path: Path, create: bool) -> None:
         connection.close()
     if wrong:
         raise unsound(path, wrong[0])
-    if rows and (fault := schema_fault(path, rows[0][0])):
+    revision = str(rows[0][0]) if rows else None
+    if revision and revision not in readable and (fault := schema_fault(path, revision)):
         raise DataError(f"storage {path} must have the tables of this Optuna, but {fault}")
     if "studies" not in tables and not create:  # they would be put into somebody else's database
         raise DataError(f"storage {path} must hold studies, but it has none of their tables.")
+    return revision
 
 
 def _raise_explained(error: sqlite3.Error, path: Path) -> NoReturn:
@@ -137,69 +142,3 @@ def _raise_explained(error: sqlite3.Error, path: Path) -> NoReturn:
             f"beside it, but: {error}; copy it to such a folder and pass that --storage."
         ) from None
     raise explained(error, str(path), path) or unsound(path, str(error)) from None
-
-
-_BUSY = ("SQLITE_BUSY", "SQLITE_LOCKED")
-_DISK = ("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")
-_DAMAGED = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
-
-
-def explained(error: BaseException, storage: str, path: Path | None) -> SquenSweepError | None:
-    """Return the error that the user sees for one of SQLite's, however wrapped; None for others.
-
-    Args:
-        error: As SQLAlchemy, Optuna or sqlite3 raised it.
-        storage: As the user gave it.
-        path: The file, if it is SQLite's.
-    """
-    sqlite = _sqlite_error(error)
-    if sqlite is None or path is None:
-        return None
-    name, reason = sqlite
-    if name.startswith(_BUSY):
-        return BusyError(
-            f"storage {storage} must be free to write, but another process has held its lock for "
-            f"too long; end that process and run the same command again."
-        )
-    if name.startswith(_DAMAGED):
-        return unsound(path, reason)
-    if name.startswith(_DISK):
-        return StorageError(
-            f"storage {storage} must be writable, but: {reason} ({free_space(path)} free in "
-            f"{path.parent}); make space or give write access and run the same command again."
-        )
-    return None
-
-
-def unsound(path: Path, reason: str) -> DataError:
-    """Return the error for a damaged database, with the way to rescue what can be read."""
-    return DataError(
-        f"storage {path} must be a sound database, but: {reason}; it was not touched. What can be "
-        f'saved of it: sqlite3 {path} ".recover" | sqlite3 rescued.db'
-    )
-
-
-@contextmanager
-def in_one_line(storage: str, path: Path | None, runs: Path) -> Iterator[None]:
-    """Raise a DataError, StorageError or BusyError when a database or a disk fails in the block."""
-    try:
-        yield
-    except SquenSweepError:
-        raise
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
-            raise disk_error(Path(error.filename or runs), error.strerror) from error
-        if (explanation := explained(error, storage, path)) is None:
-            raise
-        raise explanation from error
-
-
-def _sqlite_error(error: BaseException) -> tuple[str, str] | None:
-    """Return name and text of the SQLite error behind an exception."""
-    seen: BaseException | None = error
-    while seen is not None:
-        for one in (seen, getattr(seen, "orig", None)):
-            if name := getattr(one, "sqlite_errorname", None):
-                return str(name), str(one)
-        seen = seen.__cause__ or seen.__context__
-    return None

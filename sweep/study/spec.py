@@ -2,14 +2,20 @@
 
 name, description, question    what it is, and the question that its report answers
 compare = "loss"               the parameter whose choices are the arms; else one arm, "all"
+plugins = ["my_losses.py"]     files that add losses, optimisers or schedules
 metric = "perplexity"          what trials are ranked by; or link_perplexity
+[trainer]                      a program of the user's in place of the built-in GPT, which has
+                               neither [data] nor [train]; see sweep.study.program
 [data] [train]                 fields of gpt.config.DataConfig and TrainConfig;
                                dtype = "auto" picks what trains faster where the study starts
 [search.<param>]               low, high, log, step, or choices; when = { loss = "squentropy" }
-                               or a list of values; a loss's option has a range of its own
+                               or a list of values; an option of a loss, an optimiser or a
+                               schedule has a range of its own
 [[baselines]]                  settings that run first in each arm
 [background."<title>"]         pairs of a name and words that the report shows beside a verdict
 [sampler] [pruner] [verdict]   see SamplerSpec, PrunerSpec and VerdictSpec
+[resources]                    gpus and cpus of each trial, on every backend; see ResourcesSpec
+[backend.slurm]                sbatch = ["--partition=gpu", "--gres=gpu:1"], for --backend slurm
 [budget.cpu] [budget.cuda]     any of these tables again, laid over them on that device
 """
 
@@ -17,14 +23,16 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, Literal, Self
 
 from optuna.distributions import BaseDistribution
 from optuna.trial import BaseTrial
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
-from gpt.config import DataConfig, TrainConfig, explain
+from gpt.config import DataConfig, TrainConfig, choices, explain
 from gpt.errors import InputError
+from sweep.study.program import TrainerSpec, split_text
 from sweep.study.search_space import Parameter, Scalar, Spec
 
 ONE_ARM = "all"  # the arm of a study that compares nothing
@@ -35,7 +43,8 @@ GPT2_VOCAB_SIZE = 50257  # ids of tiktoken's "gpt2"
 class SamplerSpec(Spec):
     """The sampler that proposes parameters within each arm."""
 
-    kind: Literal["tpe", "gp", "random", "qmc"] = "tpe"  # gp: for an arm's first 100; qmc: Sobol
+    kind: str = "tpe"  # of ours: tpe, gp (for an arm's first 100), random, qmc (Sobol); or Optuna's
+    options: dict[str, Any] = Field(default_factory=dict)  # arguments of Optuna's class
     seed: int = Field(default=0, ge=0)
     startup_trials: int = Field(default=8, ge=0)  # Sobol points of each arm; best a power of two
 
@@ -43,7 +52,8 @@ class SamplerSpec(Spec):
 class PrunerSpec(Spec):
     """The pruner that stops trials early within each arm."""
 
-    kind: Literal["median", "none"] = "median"
+    kind: str = "median"  # of ours: median, none; or Optuna's, see sweep.study.external
+    options: dict[str, Any] = Field(default_factory=dict)  # arguments of Optuna's class
     warmup_fraction: float = Field(default=0.3, ge=0.0, le=1.0)  # of max_steps, without pruning
     startup_trials: int = Field(default=4, ge=1)  # complete trials of the arm before any is stopped
     # Share of the trials to be stopped that run on as shadows: how often is the pruner wrong?
@@ -57,6 +67,46 @@ class VerdictSpec(Spec):
     top: int = Field(default=3, ge=1)  # configurations of each arm that are screened
     screening_seeds: int = Field(default=3, ge=1, le=900)  # of each, to choose one
     seeds: int = Field(default=5, ge=2, le=900)  # of the chosen one, to judge it
+    searches: int = Field(
+        default=1, ge=1, le=50
+    )  # of each arm; 2 or more: their luck is judged, too
+
+
+class ResourcesSpec(Spec):
+    """Share of a machine for each trial; results do not depend on it."""
+
+    gpus: float | None = None  # 0.5: two trials share one; 0: the CPU alone; None: what is there
+    cpus: int | None = Field(default=None, ge=1, le=1024)  # threads; None: a share of the cores
+
+    @field_validator("gpus", mode="before")
+    @classmethod
+    def _gpus_can_be_given(cls, gpus: Any) -> Any:
+        if gpus is None:
+            return None
+        number = isinstance(gpus, int | float) and not isinstance(gpus, bool)
+        if not number or not 0 <= gpus <= 64 or (gpus > 1 and gpus != int(gpus)):
+            raise ValueError(
+                f"must be 0, a share of one such as 0.5, or a whole number up to 64, but got "
+                f"{gpus!r}"
+            )
+        return float(gpus)
+
+
+class SlurmSpec(Spec):
+    """The place of a trial's job on a SLURM cluster."""
+
+    sbatch: list[str] = Field(default_factory=list)  # arguments of sbatch; text is split as a shell
+
+    @field_validator("sbatch", mode="before")
+    @classmethod
+    def _split_text(cls, sbatch: Any) -> Any:
+        return split_text(sbatch)
+
+
+class BackendSpec(Spec):
+    """Tables of backends: matters of a machine, which no result depends on."""
+
+    slurm: SlurmSpec = SlurmSpec()
 
 
 class Baseline(Spec):
@@ -82,6 +132,8 @@ class StudySpec(Spec):
     question: str = ""  # in plain language; the report answers it
     compare: str | None = None
     metric: Literal["perplexity", "link_perplexity"] = "perplexity"  # a field of Evaluation
+    plugins: dict[str, str] = Field(default_factory=dict)  # path -> SHA-256, see gpt.plugins
+    trainer: TrainerSpec | None = None  # None: the built-in GPT
     data: DataConfig = DataConfig()
     train: dict[str, Any] = Field(default_factory=dict)
     search: dict[str, Parameter] = Field(min_length=1)
@@ -89,6 +141,8 @@ class StudySpec(Spec):
     sampler: SamplerSpec = SamplerSpec()
     pruner: PrunerSpec = PrunerSpec()
     verdict: VerdictSpec = VerdictSpec()
+    resources: ResourcesSpec = ResourcesSpec()
+    backend: BackendSpec = BackendSpec()
     background: dict[str, dict[str, str]] = Field(default_factory=dict)  # words, by title and name
 
     @field_validator("name")
@@ -98,10 +152,10 @@ class StudySpec(Spec):
 
     @field_validator("search", mode="before")
     @classmethod
-    def _options_have_ranges(cls, search: Any) -> Any:
-        """Fill in the range of a loss's option that is named without one."""
-        if not isinstance(search, dict):
-            return search
+    def _options_have_ranges(cls, search: Any, info: ValidationInfo) -> Any:
+        """Fill in the range of a choice's option that is named without one."""
+        if not isinstance(search, dict) or info.data.get("trainer") is not None:
+            return search  # a program's parameter may have the name of an option of ours
         return {name: _with_range(name, table) for name, table in search.items()}
 
     # --- what trials may be ------------------------------------------------------------------
@@ -184,12 +238,13 @@ class StudySpec(Spec):
         return {self.compare: (self.search[self.compare].choices or [])[self.arms.index(arm)]}
 
     def _default(self, name: str, given: Mapping[str, Any]) -> Any:
-        """Return the default of a field of TrainConfig or of a loss's option."""
-        from gpt.losses.functional import LOSSES  # imports torch
-
+        """Return the default of a field of TrainConfig or of a choice's option."""
+        if self.trainer is not None:  # validation sees to it that there is none to ask for
+            raise InputError(f"a program's {name} has no default.")
         if name in TrainConfig.model_fields:
             return self.base(name)
-        return LOSSES[given.get("loss", self.base("loss"))].options[name].default
+        field = field_with_option(name)
+        return choices()[field][given.get(field, self.base(field))].options[name].default
 
     # --- what a trial trains -----------------------------------------------------------------
 
@@ -199,7 +254,7 @@ class StudySpec(Spec):
         """Return the configuration of a trial.
 
         Args:
-            params: The trial's parameters: fields of TrainConfig and options of the loss.
+            params: The trial's parameters: fields of TrainConfig and options of its choices.
             data: The text, usually pinned to a fingerprint.
             device: "cpu", "cuda" or "cuda:<index>".
             threads: CPU threads of this trial.
@@ -216,10 +271,13 @@ class StudySpec(Spec):
     def train_values(self, params: Mapping[str, Any], data: DataConfig) -> dict[str, Any]:
         """Return values for TrainConfig, not yet checked and without those of the machine."""
         fields = {name: value for name, value in params.items() if name in TrainConfig.model_fields}
-        options = {name: value for name, value in params.items() if name not in fields}
+        options: dict[str, dict[str, Any]] = {f"{field}_options": {} for field in choices()}
+        for name, value in params.items():
+            if name not in fields:
+                options[f"{field_with_option(name)}_options"][name] = value
         vocab_size = GPT2_VOCAB_SIZE if data.tokenizer == "gpt2" else data.bpe_vocab_size
-        shape = {"data": data, "vocab_size": vocab_size}
-        values = {**self.train, **fields, "loss_options": options, **shape}
+        shape = {"data": data, "vocab_size": vocab_size, "plugins": dict(self.plugins)}
+        values = {**self.train, **fields, **options, **shape}
         if values.get("dtype") == AUTO:  # not resolved yet, as in checks of the study file
             del values["dtype"]
         return values
@@ -236,9 +294,20 @@ class StudySpec(Spec):
         return self.model_copy(update={"train": self.train | {"dtype": dtype}})
 
     @property
-    def max_steps(self) -> int:
-        """Optimiser steps of a complete trial."""
-        return int(self.base("max_steps"))
+    def max_steps(self) -> int | None:
+        """Optimiser steps of a complete trial; None: a program's, which only it knows."""
+        return int(self.base("max_steps")) if self.trainer is None else self.trainer.max_steps
+
+    def with_max_steps(self, steps: int) -> Self:
+        """Return the study with the steps that a program's first complete trials had."""
+        assert self.trainer is not None
+        trainer = self.trainer.model_copy(update={"max_steps": steps})
+        return self.model_copy(update={"trainer": trainer})
+
+    @property
+    def seed(self) -> int:
+        """Seed of the search's trials."""
+        return int(self.base("seed")) if self.trainer is None else self.trainer.seed
 
     @property
     def eval_tokens(self) -> int:
@@ -266,10 +335,22 @@ class StudySpec(Spec):
         interim analysis could give any answer.
         """
         tables = self.model_dump(mode="json", exclude=_NO_MATTER)
+        del tables["trainer"]
+        for table in ("sampler", "pruner"):
+            if not tables[table]["options"]:  # so that digests stay as stored
+                del tables[table]["options"]
+        if self.trainer is not None:
+            return self._meaning_of_program(tables)
         train = {name: _as_field(name, value) for name, value in (_DEFAULTS | self.train).items()}
         always = {name for name, parameter in self.search.items() if not parameter.when}
+        plugins = {Path(plugin).name: version for plugin, version in self.plugins.items()}
         return tables | {
-            "train": {name: value for name, value in train.items() if name not in always},
+            **({"plugins": plugins} if plugins else {}),  # likewise
+            "train": {
+                name: value
+                for name, value in train.items()
+                if name not in always and (name, value) not in _ADDED.items()
+            },
             "search": {name: self._meaning_of(name) for name in self.search},
             "baselines": [
                 {
@@ -279,6 +360,12 @@ class StudySpec(Spec):
                 for one in self.baselines
             ],
         }
+
+    def _meaning_of_program(self, tables: dict[str, Any]) -> dict[str, Any]:
+        """Leave out the tables of the built-in GPT; 1 and 1.0 are two arguments of a program."""
+        assert self.trainer is not None
+        shared = {key: tables[key] for key in tables if key not in ("data", "train", "metric")}
+        return shared | {"trainer": self.trainer.meaning}
 
     def _meaning_of(self, name: str) -> dict[str, Any]:
         parameter = self.search[name]
@@ -331,9 +418,11 @@ def stored_spec(stored: Mapping[str, Any], name: str) -> StudySpec:
 
 # Results do not depend on them.
 _NO_MATTER: dict[str, Any] = {
-    **dict.fromkeys(("name", "description", "question", "background"), True),
+    **dict.fromkeys(
+        ("name", "description", "question", "background", "plugins", "resources", "backend"), True
+    ),
     "data": {"source", "hub_config", "split", "column", "fingerprint"},
-    "verdict": {"top", "screening_seeds", "seeds"},
+    "verdict": {"top", "screening_seeds", "seeds", "searches"},
 }
 
 # What a trial has where neither [train] nor [search] says anything.
@@ -343,9 +432,19 @@ _DEFAULTS: dict[str, Any] = {
     if isinstance(field.default, bool | int | float | str)
 }
 
+# Fields that came later; at these values they are left out, so that digests stay as stored.
+_ADDED: dict[str, Any] = {
+    "optimizer": "adamw",
+    "schedule": "cosine",
+    "loss_schedule": "constant",
+    "qk_norm": False,
+    "activation": "gelu",
+    "parametrization": "standard",
+}
+
 
 def _as_field(name: str, value: Any) -> Any:
-    """Return 1 as 1.0 where the field is real, as are all options of losses."""
+    """Return 1 as 1.0 where the field is real, as are all options of choices."""
     field = TrainConfig.model_fields.get(name)
     real = field is None or field.annotation is float
     return float(value) if real and type(value) is int else value
@@ -367,12 +466,17 @@ def _differing(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "")
 def _with_range(name: str, table: Any) -> Any:
     if not isinstance(table, dict) or set(table) - {"when"} or name in TrainConfig.model_fields:
         return table
-    from gpt.losses.functional import LOSSES  # imports torch
-
-    for loss in LOSSES.values():
-        if option := loss.options.get(name):
+    for choice in (choice for known in choices().values() for choice in known.values()):
+        if option := choice.options.get(name):
             return {"low": option.low, "high": option.high, "log": option.log, **table}
     return table
+
+
+def field_with_option(name: str) -> str:
+    """Return the field whose choices take this option: loss, optimizer or schedule."""
+    known = choices()
+    having = (field for field in known if any(name in one.options for one in known[field].values()))
+    return next(having, "loss")
 
 
 def word(name: str) -> str:

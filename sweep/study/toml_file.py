@@ -4,6 +4,7 @@ import os
 import shlex
 import tomllib
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,14 +13,29 @@ from pydantic import BaseModel, ValidationError
 import studies
 from gpt.config import DataConfig, explain
 from gpt.errors import InputError
+from sweep.study.external.plugins import read_plugins, with_installed_plugins
 from sweep.study.paths import read_path
+from sweep.study.program import MetricSpec, TrainerSpec
 from sweep.study.search_space import Parameter
-from sweep.study.spec import Baseline, PrunerSpec, SamplerSpec, StudySpec, VerdictSpec, word
+from sweep.study.spec import (
+    BackendSpec,
+    Baseline,
+    PrunerSpec,
+    ResourcesSpec,
+    SamplerSpec,
+    SlurmSpec,
+    StudySpec,
+    VerdictSpec,
+    word,
+)
 from sweep.study.suggest import nearest, unknown
 from sweep.study.validation import check_study_name, validate
 
 DEVICES = ("cpu", "cuda")
-BUDGET_TABLES = ("data", "train", "search", "baselines", "sampler", "pruner", "verdict")
+BUDGET_TABLES = (
+    *("trainer", "data", "train", "search", "baselines", "sampler", "pruner", "verdict"),
+    "background",
+)
 
 TomlTable = dict[str, Any]
 
@@ -43,7 +59,8 @@ def find_study_file(study: str) -> Path:
     if path.is_file():
         return path
     if study.endswith(".toml") or os.sep in study:
-        raise InputError(f"{study}: must be a study file, but there is no such file.")
+        what = "it is a folder" if path.is_dir() else "there is no such file"
+        raise InputError(f"{study}: must be a study file, but {what}.")
     raise InputError(
         f"study must be one of {', '.join(shipped)} or the path of a .toml file, "
         f"but got {study!r}{nearest(study, shipped)}."
@@ -161,15 +178,41 @@ def read_study_file(study: str, device: str) -> StudySpec:
             f"`squen-sweep train {shlex.quote(str(path))}` trains it."
         )
     try:
+        tables = tables | {"plugins": read_plugins(tables.get("plugins", []), path.parent)}
         budgets = {key: budget_of(tables, key) for key in DEVICES}
         specs = {
-            key: _resolve(tables, budget, key)
+            key: _resolve(tables, budget, key, path.parent)
             for key, budget in budgets.items()
             if budget or key == device
         }
     except ValueError as error:
         raise InputError(one_line(f"{path.name}: {error}.")) from None
-    return specs[device]
+    spec = specs[device]
+    return with_installed_plugins(spec) if spec.trainer is None else spec
+
+
+def read_resources(study: str) -> ResourcesSpec:
+    """Read [resources] of a study file, on which the kind of device depends.
+
+    Returns:
+        The defaults where something is wrong with the table, which read_study_file then says.
+    """
+    with suppress(ValidationError):
+        return ResourcesSpec.model_validate(
+            read_tables(find_study_file(study)).get("resources", {})
+        )
+    return ResourcesSpec()
+
+
+def sbatch_of(study: str) -> list[str]:
+    """Return the arguments of sbatch in a study file, before it is read for a kind of device.
+
+    They say whether a job has a GPU. A file at fault has none here: `read_study_file` says why.
+    """
+    with suppress(InputError, ValidationError):
+        tables = read_tables(find_study_file(study))
+        return BackendSpec.model_validate(tables.get("backend", {})).slurm.sbatch
+    return []
 
 
 def renamed(spec: StudySpec, name: str) -> StudySpec:
@@ -185,17 +228,44 @@ def renamed(spec: StudySpec, name: str) -> StudySpec:
     return spec.model_copy(update={"name": name})
 
 
-def _resolve(tables: TomlTable, budget: TomlTable, device: str) -> StudySpec:
+def _resolve(tables: TomlTable, budget: TomlTable, device: str, folder: Path) -> StudySpec:
     """Return the study on one device; ValueErrors are "key: what must hold, but got what"."""
     base = {key: value for key, value in tables.items() if key != "budget"}
     try:
-        spec = StudySpec.model_validate(merged(base, budget))
+        spec = StudySpec.model_validate(_with_program_files(merged(base, budget), folder))
         validate(spec)
     except ValueError as error:
         fault = _explain(error) if isinstance(error, ValidationError) else str(error)
         key, colon, rest = fault.partition(": ")
         raise ValueError(written_at(key, budget, device) + colon + rest) from None
     return spec
+
+
+def _with_program_files(tables: TomlTable, folder: Path) -> TomlTable:
+    """Return the tables with [trainer]'s folder as seen from here, and its template's text.
+
+    Args:
+        tables: Of the study file.
+        folder: Which holds it: paths in [trainer] are relative to it.
+    """
+    trainer = tables.get("trainer")
+    if not isinstance(trainer, dict):
+        return tables
+    trainer = {"folder": ".", **trainer}
+    if "template_text" in trainer:
+        raise ValueError("trainer.template_text: is read from trainer.template; name that file")
+    if isinstance(trainer["folder"], str):
+        own = read_path(trainer["folder"], "trainer.folder")
+        trainer["folder"] = str(folder / own)
+    if isinstance(template := trainer.get("template"), str):
+        try:
+            trainer["template_text"] = (folder / template).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+            raise ValueError(
+                f"trainer.template: must be a file beside the study file, but {template}: {reason}"
+            ) from None
+    return tables | {"trainer": trainer}
 
 
 def _explain(error: ValidationError) -> str:
@@ -207,7 +277,8 @@ def _explain(error: ValidationError) -> str:
     if first["type"] != "extra_forbidden":
         return explain(error).rstrip(".")
     *tables, name = (str(part) for part in first["loc"])
-    known = [*_KEYS[tables[0] if tables else ""].model_fields, *([] if tables else ["budget"])]
+    table = next(key for key in (".".join(tables), *tables[:1], "") if key in _KEYS)
+    known = [*_KEYS[table].model_fields, *([] if tables else ["budget"])]
     return f"{key}: {unknown(name, known)}"
 
 
@@ -218,5 +289,10 @@ _KEYS: dict[str, type[BaseModel]] = {
     "sampler": SamplerSpec,
     "pruner": PrunerSpec,
     "verdict": VerdictSpec,
+    "resources": ResourcesSpec,
+    "backend": BackendSpec,
+    "backend.slurm": SlurmSpec,
     "data": DataConfig,
+    "trainer": TrainerSpec,
+    "trainer.metric": MetricSpec,
 }

@@ -3,27 +3,33 @@
 Faults are ValueErrors: "key: what must hold, but got what".
 """
 
+import re
 from collections.abc import Iterator
 from itertools import combinations, product
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import ValidationError
 
-from gpt.config import TrainConfig, explain
+from gpt.config import TrainConfig, choices, explain
 from gpt.errors import InputError
+from sweep.study.external.optuna_kinds import check_pruner, check_sampler
 from sweep.study.paths import read_source
+from sweep.study.program import TrainerSpec, check_program
 from sweep.study.search_space import Parameter
-from sweep.study.spec import Baseline, StudySpec
+from sweep.study.spec import Baseline, StudySpec, field_with_option
 from sweep.study.suggest import nearest, unknown
-
-if TYPE_CHECKING:
-    from gpt.losses.loss import Loss
 
 NOT_OF_A_STUDY = {
     "data": "it is the table [data]",
+    "plugins": "it is a key of the study, above all tables",
     "vocab_size": "it is the tokenizer's; set data.tokenizer and data.bpe_vocab_size",
-    "loss_options": "name the option itself, as in [search.square_weight]; one choice fixes it",
+    **dict.fromkeys(
+        ("loss_options", "optimizer_options", "schedule_options"),
+        "name the option itself, as in [search.square_weight]; one choice fixes it",
+    ),
     "eval_skip_tokens": "only `squen-sweep verdict` skips stories, those of the sweep",
+    "patience": "a study's pruner stops trials; `squen-sweep train --patience` is for one run",
+    "sample_interval": "only `squen-sweep train --sample-interval` samples stories on the way",
     "device": "it is chosen when the sweep runs",
     "threads": "they are chosen when the sweep runs",
 }
@@ -35,26 +41,30 @@ NOT_SEARCHED = {
     "fresh ones",
 }
 RESERVED_NAMES = ("artifacts", "final")  # folders of ours beside those of studies
-RESERVED_ENDINGS = (".screening", ".confirm")  # studies that a verdict runs
+RESERVED_ENDINGS = r"\.(screening|confirm|search-\d+)$"  # studies that a verdict runs
 MAX_SEED = 10**12  # verdicts count fresh seeds on from the study's
 
 
 def validate(spec: StudySpec) -> None:
     """Raise ValueError for the first fault, causes before their consequences."""
     _check_study(spec)
+    if spec.trainer is not None:
+        _check_program(spec, spec.trainer)
+        return
     _check_names(spec)
     _check_train(spec)
-    _check_losses(spec)
+    _check_choices(spec)
     _check_parts(spec)
     _check_runs(spec)
     _check_steps(spec)
+    _check_sampler(spec)
     _check_pruner(spec)
 
 
 def check_study_name(name: str) -> None:
     """Raise ValueError for a name that would meet a folder or a study of ours."""
-    if name.lower() in RESERVED_NAMES or name.lower().endswith(RESERVED_ENDINGS):
-        reserved = ", ".join(RESERVED_NAMES + tuple(f"*{ending}" for ending in RESERVED_ENDINGS))
+    if name.lower() in RESERVED_NAMES or re.search(RESERVED_ENDINGS, name.lower()):
+        reserved = ", ".join((*RESERVED_NAMES, "*.screening", "*.confirm", "*.search-N"))
         raise ValueError(f"must not be one of {reserved}, which are ours, but got {name!r}")
 
 
@@ -70,13 +80,39 @@ def _check_study(spec: StudySpec) -> None:
         raise ValueError(str(error).rstrip(".")) from None
 
 
+def _check_program(spec: StudySpec, trainer: TrainerSpec) -> None:
+    """Refuse tables of the built-in GPT, names that a program cannot be given, and parts."""
+    for table in ("data", "train", "metric"):
+        if table in spec.model_fields_set:
+            way = "trainer.metric" if table == "metric" else "the program's own configuration"
+            raise ValueError(f"{table}: must not be set beside [trainer]; it is {way}")
+    if spec.plugins:
+        raise ValueError("plugins: must not be set beside [trainer]; they are of the built-in GPT")
+    check_program(trainer, spec.search)
+    _check_parts(spec)
+    _check_sampler(spec)
+    check_pruner(spec.pruner.kind, spec.pruner.options)
+    for baseline in spec.baselines:
+        for arm in spec.arms:
+            _check_complete(spec, baseline, arm)
+
+
+def _check_complete(spec: StudySpec, baseline: Baseline, arm: str) -> None:
+    """Refuse a baseline without a value of a conditional parameter: a program has no defaults."""
+    for name in spec.point(arm, lambda name, parameter: baseline.params.get(name)):
+        if name != spec.compare and name not in baseline.params:
+            key = f"baselines.{baseline.name}.params"
+            raise ValueError(f"{key}: must set {name} for {arm}, since a program has no defaults")
+
+
 # --- names -----------------------------------------------------------------------------------
 
 
 def _check_names(spec: StudySpec) -> None:
-    """Refuse names in [train] and [search] that are no field of TrainConfig or option of a loss."""
+    """Refuse names in [train] and [search] that are no field of TrainConfig and no option."""
     fields = [name for name in TrainConfig.model_fields if name not in NOT_OF_A_STUDY]
-    options = [option for loss in _losses().values() for option in loss.options]
+    known_choices = [one for known in choices().values() for one in known.values()]
+    options = list(dict.fromkeys(option for one in known_choices for option in one.options))
     searched = [name for name in fields if name not in NOT_SEARCHED] + options
     for table, names, known, reasons in (
         ("train", spec.train, fields, NOT_OF_A_STUDY),
@@ -98,21 +134,18 @@ def _check_train(spec: StudySpec) -> None:
             raise ValueError(f"train.{explain(error).rstrip('.')}") from None
 
 
-def _check_losses(spec: StudySpec) -> None:
-    """Refuse losses that do not exist."""
-    searched = spec.search["loss"].values() if "loss" in spec.search else []
-    for key, losses in (("train.loss", [spec.base("loss")]), ("search.loss.choices", searched)):
-        for loss in losses:
-            if loss not in _losses():
-                some = f"{', '.join(_losses())}, but got {loss!r}{nearest(str(loss), _losses())}"
-                raise ValueError(f"{key}: must be among {some}")
-
-
-def _losses() -> "dict[str, Loss]":
-    """Import torch late: listing studies shall not wait for it."""
-    from gpt.losses.functional import LOSSES
-
-    return LOSSES
+def _check_choices(spec: StudySpec) -> None:
+    """Refuse losses, optimisers and schedules that do not exist."""
+    for field, known in choices().items():
+        searched = spec.search[field].values() if field in spec.search else []
+        for key, names in (
+            (f"train.{field}", [spec.base(field)]),
+            (f"search.{field}.choices", searched),
+        ):
+            for name in names:
+                if name not in known:
+                    some = f"{', '.join(known)}, but got {name!r}{nearest(str(name), known)}"
+                    raise ValueError(f"{key}: must be among {some}")
 
 
 # --- between the parts -----------------------------------------------------------------------
@@ -123,8 +156,9 @@ def _check_parts(spec: StudySpec) -> None:
     _check_compare(spec)
     for name, parameter in spec.search.items():
         _check_when(spec, name, parameter)
-        _check_option(spec, name, parameter)
-        _check_kind(name, parameter)
+        if spec.trainer is None:
+            _check_option(spec, name, parameter)
+            _check_kind(name, parameter)
     names = [baseline.name for baseline in spec.baselines]
     if len(set(names)) < len(names):
         raise ValueError(f"baselines: names must differ from each other, but got {names}")
@@ -161,17 +195,18 @@ def _check_when(spec: StudySpec, name: str, parameter: Parameter) -> None:
 
 
 def _check_option(spec: StudySpec, name: str, parameter: Parameter) -> None:
-    """Refuse a loss's option that is searched where another loss trains."""
-    known = [loss for loss, one in _losses().items() if name in one.options]
-    trained = spec.search["loss"].values() if "loss" in spec.search else [spec.base("loss")]
-    having = [loss for loss in trained if loss in known] or known
-    for loss in trained:
-        applies = "loss" not in parameter.when or loss in parameter.allowed("loss")
-        if known and loss not in known and applies:
+    """Refuse an option that is searched where another choice trains, such as another loss."""
+    field = field_with_option(name)
+    known = [choice for choice, one in choices()[field].items() if name in one.options]
+    trained = spec.search[field].values() if field in spec.search else [spec.base(field)]
+    having = [choice for choice in trained if choice in known] or known
+    for choice in trained:
+        applies = field not in parameter.when or choice in parameter.allowed(field)
+        if known and choice not in known and applies:
             when = f'"{having[0]}"' if len(having) == 1 else having
             raise ValueError(
-                f"search.{name}: must be searched for {' or '.join(having)} only, but {loss} "
-                f"is trained too; add when = {{ loss = {when} }}"
+                f"search.{name}: must be searched for {' or '.join(having)} only, but {choice} "
+                f"is trained too; add when = {{ {field} = {when} }}"
             )
 
 
@@ -258,7 +293,7 @@ def _check_run(spec: StudySpec, params: dict[str, Any], section: str) -> None:
 
 def _check_steps(spec: StudySpec) -> None:
     """Refuse a warm-up without an end, evaluations after the end, and seeds too large to add to."""
-    steps = spec.max_steps
+    steps = _max_steps(spec)
     warmup = _largest(spec, "warmup_steps")
     if warmup >= steps:
         raise ValueError(
@@ -276,11 +311,27 @@ def _check_steps(spec: StudySpec) -> None:
         raise ValueError(f"train.seed: must be at most {MAX_SEED}, but got {spec.base('seed')}")
 
 
+def _check_sampler(spec: StudySpec) -> None:
+    """Refuse a sampler that cannot propose within each arm."""
+    check_sampler(spec.sampler.kind, spec.sampler.options)
+    if not spec.sampler.kind.endswith(("cmaes", "CmaEsSampler")):
+        return
+    for arm in spec.arms:
+        applying = spec.point(arm, lambda name, parameter: parameter)
+        ranges = [name for name, one in applying.items() if name in spec.drawn and not one.choices]
+        if len(ranges) < 2:
+            raise ValueError(
+                f"sampler.kind: cmaes must have two ranges to search in each arm, but {arm} has "
+                f"{', '.join(ranges) or 'none'}; set another kind"
+            )
+
+
 def _check_pruner(spec: StudySpec) -> None:
-    """Refuse a pruner that no evaluation of a trial would ask."""
+    """Refuse a pruner that does not exist, or that no evaluation of a trial would ask."""
+    check_pruner(spec.pruner.kind, spec.pruner.options)
     if spec.pruner.kind == "none":
         return
-    steps, interval = spec.max_steps, spec.base("eval_interval")
+    steps, interval = _max_steps(spec), spec.base("eval_interval")
     warmup = spec.pruner.warmup_fraction
     last = (steps - 1) // interval * interval  # before the end, where there is nothing to save
     if last == 0 or last < round(warmup * steps):
@@ -289,6 +340,10 @@ def _check_pruner(spec: StudySpec) -> None:
             f"warmup_fraction={warmup}, max_steps={steps} and eval_interval={interval}; "
             f'lower one of them, or set kind = "none"'
         )
+
+
+def _max_steps(spec: StudySpec) -> int:
+    return int(spec.base("max_steps"))
 
 
 def _table(spec: StudySpec, name: str) -> str:

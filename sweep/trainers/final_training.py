@@ -6,7 +6,7 @@ It enters gpt.train where a sweep's trials do, so an exported trial trains again
 import json
 import shlex
 import tomllib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,9 @@ from gpt.config import TrainConfig, read_config, train_config
 from gpt.errors import InputError, StorageError
 from gpt.system.files import atomic_write_text
 from gpt.system.signals import noted
-from sweep.format import duration, is_terminal, perplexity
+from sweep.study.format import duration, is_terminal, perplexity
+from sweep.trainers.long_run.longer import extend
+from sweep.trainers.long_run.scale import changes_in_words, check_memory, read_scale, scaled
 
 if TYPE_CHECKING:
     from gpt.events import Evaluation
@@ -32,8 +34,12 @@ def prepare_run(
     run_dir: Path,
     *,
     steps: int | None = None,
+    scale: str | None = None,
     data: str | None = None,
+    column: str | None = None,
     device: str | None = None,
+    gpus: int | None = None,
+    changes: Mapping[str, Any] | None = None,
     show: Callable[[str], None],
 ) -> TrainConfig:
     """Make `run_dir` the directory of the run that a configuration file and some changes describe.
@@ -42,8 +48,12 @@ def prepare_run(
         path: See `read_config_file`.
         run_dir: A new directory, or one of the same run.
         steps: Optimiser steps instead of the file's.
+        scale: Another size, see sweep.trainers.long_run.scale.read_scale.
         data: Other text: "auto", "hub", "built-in" or a path.
+        column: Of the text in that data, where it is a table.
         device: Another device.
+        gpus: CUDA devices, or with the device "cpu" processes, that train it together.
+        changes: Other fields of the configuration, by name.
         show: Called with what takes long, and with the notice that comes with the text.
 
     Returns:
@@ -52,27 +62,53 @@ def prepare_run(
     Raises:
         InputError: one of these cannot work; nothing was written then.
     """
+    from gpt.optim import check_installed
+    from gpt.plugins import in_run_dir, with_plugins
     from gpt.system.device import check_device
+    from gpt.system.distributed import share_of_batch
+    from gpt.train import with_loaded_plugins
+    from sweep.trainers.several_gpus import check_gpus
 
-    config = read_config_file(path)
+    config = with_loaded_plugins(read_config_file(path), path.parent)
+    tuned, config = config, config if scale is None else scaled(config, _read(scale, steps))
     if steps is not None:
         config = with_steps(config, steps)
+    if column is not None and data is None:
+        raise InputError("--column must come with --data, whose column it is, but got none.")
     if data is not None:
-        config = with_data(config, data)
-    if device is not None:
-        config = config.model_copy(update={"device": device})
+        config = with_data(config, data, column)
+    if changes:
+        config = train_config(config.model_dump() | dict(changes))
+    if device is not None or gpus is not None:
+        config = config.model_copy(update={"device": device or "cuda"})
     if config.warmup_steps >= config.max_steps:
         raise InputError(
             f"{path}: warmup_steps must be below max_steps, or the run never reaches its learning "
             f"rate, but got warmup_steps={config.warmup_steps} and max_steps={config.max_steps}."
         )
-    check_device(config.device)
+    if gpus is None:
+        check_device(config.device)
+    else:
+        check_gpus(gpus, config.device)
+        share_of_batch(config.batch_size, config.gradient_accumulation_steps, gpus)
+    check_installed(config.optimizer)
+    for line in [*changes_in_words(tuned, config), check_memory(config)] if scale else ():
+        show(line)
     check_claim(run_dir)
     config, notice = with_prepared_data(config, show, new_vocabulary=data is not None)
     if notice:
         show(f"NOTICE: {notice}")
-    claim(run_dir, config)
+    files, config = config, in_run_dir(config)
+    claim(run_dir, config, show)
+    with_plugins(files, path.parent, run_dir)
     return config
+
+
+def _read(scale: str, steps: int | None) -> dict[str, int]:
+    wanted = read_scale(scale)
+    if steps is not None and "steps" in wanted:
+        raise InputError(f"--steps must not come with steps in --scale, but got {scale}.")
+    return wanted
 
 
 def read_config_file(path: Path) -> TrainConfig:
@@ -102,6 +138,11 @@ def read_config_file(path: Path) -> TrainConfig:
             f"`squen-sweep run --study {shlex.quote(str(path))}` runs it, and "
             f"`squen-sweep export --study NAME -o best.toml` writes its best configuration."
         )
+    if "command" in values:
+        raise InputError(
+            f"{path} must be a configuration of the built-in GPT, but it is a program's; "
+            f"run the line at its top, which trains it again."
+        )
     return train_config(values, where=str(path))
 
 
@@ -122,9 +163,13 @@ def with_steps(config: TrainConfig, steps: int) -> TrainConfig:
     return train_config(config.model_dump() | {"max_steps": steps, "warmup_steps": warmup})
 
 
-def with_data(config: TrainConfig, source: str) -> TrainConfig:
-    """Return the same run on other text, no longer pinned to the one it was exported with."""
-    data = config.data.with_source(source).model_copy(update={"fingerprint": None})
+def with_data(config: TrainConfig, source: str, column: str | None = None) -> TrainConfig:
+    """Return the same run on other text, no longer pinned to the one it was exported with.
+
+    The column is the other text's, too: None is "text", or the only one that holds strings.
+    """
+    changes = {"fingerprint": None, "column": column}
+    data = config.data.with_source(source).model_copy(update=changes)
     return config.model_copy(update={"data": data})
 
 
@@ -167,13 +212,22 @@ def check_claim(run_dir: Path, config: TrainConfig | None = None) -> None:
         )
 
 
-def claim(run_dir: Path, config: TrainConfig) -> None:
-    """Make `run_dir` the directory of this run; one of the same run stays as it is.
+def claim(
+    run_dir: Path, config: TrainConfig, show: Callable[[str], None] = lambda line: None
+) -> None:
+    """Make `run_dir` the directory of this run; one of the same run stays as it is, or is extended.
+
+    Args:
+        run_dir: A new directory, or one of the same run or of a shorter one.
+        config: The run.
+        show: Called with what it means that a run is extended.
 
     Raises:
         InputError: the directory holds another run or something else.
         StorageError: it cannot be written.
     """
+    if (run_dir / CONFIG).exists() and extend(run_dir, read_config(run_dir / CONFIG), config, show):
+        return
     check_claim(run_dir, config)
     if (run_dir / CONFIG).exists():
         return
@@ -200,7 +254,7 @@ def is_done(run_dir: Path) -> bool:
     return done and checkpoint.load(run_dir) is not None
 
 
-def continue_run(run_dir: Path, max_steps: int) -> int | None:
+def continue_run(run_dir: Path, max_steps: int, gpus: int = 1) -> int | None:
     """Train `run_dir` from its newest checkpoint to its last step; print each evaluation.
 
     Ctrl-C once, SIGTERM or SIGHUP stops it at a checkpoint; Ctrl-C twice stops it now.
@@ -210,25 +264,70 @@ def continue_run(run_dir: Path, max_steps: int) -> int | None:
 
     Raises:
         InputError: see gpt.train.train_directory.
+        PeerError: of several processes one failed.
         KeyboardInterrupt: Ctrl-C came twice.
         TrainingFailedError: the loss is no longer finite, or memory ran out.
     """
     from gpt.errors import DivergedError
+    from gpt.system.distributed import PeerError
     from gpt.train import is_out_of_memory, train_directory
+    from sweep.trainers.several_gpus import train_on_several
 
     show = _show_bar if is_terminal() else _show_lines
     signals: list[int] = []
+
+    def stop() -> bool:
+        return bool(signals)
+
     try:
         with (
             noted(signals, twice_interrupts=True),
-            closing(train_directory(run_dir, lambda: bool(signals), print)) as evaluations,
+            closing(
+                train_directory(run_dir, stop, print)
+                if gpus == 1
+                else train_on_several(run_dir, gpus, stop, print)
+            ) as evaluations,
         ):
             show(evaluations, max_steps)
+    except PeerError as error:
+        if error.outcome not in ("diverged", "oom"):
+            raise
+        raise TrainingFailedError(str(error)) from None
     except (DivergedError, RuntimeError, MemoryError) as error:
         if not (isinstance(error, DivergedError) or is_out_of_memory(error)):
             raise
         raise TrainingFailedError(str(error).splitlines()[0]) from None
     return None if is_done(run_dir) else signals[0]
+
+
+def evaluations_of(run_dir: Path) -> "list[Evaluation]":
+    """Return the evaluations of a run by step, of two of a step the first."""
+    from gpt.events import evaluation_of, read_events
+
+    events, _ = read_events(run_dir)
+    logged = [evaluation_of(event) for event in events if event["event"] == "evaluation"]
+    by_step = {evaluation.step: evaluation for evaluation in reversed(logged)}
+    return [by_step[step] for step in sorted(by_step)]
+
+
+def final_metrics(run_dir: Path) -> str:
+    """Return all metrics of a run's last evaluation, and the best one of all, in two lines."""
+    evaluations = evaluations_of(run_dir)
+    best, last = min(evaluations, key=lambda e: e.cross_entropy), evaluations[-1]
+    perplexities = {
+        "perplexity": last.perplexity,
+        "of the loss's link": last.link_perplexity,
+        "mean of stories": last.story_perplexity,
+        "at the best temperature": last.temperature_perplexity,
+    }
+    shown = [f"{name} {perplexity(x)}" for name, x in perplexities.items() if x is not None]
+    return (
+        f"{', '.join(shown)}; {last.bits_per_byte:.4f} bits per byte, "
+        f"accuracy {last.accuracy:.1%}, calibration error {last.calibration_error:.4f}, "
+        f"Brier score {last.brier_score:.4f}, entropy {last.entropy:.4f} nats, "
+        f"mean squared logit {last.mean_squared_logit:.2f} at step {last.step}\n"
+        f"lowest perplexity: {perplexity(best.perplexity)} at step {best.step}"
+    )
 
 
 def _refuse_other(run_dir: Path, old: TrainConfig, new: TrainConfig) -> None:

@@ -9,14 +9,17 @@ from gpt import checkpoint
 from gpt.config import DataConfig, TrainConfig, read_config
 from gpt.data.dataset import prepare
 from gpt.errors import DataError
-from gpt.events import Event, parse_event
+from gpt.events import Evaluation, Event, evaluation_of, parse_event
 from gpt.model import num_params
+from gpt.plugins import in_run_dir, with_plugins
 from gpt.system.files import atomic_write_text
 from sweep.study.dataset import data_facts, described, pin_dataset, source_facts
+from sweep.study.external.plugins import load_spec_plugins
 from sweep.study.spec import StudySpec
 from sweep.trainers.base import Facts, RunFacts
 
 # Of a run that exists: where its text is, and the micro-batch that its memory sufficed for.
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
 MAY_DIFFER = ("data", "device", "threads", "batch_size", "gradient_accumulation_steps")
 
 
@@ -28,13 +31,16 @@ class GPTTrainer:
     """
 
     module: str | None = "gpt.train"
+    tokens: Path | None = None  # until `check` has found them
 
     def __init__(self, data: DataConfig) -> None:
         self._data = data
         self._spec: StudySpec
+        self._device = "cpu"
 
     def settle(self, spec: StudySpec, stored: Mapping[str, Any] | None, device: str) -> StudySpec:
         """Return the study with its dtype: the one that it was started with, or the faster one."""
+        self._device = device
         if not spec.leaves_dtype_open:
             return spec
         settled = stored["train"].get("dtype") if stored else None
@@ -44,13 +50,22 @@ class GPTTrainer:
         """Prepare the tokens of the text.
 
         Raises:
-            InputError: the text is not there, or too short.
+            InputError: an optimiser needs a package that is not installed, or the text is not
+                there or too short.
         """
+        from gpt.optim import check_installed  # imports torch
+
+        load_spec_plugins(spec)
         self._spec = spec
+        searched = spec.search.get("optimizer")
+        for name in searched.values() if searched else [spec.base("optimizer")]:
+            check_installed(name)
+        if slow := slow_dtype(str(spec.base("dtype")), self._device, faster_dtype(self._device)):
+            show(slow)
         tokens = prepare(self._data, show)
         tokens.require(spec.block_size)
         facts = data_facts(tokens, spec)
-        self._data = pin_dataset(self._data, tokens)
+        self._data, self.tokens = pin_dataset(self._data, tokens), tokens.folder
         return self.recall(spec, facts | source_facts(self._data))
 
     def recall(self, spec: StudySpec, data: dict[str, Any]) -> Facts:
@@ -78,7 +93,8 @@ class GPTTrainer:
             moved = config.model_copy(update={"device": device, "data": self._data})
         else:
             run_dir.mkdir(parents=True, exist_ok=True)
-            config, moved = None, self._spec.train_config(params, self._data, device, threads)
+            new = self._spec.train_config(params, self._data, device, threads)
+            config, moved = None, with_plugins(new, Path(), run_dir)
         if moved != config:
             _write_config(run_dir, moved)
         return RunFacts(moved.max_steps, num_params(moved), moved.model_dump(mode="json"))
@@ -101,13 +117,18 @@ class GPTTrainer:
         _write_config(run_dir, smaller)
         return smaller.batch_size
 
-    def command(self, run_dir: Path) -> tuple[str, ...]:
+    def command(self, run_dir: Path, processes: int = 1) -> tuple[str, ...]:
         """Return the command that trains a run directory, or continues it."""
-        return (sys.executable, "-P", "-m", "gpt.train", str(run_dir.resolve()))
+        launcher = () if processes == 1 else (*TORCHRUN, str(processes))
+        return (sys.executable, "-P", *launcher, "-m", "gpt.train", str(run_dir.resolve()))
 
     def parse(self, line: bytes) -> Event | None:
         """Parse a line of events.jsonl."""
         return parse_event(line)
+
+    def evaluation(self, event: Event) -> Evaluation:
+        """Return what an `evaluation` event says."""
+        return evaluation_of(event)
 
     def tidy(self, run_dir: Path) -> None:
         """Remove temporary files of checkpoints."""
@@ -116,7 +137,9 @@ class GPTTrainer:
     def _refuse_another_run(
         self, config: TrainConfig, params: Mapping[str, Any], run_dir: Path
     ) -> None:
-        expected = self._spec.train_config(params, self._data, config.device, config.threads)
+        expected = in_run_dir(
+            self._spec.train_config(params, self._data, config.device, config.threads)
+        )
         differing = [
             name
             for name in TrainConfig.model_fields
@@ -135,14 +158,43 @@ def faster_dtype(device: str) -> str:
     bfloat16 where the device has instructions for it: on CPUs with AVX512-BF16 trials of the
     tinystories budget train 1.2 to 1.7 times as fast as in float32 (roofline.json and
     precision.json in tests/benchmarks). A CPU without them would convert every number first.
+    GPUs with tensor cores but without bfloat16 (V100, T4) take float16. An Apple GPU takes float32:
+    nobody has measured one yet.
     """
     import torch
 
     if device.startswith("cuda"):
-        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return "bfloat16"
+        has_tensor_cores = torch.cuda.get_device_capability(torch.device(device)) >= (7, 0)
+        return "float16" if has_tensor_cores else "float32"
+    if device == "mps":
+        return "float32"
     describe = getattr(torch.cpu, "get_capabilities", dict)  # not in older versions of torch
     has: Mapping[str, Any] = describe()
     return "bfloat16" if has.get("avx512_bf16") or has.get("amx_bf16") else "float32"
+
+
+def slow_dtype(dtype: str, device: str, faster: str) -> str | None:
+    """Return a warning where a device only emulates a study's dtype; None where it has it.
+
+    A study that was started in bfloat16 goes on in it, also on a CPU without its instructions:
+    there it trained 395 tokens/s where float32 trained 6,200 (4 layers of 128, 2 threads).
+
+    Args:
+        dtype: Of the study.
+        device: Where it is to train.
+        faster: See faster_dtype.
+    """
+    on_gpu = device.startswith("cuda")
+    if dtype in ("float32", faster) or (dtype == "float16" and on_gpu):
+        return None
+    kind = "GPU" if on_gpu else "CPU"
+    return (
+        f"dtype is {dtype}, which this {kind} has no instructions for: float32 may be ten times "
+        f'as fast. Continue where the study was started, or start it anew with dtype = "auto" in '
+        f"its file and --as NEW_NAME."
+    )
 
 
 def _write_config(run_dir: Path, config: TrainConfig) -> None:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from sweep.study.metric import PERPLEXITY, Metric
+
 if TYPE_CHECKING:
     import optuna
     from optuna.storages import RDBStorage
@@ -27,6 +29,7 @@ class Opened:
 
     study: "optuna.Study"
     storage: "RDBStorage"
+    metric: Metric = PERPLEXITY
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class TrialStarted:
     trial: int
     arm: str
     params: dict[str, Any]
-    max_steps: int
+    max_steps: int | None  # None: not known
     config: dict[str, Any]  # the complete configuration of its run, flat, for trackers
 
 
@@ -67,6 +70,7 @@ class Evaluated:
 
     trial: int
     evaluation: "Evaluation"
+    metric: Metric = PERPLEXITY  # the figure in its field `perplexity`
 
 
 @dataclass(frozen=True)

@@ -13,18 +13,20 @@ from importlib.metadata import version
 from pathlib import Path
 
 import optuna
-from optuna.storages import RDBStorage
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from gpt import checkpoint
 from gpt.errors import BusyError
 from gpt.system.files import free_space
+from sweep.analysis.results import module_of_trials
 from sweep.backends.local import LocalProcess
 from sweep.storage import sqlite as storage_file
+from sweep.storage.errors import unsound
+from sweep.storage.location import owner_of_runs, runs_folder, storage_path
 from sweep.storage.lock import only_tuner
-from sweep.storage.rdb import open_storage, owner_of_runs, runs_folder, sqlite_path, storage_url
-from sweep.storage.schema import study_attrs, trial_attrs
-from sweep.storage.sqlite import unsound
+from sweep.storage.reader import open_snapshot
+from sweep.storage.schema import is_ours, study_attrs, trial_attrs
 
 PACKAGES = ("squen-sweep", "torch", "optuna", "sqlalchemy", "optuna-dashboard")
 
@@ -83,7 +85,7 @@ COPYING = "copy by: sqlite3 FILE \"VACUUM INTO 'copy.db'\""
 
 def _unfolded_log(storage: str) -> str | None:
     """Describe the write-ahead log beside a SQLite file that `cp` of the file would miss."""
-    path = sqlite_path(storage_url(storage))
+    path = storage_path(storage)
     log = path and path.with_name(f"{path.name}-wal")
     if log is None or not log.exists() or not log.stat().st_size:
         return None
@@ -98,9 +100,9 @@ def _folder_of(study: optuna.Study, runs: Path) -> Path:
     return next(found, folder)
 
 
-def _open(storage: str, show: Callable[[str], None]) -> RDBStorage:
-    opened = open_storage(storage)
-    path = sqlite_path(storage_url(storage))
+def _open(storage: str, show: Callable[[str], None]) -> BaseStorage:
+    opened = open_snapshot(storage)
+    path = storage_path(storage)
     if path and (wrong := _integrity(path)):
         raise unsound(path, wrong[0])
     size = f", {path.stat().st_size / 1e6:.1f} MB" if path else ""
@@ -109,13 +111,17 @@ def _open(storage: str, show: Callable[[str], None]) -> RDBStorage:
 
 
 def _integrity(path: Path) -> list[str]:
-    with closing(storage_file.read_only(path)) as connection:
+    # Not read-only: whoever closes the file last folds its log in, and such a one could not.
+    with closing(sqlite3.connect(path, timeout=storage_file.TIMEOUT)) as connection:
         return storage_file.faults(connection, "integrity_check")
 
 
 def _check(checked: CheckedStudy, show: Callable[[str], None]) -> int | None:
     """Show a study's findings and return their number; None while it is running."""
     name, count = checked.study.study_name, len(checked.trials)
+    if not is_ours(checked.study):
+        show(f"study {name}: {count} trials of another program, not checked")
+        return 0
     if not checked.folder.is_dir():
         show(f"study {name}: {count} trials, but no folder {checked.folder}; pass its --runs")
         return 1
@@ -136,10 +142,15 @@ def _check(checked: CheckedStudy, show: Callable[[str], None]) -> int | None:
 
 def stale_trials(checked: CheckedStudy) -> Iterator[str]:
     """Yield our trials that are RUNNING in the database while nobody runs the study."""
-    for trial in checked.trials:
-        if trial.state != TrialState.RUNNING or trial_attrs(trial).arm is None:  # another's own
-            continue
-        trains = bool(LocalProcess.find({checked.run_dir(trial): "gpt.train"}))
+    module = module_of_trials(checked.study)
+    ours = [  # another program's trials are its own
+        trial
+        for trial in checked.trials
+        if trial.state == TrialState.RUNNING and trial_attrs(trial).arm is not None
+    ]
+    training = LocalProcess.find({checked.run_dir(trial): module for trial in ours})
+    for trial in ours:
+        trains = checked.run_dir(trial) in training
         state = "trains without a tuner" if trains else "is RUNNING, but no process trains it"
         yield f"trial {trial.number} {state}; run the study again to continue it"
 
@@ -161,6 +172,8 @@ def lost_runs(checked: CheckedStudy) -> Iterator[str]:
 
 def damaged_checkpoints(checked: CheckedStudy) -> Iterator[str]:
     """Yield checkpoints whose files are not those that were written."""
+    if module_of_trials(checked.study) != "gpt.train":  # a program's checkpoints are its own
+        return
     for trial in checked.trials:
         for path, reason in checkpoint.damaged(checked.run_dir(trial)):
             yield f"{path} is damaged: {reason}; delete it"

@@ -30,6 +30,7 @@ class Ending(StrEnum):
     DIVERGED = "diverged"
     OOM = "oom"
     DISK = "disk"
+    UNUSABLE = "unusable"  # a program that ended well and reported nothing: the next try would, too
     CRASHED = "crashed"
 
 
@@ -43,7 +44,13 @@ class Exit(StrEnum):
     TIMEOUT = "timeout"
     DISK = "disk"  # the sweep stops
     STOPPED = "stopped"  # it is continued, by this call or the next
+    UNUSABLE = "unusable"  # it fails at once
     CRASHED = "crashed"  # again, unless it crashed at this step before
+
+
+def last_end(events: list[Event]) -> Event | None:
+    """Return the last event, if it says how a process ended."""
+    return events[-1] if events and events[-1]["event"] in ("done", "stopped", "error") else None
 
 
 def ending_of(event: Event | None, exit_code: int | None) -> Ending:

@@ -1,6 +1,7 @@
 """Open a study for its one tuner: lock, check, create or resume."""
 
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,27 +10,45 @@ import optuna
 from optuna.storages import RDBStorage
 
 from gpt.config import DataConfig
-from sweep.backends import BACKENDS, Backend, Slot
-from sweep.storage.lock import claim_runs, only_tuner, runs_of
-from sweep.storage.rdb import (
-    check_storage,
-    check_study,
-    create_study,
+from sweep.backends import Backend, Slot
+from sweep.backends.room import free_bytes, slots_that_fit
+from sweep.search.known_trials import in_memory
+from sweep.storage.errors import in_one_line
+from sweep.storage.growth.takeover import (
+    extend_study,
+    fork_study,
+    settle_runs,
+    stage_runs,
+    study_to_extend,
+)
+from sweep.storage.location import (
     data_source,
-    database_exists,
-    find_study,
-    fold_log,
-    open_storage,
-    set_up,
+    relative_to_database,
+    runs_folder,
     sqlite_path,
     storage_url,
 )
-from sweep.storage.schema import StudyAttrs, study_attrs
-from sweep.storage.sqlite import in_one_line
+from sweep.storage.lock import claim_runs, only_tuner, runs_of
+from sweep.storage.rdb import (
+    attrs_of_spec,
+    check_storage,
+    check_study,
+    create_study,
+    database_exists,
+    find_study,
+    fold_log,
+    only_writer,
+    open_storage,
+    set_up,
+)
+from sweep.storage.reader import load_study
+from sweep.storage.schema import StudyAttrs, set_study_attrs, study_attrs
 from sweep.study.spec import StudySpec
-from sweep.trainers import TRAINERS, Facts, Trainer
+from sweep.trainers.base import Facts, Trainer
+from sweep.trainers.registry import trainer_of
 from sweep.tuner.callback import Callback, Message
 from sweep.tuner.options import RunOptions
+from sweep.tuner.plan import depths_of
 
 
 @dataclass(frozen=True)
@@ -44,6 +63,31 @@ class OpenStudy:
     backend: Backend
     slots: list[Slot]
     facts: Facts
+
+
+def _with_memory(
+    slots: list[Slot],
+    spec: StudySpec,
+    study: optuna.Study | None,
+    options: RunOptions,
+    show: Callable[[str], None],
+) -> list[Slot]:
+    """Leave out the slots in which the largest model of a study does not fit.
+
+    What a program takes, or another machine has, is not known; and trials that a killed tuner left
+    running hold memory that is theirs already.
+    """
+    running = (optuna.trial.TrialState.RUNNING,)
+    taken_over = study is not None and study.get_trials(deepcopy=False, states=running)
+    elsewhere = options.backend != "local" or slots[0].processes > 1  # which several GPUs share
+    if elsewhere or spec.trainer is not None or taken_over:
+        return slots
+    from sweep.trainers.memory import estimate_memory  # imports torch
+
+    of_models = [estimate_memory(depth.largest) for depth in depths_of(spec, slots[0])]
+    largest = max(of_models, key=lambda estimate: estimate.peak)
+    free = {slot.device: free_bytes(slot.device) for slot in slots}
+    return slots_that_fit(slots, largest.tensors, largest.peak, free, show)
 
 
 @contextmanager
@@ -66,10 +110,9 @@ def open_study(
         DataError: the database is damaged, or of another version of Optuna.
         StorageError: the runs or the database cannot be written.
     """
-    backend = BACKENDS[options.backend](options.device, options.workers)
+    backend = options.make_backend(spec.resources)
     backend.check()
-    slots = backend.capacity()
-    kind = slots[0].device.partition(":")[0]
+    kind = backend.kind()
     check_storage(options.storage)
     path = sqlite_path(storage_url(options.storage))
 
@@ -79,31 +122,79 @@ def open_study(
     with in_one_line(options.storage, path, options.runs), ExitStack() as stack:
         own = options.runs / spec.name
         stack.enter_context(only_tuner(own, spec.name, show if options.wait else None))
-        storage = open_storage(options.storage) if database_exists(options.storage) else None
+        exists = database_exists(options.storage, show)
+        storage = open_storage(options.storage, notice=show) if exists else None
         study = None if storage is None else find_study(storage, spec.name)
-        stored = StudyAttrs() if study is None else study_attrs(study)
-        pinned = study is not None and stored.data is not None and data.source == "auto"
-        if study is not None and pinned:
+        base = study_to_extend(storage, study, spec.name, options.extend, options.taken_from)
+        stored = StudyAttrs() if base is None else study_attrs(base)
+        program = spec.trainer is not None
+        pinned = stored.data is not None and (program or data.source == "auto")
+        if base is not None and pinned and not program:
             found_by = (stored.data or {}).get("options", {})
-            data = data.with_source(data_source(study)).model_copy(update=found_by)
-        trainer = TRAINERS["gpt"](data)
-        spec = trainer.settle(spec, stored.spec, slots[0].device)
-        if study is not None and stored.data and pinned and is_complete(study, total):
+            data = data.with_source(data_source(base)).model_copy(update=found_by)
+        trainer = trainer_of(spec, data)
+        spec = trainer.settle(spec, stored.spec, kind)
+        slots = _with_memory(backend.capacity(), spec, study, options, show)
+        extends = options.extend or base is not study
+        grows = extends and stored.spec_digest != spec.digest
+        if study is not None and stored.data and pinned and not grows and is_complete(study, total):
             facts = trainer.recall(spec, stored.data)
         else:
             facts = trainer.check(spec, show)
-        if study is not None:
-            check_study(study, spec, facts.data, kind)
+        keys = [] if base is None else check_study(base, spec, facts.data, kind, extends)
+        settle_runs(study, own)
         folder = runs_of(study, options.runs, spec.name)
         if folder != own:  # of a study that was renamed
             stack.enter_context(only_tuner(folder, spec.name, show if options.wait else None))
-        storage = open_storage(options.storage, create=True) if storage is None else storage
+        if storage is None:
+            storage = open_storage(options.storage, create=True, notice=show)
         set_up(storage)
+        stack.enter_context(only_writer(storage, spec.name))
         stack.callback(fold_log, storage)
-        if study is None or stored.spec is None:
+        if study is None and base is not None:
+            study = _take_over(base, storage, spec, facts, folder, keys, stack, show)
+        elif study is None or stored.spec is None:
             study = create_study(storage, spec, facts.data, kind)
-        claim_runs(study, folder)
-        yield OpenStudy(study, storage, spec, folder, trainer, backend, slots, facts)
+        elif keys:
+            attributes = attrs_of_spec(study, spec, facts.data)
+            show(extend_study(storage, study, spec, attributes, keys).line())
+            study = load_study(storage, spec.name)
+        _claim(study, spec, folder)
+        yield OpenStudy(
+            in_memory(study, storage), storage, spec, folder, trainer, backend, slots, facts
+        )
+
+
+def _claim(study: optuna.Study, spec: StudySpec, folder: Path) -> None:
+    """Bind a study to its runs; store the tables of backends, which may change at any time."""
+    claim_runs(study, folder)
+    stored = study_attrs(study).spec
+    now = spec.model_dump(mode="json", include={"backend", "resources"})
+    if stored is not None and any(stored.get(name) != now[name] for name in now):
+        set_study_attrs(study, spec={**stored, **now})  # its verdict reads them
+
+
+def _take_over(
+    old: optuna.Study,
+    storage: RDBStorage,
+    spec: StudySpec,
+    facts: Facts,
+    folder: Path,
+    keys: list[str],
+    stack: ExitStack,
+    show: Callable[[str], None],
+) -> optuna.Study:
+    """Make a new study that has the trials of an old one, whose lock is held as long."""
+    stack.enter_context(only_tuner(runs_folder(old), old.study_name))
+    stack.enter_context(only_writer(storage, old.study_name))
+    identity = uuid.uuid4().hex
+    stage_runs(old, folder, identity)
+    attributes = attrs_of_spec(old, spec, facts.data)
+    places = {"identity": identity, "runs": relative_to_database(old, folder)}
+    show(fork_study(storage, old, spec, attributes | places, keys).line())
+    study = load_study(storage, spec.name)
+    settle_runs(study, folder)
+    return study
 
 
 def is_complete(study: optuna.Study, total: int) -> bool:

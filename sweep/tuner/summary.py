@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import optuna
 
 from sweep.analysis import results
+from sweep.study.metric import PERPLEXITY, Metric
 from sweep.tuner.start import OpenStudy
 
 
@@ -16,11 +17,13 @@ class Summary:
     finished: int
     total: int
     outcomes: dict[str, int]
-    best: dict[str, tuple[int, float]]  # arm -> (trial number, perplexity)
+    arms: list[str]  # that the study compares; one, where it compares nothing
+    best: dict[str, tuple[int, float]]  # arm -> (trial number, perplexity or other metric)
     already_complete: bool
     signal: int | None  # that ended the call early
     late: bool  # the call's own time limit ended it early
     seconds: float
+    metric: Metric = PERPLEXITY
 
     @property
     def interrupted(self) -> bool:
@@ -54,11 +57,13 @@ def summary_of(
         finished=len(outcomes),
         total=total,
         outcomes={outcome: outcomes.count(outcome) for outcome in sorted(set(outcomes))},
+        arms=results.arms(study),
         best=results.best_by_arm(study),
         already_complete=already_complete,
         signal=signals[0] if signals and short else None,
         late=late and short,
         seconds=seconds,
+        metric=results.metric_of_study(study),
     )
 
 
@@ -66,10 +71,11 @@ def header(opened: OpenStudy, storage: str) -> dict[str, str]:
     """Describe study, data, slots and storage, as a sweep shows them at its start."""
     spec, slots = opened.spec, opened.slots
     devices = ", ".join(sorted({slot.device for slot in slots}))
-    dtype = "" if "dtype" in spec.search else f", {spec.base('dtype')}"
+    open_ = "dtype" in spec.search or spec.trainer is not None
+    dtype = "" if open_ else f", {spec.base('dtype')}"
     return {
         "study": spec.name,
-        "data": opened.facts.description,
+        "program" if spec.trainer else "data": opened.facts.description,
         "slots": f"{len(slots)} on {devices}, {slots[0].threads} CPU thread(s) each{dtype}",
         "storage": storage,
     }

@@ -7,23 +7,22 @@ still train and continues the others from their checkpoints, under the same numb
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 
 import sqlalchemy
 from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from gpt.config import DataConfig
-from gpt.errors import InputError, StorageError, TrialsFailedError
-from gpt.events import Evaluation, Event, evaluation_of
-from gpt.system.files import disk_error
+from gpt.errors import BusyError, InputError, StorageError, TrialsFailedError
+from gpt.events import Evaluation, Event
 from gpt.system.signals import noted
 from sweep.analysis import results
 from sweep.backends import Job, Slot
+from sweep.search.known_trials import report_evaluation
 from sweep.search.pruners import is_shadow, may_stop_at, should_prune
-from sweep.search.samplers import next_arm, next_params
-from sweep.storage.rdb import record_evaluation
+from sweep.search.samplers import next_arm, next_params, next_proposal
+from sweep.storage.rdb import wait_for
 from sweep.storage.schema import (
     new_trial_attrs,
     set_study_attrs,
@@ -31,81 +30,29 @@ from sweep.storage.schema import (
     study_attrs,
     trial_attrs,
 )
-from sweep.study.spec import StudySpec
+from sweep.study.metric import metric_of
 from sweep.tuner.callback import (
     Callback,
     Counts,
     Evaluated,
-    Header,
     Message,
-    Notice,
-    Opened,
     TrialEnding,
     TrialFinished,
     TrialStarted,
 )
-from sweep.tuner.exits import Ending, Exit, Intent, ending_of
+from sweep.tuner.exits import Ending, Exit, Intent, ending_of, last_end
 from sweep.tuner.limits import Clock, SuspendAwareClock, is_over
 from sweep.tuner.options import RunOptions
-from sweep.tuner.start import OpenStudy, open_study
-from sweep.tuner.summary import Summary, header, summary_of
+from sweep.tuner.start import OpenStudy
+from sweep.tuner.summary import Summary, summary_of
 from sweep.tuner.trial import TrialRun, is_overdue, must_be_killed
 
 POLL_SECONDS = 0.03  # between two polls of the backend, which cost well under a millisecond
+POLL_SECONDS_PER_RUN = 3e-4  # more: 1,000 trials take 15 ms to poll, and have time
+LAUNCH_SECONDS = 0.2  # of launching or of finishing trials, until all are heard again
 MAX_CRASHES = 2  # at the same step, until a trial counts as failed
+MAX_IN_VAIN = 5  # processes in a row that others ended before one step more, likewise
 MAX_FAILURES = 3  # trials that fail one after another, until the sweep gives up
-
-
-def run(
-    spec: StudySpec,
-    data: DataConfig,
-    options: RunOptions,
-    callback: Callback,
-    *,
-    trials: int,
-    clock: Clock | None = None,
-) -> Summary:
-    """Bring a study to `trials` trials in total, continuing whatever an earlier call left.
-
-    Args:
-        spec: The study, resolved for the kind of device.
-        data: Which text; "auto" is that of the stored study, for a new one the hub or else the
-            built-in corpus.
-        options: Storage, runs, machine and limits.
-        callback: Receives the events of the sweep.
-        trials: Total of the study: complete, pruned and failed.
-        clock: Seconds that limits of a trial are measured in; None is a SuspendAwareClock.
-
-    Raises:
-        InputError: one of these cannot work.
-        BusyError: another process runs this study, or holds its database.
-        DataError: the database is damaged, or of another version of Optuna.
-        StorageError: the runs or the database cannot be written; trials wait at their checkpoints.
-        TrialsFailedError: trials fail one after another.
-    """
-    if trials < 1:
-        raise InputError(f"trials must be at least 1, but got {trials}.")
-    with open_tuner(spec, data, options, callback, total=trials, clock=clock) as tuner:
-        return tuner.run(trials)
-
-
-@contextmanager
-def open_tuner(
-    spec: StudySpec,
-    data: DataConfig,
-    options: RunOptions,
-    callback: Callback,
-    total: int = 0,
-    clock: Clock | None = None,
-) -> Iterator["Tuner"]:
-    """Open a study for its only tuner; see `run` for arguments and errors."""
-    with callback, open_study(spec, data, options, callback, total) as opened:
-        tuner = Tuner(opened, options, callback, clock)
-        callback.on(Opened(opened.study, opened.storage))
-        callback.on(Header(header(opened, options.storage)))
-        if opened.facts.notice:
-            callback.on(Notice(opened.facts.notice))
-        yield tuner
 
 
 class Tuner:
@@ -115,7 +62,7 @@ class Tuner:
         opened: The study, its trainer and its backend.
         options: Limits of the call.
         callback: Receives the events of the sweep.
-        clock: See `run`.
+        clock: See sweep.tuner.run.run.
     """
 
     def __init__(
@@ -133,14 +80,19 @@ class Tuner:
         self.backend = opened.backend
         self.slots = opened.slots
         self.worst = opened.facts.worst
+        self.metric = metric_of(opened.spec.model_dump(mode="json"))
         self.limits = options.limits
         self.callback = callback
         self.clock = clock or SuspendAwareClock()
+        longest = results.longest(self.study)
+        if self.spec.max_steps is None and longest:
+            self.spec = self.spec.with_max_steps(longest)
         self.runs: list[TrialRun] = []  # in their slots
         self.signals: list[int] = []  # received so far
         self.failures: list[str] = []  # trials that failed one after another, until now
         self.disk: StorageError | None = None  # why no trial can be written
         self._stop_announced = False
+        self._behind = False  # there is more to launch or to finish than there was time for
         self._started = time.monotonic()
 
     def run(self, total: int) -> Summary:
@@ -151,9 +103,11 @@ class Tuner:
         self._send_counts(total)
         self._adopt(pending)
         with noted(self.signals):
+            wait_for(self.storage, self._say, lambda: bool(self.signals))
             try:
                 while not complete:
                     self._pass_on_signals()
+                    self._behind = False
                     ended = self._follow()
                     self._give_up_if_everything_fails()
                     if not self.stopping:
@@ -162,7 +116,8 @@ class Tuner:
                         self._send_counts(total)  # which may take time, so no slot waits for it
                     if not self.runs:
                         break
-                    time.sleep(POLL_SECONDS)
+                    if not self._behind:
+                        time.sleep(POLL_SECONDS + len(self.runs) * POLL_SECONDS_PER_RUN)
             finally:
                 self._leave_nobody_behind()
                 self._put_back()
@@ -195,18 +150,15 @@ class Tuner:
 
     def _put_back(self) -> None:
         """After an error, leave trials to the next call, unless the database is what failed."""
-        with suppress(sqlalchemy.exc.SQLAlchemyError, StorageInternalError):
+        with suppress(sqlalchemy.exc.SQLAlchemyError, StorageInternalError, BusyError):
             for frozen in self._unfinished():
                 if frozen.state == TrialState.RUNNING:
-                    self.storage.set_trial_state_values(frozen._trial_id, TrialState.WAITING)
+                    self.study._storage.set_trial_state_values(frozen._trial_id, TrialState.WAITING)
 
     # --- launching ---------------------------------------------------------------------------
 
     def _unfinished(self) -> list[FrozenTrial]:
-        """Return the trials that an earlier call left or somebody enqueued, oldest first.
-
-        A running trial without an arm is another program's own.
-        """
+        """Return trials that an earlier call left or somebody enqueued, without other programs'."""
         states = (TrialState.RUNNING, TrialState.WAITING)
         return [
             frozen
@@ -216,7 +168,8 @@ class Tuner:
 
     def _job(self, frozen: FrozenTrial, slot: Slot) -> Job:
         run_dir = self.folder / str(frozen.number)
-        return Job(run_dir, self.trainer.command(run_dir), slot, self.trainer.module)
+        command = self.trainer.command(run_dir, slot.processes)
+        return Job(run_dir, command, slot, self.trainer.module, self.trainer.tokens)
 
     def _adopt(self, pending: list[FrozenTrial]) -> None:
         """Find what a killed tuner left running; processes beyond our slots stop for now."""
@@ -228,8 +181,12 @@ class Tuner:
 
     def _fill_slots(self, pending: list[FrozenTrial], total: int) -> None:
         """Continue what an earlier call left, run what is enqueued, then ask for new trials."""
-        for slot in self.slots:
+        busy, began = {run.job.slot.index for run in self.runs}, time.monotonic()
+        for slot in (slot for slot in self.slots if slot.index not in busy):
             while all(run.job.slot.index != slot.index for run in self.runs):
+                if self.runs and time.monotonic() - began > LAUNCH_SECONDS:
+                    self._behind = True
+                    return  # without a run, the sweep would be at its end
                 pending = pending or self._enqueued()
                 if pending:
                     self._launch(pending.pop(0), slot)
@@ -245,14 +202,16 @@ class Tuner:
     def _ask(self) -> FrozenTrial:
         """Add a trial, stored as RUNNING in one transaction with all that it needs."""
         arm = next_arm(self.study, self.spec)
-        params, origin = next_params(self.study, self.spec, arm)
+        proposal = next_proposal(self.study, self.spec, arm)
+        params = proposal.params
         self.trainer.check_params(params)  # one that cannot be is not stored
         self.study.add_trial(
             create_trial(
                 state=TrialState.RUNNING,
                 params=params,
                 distributions=self.spec.distributions(params),
-                user_attrs=new_trial_attrs(arm=arm, origin=origin),
+                user_attrs=new_trial_attrs(arm=arm, origin=proposal.origin),
+                system_attrs=proposal.system_attrs,
             )
         )
         return self.study.get_trials(deepcopy=False)[-1]
@@ -260,7 +219,7 @@ class Tuner:
     def _launch(self, frozen: FrozenTrial, slot: Slot) -> None:
         """Train a trial in a slot: a new one, one to be continued, or one that still trains."""
         if frozen.state == TrialState.WAITING:
-            self.storage.set_trial_state_values(frozen._trial_id, TrialState.RUNNING)
+            self.study._storage.set_trial_state_values(frozen._trial_id, TrialState.RUNNING)
         trial = Trial(self.study, frozen._trial_id)
         if trial_attrs(frozen).arm is None:
             try:
@@ -279,7 +238,7 @@ class Tuner:
             run.last = max(frozen.intermediate_values.items())
         alive = job.run_dir in self._adopted and self.backend.poll()[job.run_dir].alive
         earlier = [] if alive else self._new_events(run)
-        ended = ending_of(_last_end(earlier), None) in (Ending.DONE, Ending.DIVERGED)
+        ended = ending_of(last_end(earlier), None) in (Ending.DONE, Ending.DIVERGED)
         if not alive and not ended:
             self.backend.start(job)
         if attrs.n_params is None:
@@ -287,7 +246,7 @@ class Tuner:
             set_trial_attrs(trial, n_params=facts.n_params, threads=threads)
         params = frozen.params
         self.callback.on(
-            TrialStarted(frozen.number, run.arm, params, facts.max_steps, facts.config)
+            TrialStarted(frozen.number, run.arm, params, self.spec.max_steps, facts.config)
         )
         self._hear(run, earlier)
         if ended:  # while there was no tuner
@@ -309,7 +268,7 @@ class Tuner:
         self.trainer.check_params(params)
         for name, distribution in self.spec.distributions(params).items():
             internal = distribution.to_internal_repr(params[name])
-            self.storage.set_trial_param(trial._trial_id, name, internal, distribution)
+            self.study._storage.set_trial_param(trial._trial_id, name, internal, distribution)
         set_trial_attrs(trial, arm=arm, origin="enqueued")
         return self.study.get_trials(deepcopy=False)[trial.number]
 
@@ -317,21 +276,32 @@ class Tuner:
 
     def _follow(self) -> bool:
         """Hear all trials; return whether a process has ended."""
-        ended = False
+        ended: list[TrialRun] = []
         status = self.backend.poll()  # before events are read: those of a dead process are complete
         for run in list(self.runs):
             events = self._new_events(run)
             if events:
-                run.last_event_at = self.clock()
+                run.last_event_at, run.heard = self.clock(), True
+                run.trained |= any(event["event"] == "alive" for event in events)
             self._hear(run, events)
+            if status[run.run_dir].waits:
+                run.waits(self.clock())
+                if run.has_ended:  # in a process that nobody knew: it waits for nothing
+                    self._stop(run, Intent.TRAIN)
             if status[run.run_dir].alive:
                 self._enforce_limits(run)
             else:
-                self.runs.remove(run)
-                self.backend.forget(run.run_dir)
-                self._finish(run, status[run.run_dir].exit_code)
-                ended = True
-        return ended
+                ended.append(run)
+        began = time.monotonic()  # after all are heard: an end takes as long as ten evaluations
+        for nth, run in enumerate(ended):
+            if nth and time.monotonic() - began > LAUNCH_SECONDS:
+                self._behind = True  # the others the next time
+                break
+            self.runs.remove(run)
+            self.backend.forget(run.run_dir)
+            run.believe(status[run.run_dir])
+            self._finish(run, status[run.run_dir].exit_code)
+        return bool(ended)
 
     def _new_events(self, run: TrialRun) -> list[Event]:
         lines, run.offset = self.backend.read(run.run_dir, run.offset)
@@ -341,7 +311,7 @@ class Tuner:
         for event in events:
             match event["event"]:
                 case "evaluation":
-                    self._report(run, evaluation_of(event))
+                    self._report(run, self.trainer.evaluation(event))
                 case "note":
                     self._say(f"trial {run.trial.number} {event['message']}")
                 case "done" | "stopped" | "error":
@@ -351,14 +321,14 @@ class Tuner:
 
     def _report(self, run: TrialRun, evaluation: Evaluation) -> None:
         """Store an evaluation that is new, and prune the trial if it is hopeless."""
-        if evaluation.step <= run.last_step or run.intent is Intent.PRUNE:
+        known = run.last is not None and evaluation.step <= run.last_step
+        if known or run.intent is Intent.PRUNE:
             return
         value = getattr(evaluation, self.spec.metric)
         run.last = evaluation.step, value
-        record_evaluation(self.storage, run.trial._trial_id, evaluation)
-        run.trial.report(self._capped(value), evaluation.step)
+        report_evaluation(self.study, run.trial._trial_id, evaluation, self._capped(value))
         number = run.trial.number
-        self.callback.on(Evaluated(number, evaluation))
+        self.callback.on(Evaluated(number, evaluation, self.metric))
         if may_stop_at(self.spec, evaluation.step) and should_prune(self.study, self.spec, number):
             if is_shadow(self.spec, number):
                 set_trial_attrs(run.trial, shadow=evaluation.step)
@@ -394,19 +364,25 @@ class Tuner:
             Exit.TIMEOUT: self._on_timeout,
             Exit.DISK: self._on_disk,
             Exit.STOPPED: self._on_stopped,
+            Exit.UNUSABLE: self._on_unusable,
             Exit.CRASHED: self._on_crashed,
         }
         handlers[run.exit(exit_code)](run, exit_code)
 
     def _on_done(self, run: TrialRun, exit_code: int | None) -> None:
         assert run.last is not None  # TrialRun.ending saw to it
-        value = run.last[1]
+        step, value = run.last
         final = value if math.isfinite(value) else self._capped(value)
         self._tell(run, TrialState.COMPLETE, "complete", final, None)
+        if self.spec.max_steps is None:
+            self.spec = self.spec.with_max_steps(step)
 
     def _on_pruned(self, run: TrialRun, exit_code: int | None) -> None:
         step, value = run.last or (0, self.worst)
-        reason = f"above the median of its arm at step {step}"
+        kind = self.spec.pruner.kind
+        worse = f"{self.metric.worse_side} the median"
+        why = worse if kind == "median" else f"stopped by {kind} within the trials"
+        reason = f"{why} of its arm at step {step}"
         self._tell(run, TrialState.PRUNED, "pruned", value, reason)
 
     def _on_diverged(self, run: TrialRun, exit_code: int | None) -> None:
@@ -433,11 +409,18 @@ class Tuner:
 
     def _on_disk(self, run: TrialRun, exit_code: int | None) -> None:
         """Stop the sweep; the next call continues the trial."""
-        self.disk = disk_error(run.run_dir, (run.last_event or {}).get("message"))
+        self.disk = run.disk_error()
         self._continue(run)
 
     def _on_stopped(self, run: TrialRun, exit_code: int | None) -> None:
-        self._continue(run)
+        """Continue it, unless others end it again and again before it gets anywhere."""
+        if self.stopping or run.count_in_vain(exit_code) < MAX_IN_VAIN:
+            self._continue(run)
+        else:
+            self._tell(run, TrialState.FAIL, "failed", None, run.in_vain_reason())
+
+    def _on_unusable(self, run: TrialRun, exit_code: int | None) -> None:
+        self._tell(run, TrialState.FAIL, "failed", None, run.exit_reason(exit_code))
 
     def _on_crashed(self, run: TrialRun, exit_code: int | None) -> None:
         """Start it again: a crash is the machine's fault at first, the trial's at the same step."""
@@ -454,7 +437,7 @@ class Tuner:
     def _continue(self, run: TrialRun) -> None:
         """Continue a trial in its slot; when the sweep is stopping, the next call does."""
         if self.stopping:
-            self.storage.set_trial_state_values(run.trial._trial_id, TrialState.WAITING)
+            self.study._storage.set_trial_state_values(run.trial._trial_id, TrialState.WAITING)
             return
         run.restarted(self.clock())
         self.backend.start(run.job)
@@ -484,9 +467,14 @@ class Tuner:
         self.callback.on(TrialFinished(trial.number, run.arm, outcome, value, reason))
 
     def _tell_worst(self, run: TrialRun, outcome: str, step: int, reason: str) -> None:
-        """Finish it as PRUNED with the worst perplexity: samplers learn from PRUNED only."""
-        run.trial.report(self.worst, max(step, run.last_step + 1))
-        self._tell(run, TrialState.PRUNED, outcome, self.worst, reason)
+        """Finish it as PRUNED with the worst perplexity: samplers learn from PRUNED only.
+
+        Where no worst is known, as of a program, they rank it last by its outcome.
+        """
+        known = math.isfinite(self.worst)
+        if known:
+            run.trial.report(self.worst, max(step, run.last_step + 1))
+        self._tell(run, TrialState.PRUNED, outcome, self.worst if known else None, reason)
 
     def _capped(self, value: float) -> float:
         """Cap a perplexity, infinity too, at that of guessing uniformly, which is V."""
@@ -523,8 +511,3 @@ class Tuner:
 
     def _say(self, text: str) -> None:
         self.callback.on(Message(text))
-
-
-def _last_end(events: list[Event]) -> Event | None:
-    """The last event, if it says how a process ended."""
-    return events[-1] if events and events[-1]["event"] in ("done", "stopped", "error") else None

@@ -1,34 +1,56 @@
 """Each arm's share of the search: its budget, its baselines, and how often the pruner was wrong."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import optuna
 import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 from scipy import stats
 
-from sweep.analysis.results import OUTCOMES, complete_trials, last_evaluations
+from sweep.analysis.results import OUTCOMES, complete_trials, last_evaluations, rank_key
 from sweep.search.arms import arm_trials
 from sweep.storage.schema import trial_attrs
 from sweep.study.spec import StudySpec
 
 
-def ledger_table(trials: pd.DataFrame, evaluations: pd.DataFrame, spec: StudySpec) -> pd.DataFrame:
+def taken_over(study: optuna.Study) -> dict[str, int]:
+    """Count each arm's trials that an extension of the study took over; arms without are left out.
+
+    They were asked for when the study searched less.
+    """
+    attrs = (trial_attrs(trial) for trial in study.get_trials(deepcopy=False))
+    return dict(Counter(one.arm for one in attrs if one.arm and one.taken_over is not None))
+
+
+def ledger_table(
+    trials: pd.DataFrame,
+    evaluations: pd.DataFrame,
+    spec: StudySpec,
+    earlier: Mapping[str, int] = MappingProxyType({}),
+) -> pd.DataFrame:
     """Return one row per arm, in the order of the study file.
 
     Args:
         trials: results.trials_table.
         evaluations: results.evaluations_table of the same study.
         spec: Its study file.
+        earlier: See `taken_over`.
 
     Returns:
         arm, asked, complete, pruned, diverged, oom, failed, running, waiting (numbers of trials),
-        tokens (trained on), device_seconds (training and evaluation, on one slot),
-        tuned_parameters (searched in this arm, without compare's).
+        taken_over (of those asked, how many before the study was extended), tokens (trained on),
+        device_seconds (training and evaluation, on one slot), tuned_parameters (searched in this
+        arm, without compare's).
     """
     last = last_evaluations(evaluations)[["tokens", "elapsed_seconds"]]
     of_trial = trials[["number", "arm", "outcome"]].join(last, on="number")
-    return pd.DataFrame([_row(arm, of_trial[of_trial["arm"] == arm], spec) for arm in spec.arms])
+    rows = [
+        _row(arm, of_trial[of_trial["arm"] == arm], spec) | {"taken_over": earlier.get(arm, 0)}
+        for arm in spec.arms
+    ]
+    return pd.DataFrame(rows)
 
 
 def _row(arm: str, mine: pd.DataFrame, spec: StudySpec) -> dict[str, object]:
@@ -63,7 +85,7 @@ def shadow_table(study: optuna.Study, arms: Sequence[str], top: int) -> pd.DataF
 def _shadow_row(study: optuna.Study, arm: str, top: int) -> dict[str, object]:
     finished = [trial for trial in arm_trials(study, arm) if trial.state.is_finished()]
     shadows = [trial for trial in finished if trial_attrs(trial).shadow is not None]
-    best = _winners(finished, top)
+    best = _winners(study, finished, top)
     wrong = sum(trial.number in best for trial in shadows)
     row: dict[str, object] = {"arm": arm, "shadows": len(shadows), "among_best": wrong}
     if not shadows:
@@ -72,10 +94,10 @@ def _shadow_row(study: optuna.Study, arm: str, top: int) -> dict[str, object]:
     return row | {"rate": wrong / len(shadows), "low": interval.low, "high": interval.high}
 
 
-def _winners(trials: Sequence[FrozenTrial], top: int) -> set[int]:
+def _winners(study: optuna.Study, trials: Sequence[FrozenTrial], top: int) -> set[int]:
     """Return the numbers of the best complete trials."""
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-    best = sorted(complete, key=lambda trial: (trial.values[0], trial.number))
+    best = sorted(complete, key=rank_key(study))
     return {trial.number for trial in best[:top]}
 
 
@@ -88,7 +110,7 @@ def baseline_table(study: optuna.Study, arms: Sequence[str]) -> pd.DataFrame:
     """
     rows = []
     for arm in arms:
-        trials = sorted(complete_trials(study, arm), key=lambda trial: trial.values[0])
+        trials = sorted(complete_trials(study, arm), key=rank_key(study))
         for rank, trial in enumerate(trials, start=1):
             kind, _, name = (trial_attrs(trial).origin or "").partition(":")
             if kind == "baseline":

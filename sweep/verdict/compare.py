@@ -6,7 +6,7 @@ Every answer is about the settings that one search found, not about all that an 
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,20 +14,22 @@ import numpy as np
 import pandas as pd
 from optuna.storages import RDBStorage
 
-from sweep.analysis.results import CONFIRM
-from sweep.study.search_space import Parameter
+from sweep.analysis.phases import CONFIRM
+from sweep.analysis.results import metric_of_study
+from sweep.study.range_ends import RangeEnd, range_ends
 from sweep.study.spec import StudySpec
 from sweep.verdict.confirm_plan import seeds_of
 from sweep.verdict.confirm_results import NATS, by_seed, chosen_trials, phase_runs, story_nats
-from sweep.verdict.interim import (
-    Analysis,
+from sweep.verdict.interim.ledger import (
     extended,
     make_analysis,
     of_pair,
+    question_of,
     stored_analyses,
 )
 from sweep.verdict.request import VerdictRequest
 from sweep.verdict.statistics import (
+    ERROR_RATE,
     Difference,
     SettingsAnswer,
     adjusted,
@@ -38,8 +40,6 @@ from sweep.verdict.statistics import (
     paired_difference,
     two_level_bootstrap,
 )
-
-EDGE = 0.01  # of a range: a value that near to an end is at the end
 
 
 @dataclass(frozen=True)
@@ -91,24 +91,19 @@ class Comparison:
     settings_answer: SettingsAnswer
     analysis: int  # this is the nth interim analysis of the two arms
     analysed_seeds: list[int]  # of all their analyses so far, this one included
-    difference: Difference  # nats per token; below 0 the arm is better
+    question: int  # this is the nth of their questions, see statistics.error_rate
+    difference: Difference  # nats per token; below 0 the arm is better, unless it is maximised
     p_adjusted: float  # for the numbers of arms and of interim analyses
     ratio: float  # of perplexities, arm to reference, and the ends of its interval
     ratio_low: float
     ratio_high: float
+    only_analysis: tuple[
+        float, float
+    ]  # interval of the ratio, as though there were no other analysis
     further_seeds: int | None  # where inconclusive: None is more than anybody would run
-    next_error_rate: float  # of the interval of one more analysis
+    next_error_rate: float  # of the interval with that many more seeds
     bootstrap: tuple[float, float] | None  # a second interval of the ratio, seeds and stories
     other_metrics: list[MetricComparison]
-
-
-@dataclass(frozen=True)
-class RangeEnd:
-    """A value of the chosen settings at an end of what was searched."""
-
-    parameter: str
-    value: float
-    end: str  # "least" or "most"
 
 
 @dataclass(frozen=True)
@@ -131,6 +126,8 @@ class Verdict:
 
     study: str
     metric: str  # the study's, in words
+    is_perplexity: bool
+    is_program: bool  # a program of the user's, which keeps no stories back
     margin: float  # of perplexity
     seeds: list[int]
     held_back_stories: int | None
@@ -153,14 +150,17 @@ def judge(request: VerdictRequest, storage: RDBStorage) -> Verdict:
     seeds = seeds_of(request.spec, CONFIRM, request.seeds)
     trials = chosen_trials(request, storage)
     chosen = {arm: trial.number for arm, trial in trials.items()}
+    maximize = _primary(request).higher_is_better
     confirmed = [
-        _confirmed(request.spec, arm, trial.number, trial.params, runs, seeds)
+        _confirmed(request.spec, arm, trial.number, trial.params, runs, seeds, maximize)
         for arm, trial in trials.items()
     ]
     stories = story_nats(runs, chosen[request.arms[0]], seeds)
     return Verdict(
         study=request.study.study_name,
-        metric=_primary(request.spec).name,
+        metric=_primary(request).name,
+        is_perplexity=metric_of_study(request.study).is_perplexity,
+        is_program=request.spec.trainer is not None,
         margin=request.spec.verdict.margin,
         seeds=seeds,
         held_back_stories=len(stories[1]) if stories else None,
@@ -170,8 +170,12 @@ def judge(request: VerdictRequest, storage: RDBStorage) -> Verdict:
     )
 
 
-def _primary(spec: StudySpec) -> ComparedMetric:
-    return next(metric for metric in COMPARED_METRICS if metric.column == spec.metric)
+def _primary(request: VerdictRequest) -> ComparedMetric:
+    column = request.spec.metric
+    if request.spec.trainer is None:
+        return next(metric for metric in COMPARED_METRICS if metric.column == column)
+    metric = metric_of_study(request.study)  # compared as a ratio, whatever its unit
+    return ComparedMetric(column, metric.name, True, higher_is_better=metric.maximize)
 
 
 # --- what stands for an arm ------------------------------------------------------------------
@@ -184,50 +188,23 @@ def _confirmed(
     params: Mapping[str, Any],
     runs: pd.DataFrame,
     seeds: Sequence[int],
+    maximize: bool,
 ) -> ConfirmedArm:
     nats = by_seed(runs, trial, seeds, NATS)
     mine = runs[(runs["of_trial"] == trial) & runs["seed"].isin(seeds)]
     lost = sorted(int(seed) for seed in mine[mine["outcome"] != "complete"]["seed"])
-    far = None if lost else outlier(nats)
+    far = None if lost else outlier([-value for value in nats] if maximize else nats)
     shown = {name: value for name, value in params.items() if name != spec.compare}
     return ConfirmedArm(
         arm=arm,
         trial=trial,
         params=shown,
-        range_ends=list(range_ends(spec, shown)),
+        range_ends=list(range_ends(spec.search, shown)),
         perplexities=[math.exp(value) for value in nats],
         perplexity=math.exp(float(np.mean(nats))),
         lost_seeds=lost,
         outlier_seed=None if far is None else seeds[far],
     )
-
-
-def range_ends(spec: StudySpec, params: Mapping[str, Any]) -> Iterator[RangeEnd]:
-    """Yield the numbers that lie at an end of their range, or within EDGE of it.
-
-    Of logarithmic ranges, EDGE is a share of the logarithm. The least and the most of three or more
-    numbers to choose from are ends, too.
-    """
-    for name, value in params.items():
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            continue
-        share = _share_of_range(spec.search[name], value)
-        if share <= EDGE or share >= 1 - EDGE:
-            yield RangeEnd(name, value, "least" if share <= EDGE else "most")
-
-
-def _share_of_range(parameter: Parameter, value: float) -> float:
-    """Return 0 at the low end and 1 at the high end; of choices, 0.5 is anything between."""
-    if parameter.choices is not None:
-        numbers = [one for one in parameter.choices if isinstance(one, int | float)]
-        if len(numbers) < 3 or min(numbers) < value < max(numbers):
-            return 0.5
-        return float(value == max(numbers))
-    values = parameter.values()
-    at, low, high = (
-        math.log(one) if parameter.log else float(one) for one in (value, values[0], values[-1])
-    )
-    return (at - low) / (high - low)
 
 
 # --- comparisons -----------------------------------------------------------------------------
@@ -238,8 +215,8 @@ def _comparisons(
 ) -> list[Comparison]:
     reference, *others = request.arms
     margin = math.log1p(request.spec.verdict.margin)
-    ledgers = [_ledger(request, chosen, arm, reference) for arm in others]
-    rates = [error_rate(nth) for nth, _ in ledgers]
+    places = [_place(request, chosen, arm, reference) for arm in others]
+    rates = [place.error_rate(request.seeds) for place in places]
     nats = {arm: by_seed(runs, trial, seeds, NATS) for arm, trial in chosen.items()}
     differences = [
         paired_difference(nats[arm], nats[reference], margin, rate)
@@ -251,27 +228,32 @@ def _comparisons(
         for metric in _measured(request.spec, judging)
     ]
     corrected = adjusted([difference.p for difference in differences], differences)
-    softmax = request.spec.metric == "perplexity"  # of which runs leave their stories
+    # Runs leave their stories under softmax.
+    softmax = request.spec.metric == "perplexity" and request.spec.trainer is None
     found = []
-    for index, (arm, answer) in enumerate(zip(others, answers(differences), strict=True)):
-        difference, (nth, analyses) = differences[index], ledgers[index]
-        next_rate = error_rate(len(analyses) + 1)
+    said = of_arm_to_reference(request, answers(differences))
+    for index, (arm, answer) in enumerate(zip(others, said, strict=True)):
+        difference, place = differences[index], places[index]
+        once = paired_difference(nats[arm], nats[reference], margin, ERROR_RATE)
+        more: int | None = 0
+        if answer == "inconclusive":
+            more = further_seeds(difference, margin, place.first, place.question, len(others))
         found.append(
             Comparison(
                 arm=arm,
                 reference=reference,
                 settings_answer=answer,
-                analysis=nth,
-                analysed_seeds=[one["seeds"] for one in analyses],
+                analysis=place.analysis,
+                analysed_seeds=place.analysed_seeds,
+                question=place.question,
                 difference=difference,
                 p_adjusted=corrected[index],
                 ratio=math.exp(difference.mean),
                 ratio_low=math.exp(difference.low),
                 ratio_high=math.exp(difference.high),
-                further_seeds=further_seeds(difference, margin, next_rate, len(others))
-                if answer == "inconclusive"
-                else 0,
-                next_error_rate=next_rate,
+                only_analysis=(math.exp(once.low), math.exp(once.high)),
+                further_seeds=more,
+                next_error_rate=place.error_rate(request.seeds + (more or 1)),
                 bootstrap=_bootstrap(runs, chosen[arm], chosen[reference], seeds, rates[index])
                 if softmax
                 else None,
@@ -281,13 +263,35 @@ def _comparisons(
     return found
 
 
-def _ledger(
-    request: VerdictRequest, chosen: Mapping[str, int], arm: str, reference: str
-) -> tuple[int, list[Analysis]]:
-    """Return which analysis of the two arms this is, from 1 on, and all of them with this one."""
+def of_arm_to_reference(
+    request: VerdictRequest, lower_is: Sequence[SettingsAnswer]
+) -> list[SettingsAnswer]:
+    """Turn answers around where the study's metric is maximised."""
+    if _primary(request).higher_is_better:
+        return [_turned(answer) for answer in lower_is]
+    return list(lower_is)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """The place of an analysis in the ledger."""
+
+    analysis: int
+    analysed_seeds: list[int]
+    question: int
+    first: int  # seeds of the question's first analysis
+
+    def error_rate(self, seeds: int) -> float:
+        """Error rate of the interval with so many seeds."""
+        return error_rate(seeds, self.first, self.question)
+
+
+def _place(request: VerdictRequest, chosen: Mapping[str, int], arm: str, reference: str) -> _Place:
     this = make_analysis(chosen, arm, reference, request.seeds)
     analyses = of_pair(extended(stored_analyses(request.study), [this]), this)
-    return analyses.index(this) + 1, analyses
+    question, first = question_of(analyses, this)
+    seeds = [one["seeds"] for one in analyses]
+    return _Place(analyses.index(this) + 1, seeds, question, first)
 
 
 def _measured(spec: StudySpec, runs: pd.DataFrame) -> list[ComparedMetric]:

@@ -27,7 +27,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from sweep.analysis.results import CONFIRM, SCREENING, phase_name
+from sweep.analysis.phases import CONFIRM, SCREENING, phase_name
 from sweep.storage.schema import new_trial_attrs, trial_attrs
 from sweep.study.search_space import Parameter
 from sweep.study.spec import PrunerSpec, StudySpec
@@ -51,16 +51,18 @@ class PlannedRun:
 def phase_spec(spec: StudySpec, phase: str) -> StudySpec:
     """Return the study of a phase: the sweep's trials, unpruned, with other seeds and stories.
 
+    A program has no stories of ours: its runs differ in their seeds alone.
+
     The result need not pass the checks of a study file: its trials are given, not drawn.
     """
-    first = int(spec.base("seed")) + _FIRST_SEED[phase]
+    first = spec.seed + _FIRST_SEED[phase]
     seed = Parameter(low=first, high=first + _SEEDS - 1)
     train = dict(spec.train)
-    if phase == CONFIRM:
+    if phase == CONFIRM and spec.trainer is None:
         train |= {
             "eval_skip_tokens": spec.eval_tokens,
             "eval_tokens": HELD_BACK * spec.eval_tokens,
-            "eval_interval": -(-spec.max_steps // EVALUATIONS),
+            "eval_interval": -(-int(spec.base("max_steps")) // EVALUATIONS),
         }
     changes = {
         "name": phase_name(spec.name, phase),
@@ -74,7 +76,7 @@ def phase_spec(spec: StudySpec, phase: str) -> StudySpec:
 
 def seeds_of(spec: StudySpec, phase: str, count: int) -> list[int]:
     """Return the first seeds of a phase: the same for every arm, none of them the sweep's."""
-    first = int(spec.base("seed")) + _FIRST_SEED[phase]
+    first = spec.seed + _FIRST_SEED[phase]
     return list(range(first, first + count))
 
 

@@ -5,7 +5,7 @@ Shapes: S seeds, M stories.
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +15,10 @@ from optuna.trial import FrozenTrial
 
 from gpt.errors import InputError
 from gpt.events import STORIES_FILE
-from sweep.analysis import results
-from sweep.analysis.results import CONFIRM, SCREENING
-from sweep.format import relative
+from sweep.analysis import phases, results
+from sweep.analysis.phases import CONFIRM, SCREENING
 from sweep.storage.schema import study_attrs
+from sweep.study.format import relative
 from sweep.verdict.confirm_plan import seeds_of
 from sweep.verdict.request import VerdictRequest
 from sweep.verdict.statistics import Floats
@@ -27,41 +27,65 @@ NATS = "nats"  # column of phase_runs: the logarithm of the study's metric
 
 
 def phase_runs(request: VerdictRequest, storage: RDBStorage, phase: str) -> pd.DataFrame:
-    """Return the finished runs of a phase: results.confirm_runs_table and the column `nats`.
+    """Return the finished runs of a phase: phases.confirm_runs_table and the column `nats`.
 
     nats is the logarithm of the study's metric, by which settings are chosen and judged. A run that
-    diverged, ran out of memory or took too long counts as guessing uniformly, with ln V nats; its
-    other figures are missing.
+    diverged, ran out of memory or took too long counts as guessing uniformly, with ln V nats; of a
+    program, as the worst that any of the sweep's trials was measured at. Its other figures are
+    missing.
+
+    Raises:
+        InputError: a metric is not above 0, so that two of its values have no ratio.
     """
-    table = results.confirm_runs_table(storage, request.study)
-    table = table[table["phase"] == phase].reset_index(drop=True)
-    worst = math.log((study_attrs(request.study).data or {})["vocab_size"])
-    nats = (
-        table["cross_entropy"]
-        if request.spec.metric == "perplexity"
-        else np.log(table[request.spec.metric])
-    )
-    return table.assign(nats=nats.where(table["outcome"] == "complete", worst))
+    table = phases.confirm_runs_table(storage, request.study, [phase])
+    complete = table["outcome"] == "complete"
+    figures = table[request.spec.metric]
+    if (figures[complete] <= 0).any():
+        lowest = figures[complete].min()
+        name = results.metric_of_study(request.study).name
+        raise InputError(
+            f"a verdict must compare values above 0, as it compares their ratio, but a run has "
+            f"{name} {lowest:g}; let the program report a positive figure, such as a loss."
+        )
+    softmax = request.spec.metric == "perplexity" and request.spec.trainer is None
+    nats = table["cross_entropy"] if softmax else np.log(figures)
+    return table.assign(nats=nats.where(complete, math.log(_worst(request, storage))))
+
+
+def _worst(request: VerdictRequest, storage: RDBStorage) -> float:
+    """Return what a lost run counts as: guessing uniformly, or the worst that was measured."""
+    if request.spec.trainer is None:
+        return float((study_attrs(request.study).data or {})["vocab_size"])
+    measured = results.evaluations_table(storage, request.study.study_name)["perplexity"]
+    found = [float(value) for value in measured if 0 < value < math.inf]
+    return max(found, key=results.metric_of_study(request.study).rank, default=1.0)
 
 
 def chosen_trials(request: VerdictRequest, storage: RDBStorage) -> dict[str, FrozenTrial]:
     """Return the trial of the sweep whose settings stand for each arm.
 
-    That of the lowest mean nats over the screening seeds. A single candidate is not screened.
+    That of the lowest mean nats over the screening seeds; of a metric that is maximised, the
+    highest. A single candidate is not screened.
 
     Raises:
         InputError: a run of the screening is missing.
     """
     runs = phase_runs(request, storage, SCREENING)
     seeds = seeds_of(request.spec, SCREENING, request.spec.verdict.screening_seeds)
-    return {arm: _chosen(request.top_trials(arm), runs, seeds) for arm in request.arms}
+    rank = results.metric_of_study(request.study).rank
+    return {arm: _chosen(request.top_trials(arm), runs, seeds, rank) for arm in request.arms}
 
 
-def _chosen(trials: list[FrozenTrial], runs: pd.DataFrame, seeds: list[int]) -> FrozenTrial:
+def _chosen(
+    trials: list[FrozenTrial],
+    runs: pd.DataFrame,
+    seeds: list[int],
+    rank: Callable[[float], float],
+) -> FrozenTrial:
     if len(trials) == 1:
         return trials[0]
     means = [np.mean(by_seed(runs, trial.number, seeds, NATS)) for trial in trials]
-    return trials[int(np.argmin(means))]
+    return trials[int(np.argmin([rank(float(mean)) for mean in means]))]
 
 
 def by_seed(runs: pd.DataFrame, of_trial: int, seeds: Sequence[int], column: str) -> list[float]:
@@ -103,7 +127,7 @@ def without_stories(runs: pd.DataFrame) -> list[str]:
     """List the run directories of complete confirm runs whose stories are gone.
 
     Args:
-        runs: results.confirm_runs_table.
+        runs: phases.confirm_runs_table.
     """
     complete = runs[(runs["phase"] == CONFIRM) & (runs["outcome"] == "complete")]
     return [relative(Path(at)) for at in complete["run_dir"] if _stories(Path(at)) is None]

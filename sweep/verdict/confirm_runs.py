@@ -9,27 +9,32 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
 
 from gpt.config import DataConfig
 from gpt.data.dataset import prepare
 from gpt.errors import InputError
-from sweep.analysis.results import CONFIRM, SCREENING, name_of_phase
+from sweep.analysis.phases import CONFIRM, SCREENING, name_of_phase
+from sweep.storage.location import runs_folder
 from sweep.storage.lock import only_tuner
-from sweep.storage.rdb import runs_folder, stored_text
+from sweep.storage.rdb import find_study, stored_text
 from sweep.storage.schema import set_study_attrs, study_attrs
 from sweep.study.dataset import data_facts
 from sweep.study.paths import SOURCES
+from sweep.study.spec import StudySpec
 from sweep.tuner.callback import Callback, Message
 from sweep.tuner.options import RunOptions
+from sweep.tuner.run import open_tuner
 from sweep.tuner.summary import Summary
-from sweep.tuner.tuner import Tuner, open_tuner
+from sweep.tuner.tuner import Tuner
 from sweep.verdict.confirm_plan import phase_spec, plan, planned_runs, seeds_of
 from sweep.verdict.confirm_results import chosen_trials
 from sweep.verdict.request import VerdictRequest
 
 MakeCallback = Callable[[], Callback]  # called once for each phase
+TimeLeft = Callable[[], RunOptions]  # options of a call, with what is left of its time
 
 
 @contextmanager
@@ -68,10 +73,11 @@ def run_phases(
 
     Raises:
         InputError: the text is not the sweep's, or has no story that the sweep did not see, or
-            sweep.tuner.tuner.run refuses.
+            sweep.tuner.run.run refuses.
     """
-    left = _shared(options)
-    _require_held_back(request)
+    left = shared(options)
+    if request.spec.trainer is None:
+        _require_held_back(request)
     candidates = {arm: request.top_trials(arm) for arm in request.arms}
     several = [trial for trials in candidates.values() if len(trials) > 1 for trial in trials]
     if several:
@@ -84,6 +90,13 @@ def run_phases(
     return _run(request, storage, CONFIRM, chosen, seeds, left(), make_callback)
 
 
+def seeds_at_once(request: VerdictRequest, options: RunOptions) -> int:
+    """Return the number of seeds whose runs fill all slots; at least 1."""
+    backend = options.make_backend(request.spec.resources)
+    backend.check()  # connects, where that takes a connection
+    return max(1, len(backend.capacity()) // len(request.arms))
+
+
 def _run(
     request: VerdictRequest,
     storage: RDBStorage,
@@ -93,14 +106,52 @@ def _run(
     options: RunOptions,
     make_callback: MakeCallback,
 ) -> Summary:
-    name = name_of_phase(storage, request.study, phase)
-    spec = phase_spec(request.spec, phase).model_copy(update={"name": name})
+    return run_beside(
+        request,
+        storage,
+        options,
+        make_callback,
+        phase,
+        make_spec=lambda name: phase_spec(request.spec, phase).model_copy(update={"name": name}),
+        plan_all=lambda study, spec: plan(study, spec, planned_runs(trials, seeds)),
+    )
+
+
+def run_beside(
+    request: VerdictRequest,
+    storage: RDBStorage,
+    options: RunOptions,
+    make_callback: MakeCallback,
+    ending: str,
+    *,
+    make_spec: Callable[[str], StudySpec],
+    plan_all: Callable[[optuna.Study, StudySpec], int],
+) -> Summary:
+    """Run a study that belongs to a sweep, on its text and under its name with an ending.
+
+    Args:
+        request: Of the sweep.
+        storage: Of both.
+        options: Where and how it runs.
+        make_callback: Of its display.
+        ending: Of its name.
+        make_spec: Returns the study of a name.
+        plan_all: Plans what is missing, and returns the total of trials.
+
+    Raises:
+        InputError: sweep.tuner.run.run refuses.
+    """
+    name = name_of_phase(storage, request.study, ending)
+    spec = make_spec(name)
+    began = find_study(storage, name) is not None
+    grown = bool(study_attrs(request.study).extensions)  # since then, maybe: its phases follow
+    options = replace(options, extend=began and grown)
     with open_tuner(spec, _text_of(request), options, make_callback()) as tuner:
         _bind(tuner, request)
-        return tuner.run(plan(tuner.study, spec, planned_runs(trials, seeds)))
+        return tuner.run(plan_all(tuner.study, spec))
 
 
-def _shared(options: RunOptions) -> Callable[[], RunOptions]:
+def shared(options: RunOptions) -> TimeLeft:
     """Return a function that gives the next phase the time that is left for all together."""
     started = time.monotonic()
 

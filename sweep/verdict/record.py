@@ -11,12 +11,14 @@ from optuna.storages import RDBStorage
 
 from sweep.analysis import results
 from sweep.storage.schema import set_study_attrs, study_attrs
-from sweep.verdict.budget import baseline_table, ledger_table, shadow_table
+from sweep.verdict.budget import baseline_table, ledger_table, shadow_table, taken_over
 from sweep.verdict.compare import judge
-from sweep.verdict.interim import extended, make_analysis, stored_analyses
+from sweep.verdict.interim.ledger import extended, make_analysis, search_analysis, stored_analyses
 from sweep.verdict.request import VerdictRequest
+from sweep.verdict.searches import words
+from sweep.verdict.searches.compare import judge_searches
 from sweep.verdict.selection_bias import curse_table
-from sweep.verdict.summary_text import SEARCH_LUCK, headline, paragraph
+from sweep.verdict.summary_text import LUCK_IS_LEFT_OUT, SEARCH_LUCK, headline, paragraph
 
 Record = dict[str, Any]
 
@@ -43,8 +45,9 @@ def make_record(request: VerdictRequest, storage: RDBStorage) -> Record:
     attrs = study_attrs(study)
     data = attrs.data or {}
     search = (finished, attrs.n_trials or finished)
+    earlier = taken_over(study)
     record = {
-        "answer": paragraph(verdict, search, data.get("notice")),
+        "answer": paragraph(verdict, search, data.get("notice"), earlier),
         "headline": headline(verdict),
         "answers_are_about": "settings",
         "search_luck": {
@@ -56,12 +59,39 @@ def make_record(request: VerdictRequest, storage: RDBStorage) -> Record:
         "text": data["name"],
         **verdict.as_dict(),
         "background": request.spec.background,
-        "ledger": ledger_table(trials, evaluations, request.spec).to_dict("records"),
+        "ledger": ledger_table(trials, evaluations, request.spec, earlier).to_dict("records"),
         "winners_curse": curse_table(request, storage).to_dict("records"),
         "shadows": shadow_table(study, request.arms, request.top).to_dict("records"),
         "baselines": baseline_table(study, request.arms).to_dict("records"),
     }
     return dict(_plain(record))
+
+
+def add_searches(
+    record: Record, request: VerdictRequest, storage: RDBStorage, searches: int
+) -> Record:
+    """Return a record that answers over searches first, and then as before.
+
+    Args:
+        record: make_record's, of the first search.
+        request: Its request.
+        storage: Of all searches.
+        searches: At least 2; all are finished and confirmed.
+
+    Raises:
+        InputError: a run is missing.
+    """
+    found = _plain(judge_searches(request, storage, searches).as_dict())
+    answers = words.sentences(found, record["metric"], record["margin"])
+    of_settings = record["answer"].replace(f" {LUCK_IS_LEFT_OUT}", "")
+    return record | {
+        "answer": " ".join([*answers, *words.basis(found), of_settings]),
+        "headline": answers,
+        "answers_are_about": "arms",
+        "search_luck": {"searches": searches, "in_the_intervals": True},
+        "searches": found,
+        "ledger": found["ledger"],
+    }
 
 
 def keep(study: optuna.Study, record: Record) -> None:
@@ -82,9 +112,14 @@ def kept(study: optuna.Study) -> Record | None:
 
 def _analyses(record: Record) -> list[dict[str, Any]]:
     trials = {one["arm"]: one["trial"] for one in record.get("confirmed", [])}
-    return [
+    found = [
         make_analysis(trials, one["arm"], one["reference"], len(record["seeds"]))
         for one in record.get("comparisons", [])
+    ]
+    over = record.get("searches") or {}
+    return found + [
+        search_analysis(one["arm"], one["reference"], over["searches"], over["trials"])
+        for one in over.get("comparisons", [])
     ]
 
 

@@ -7,8 +7,9 @@ from optuna.trial import FrozenTrial
 
 from gpt.errors import InputError
 from sweep.analysis import results
-from sweep.storage.schema import is_confirm_study, study_attrs, summary_attrs
-from sweep.study.spec import StudySpec, stored_spec
+from sweep.storage.rdb import located_spec
+from sweep.storage.schema import attrs_of_all, is_confirm_study, study_attrs
+from sweep.study.spec import StudySpec
 
 MAX_SEEDS = 900  # as in VerdictSpec.seeds
 
@@ -26,7 +27,7 @@ class VerdictRequest:
     def top_trials(self, arm: str) -> list[FrozenTrial]:
         """Return the arm's best complete trials of the sweep, the best first."""
         complete = results.complete_trials(self.study, arm)
-        return sorted(complete, key=lambda trial: (trial.values[0], trial.number))[: self.top]
+        return sorted(complete, key=results.rank_key(self.study))[: self.top]
 
 
 def make_request(
@@ -48,6 +49,12 @@ def make_request(
             trial, or a number out of its range.
     """
     spec = sweep_spec(study)
+    if spec.trainer is not None and not spec.trainer.passes_seed(spec.search):
+        raise InputError(
+            f"a verdict must train with fresh seeds, but trainer.command of study "
+            f"{study.study_name!r} has no {{seed}}; add it, and start a new study with "
+            f"--as NEW_NAME."
+        )
     chosen = _chosen_arms(study, arms)
     for arm in chosen:
         results.best_trial(study, arm)  # raises where the arm has none
@@ -69,12 +76,8 @@ def sweep_spec(study: optuna.Study) -> StudySpec:
     Raises:
         InputError: it is another program's study, or itself a phase of a verdict.
     """
-    stored = study_attrs(study).spec
-    if stored is None:
-        raise InputError(
-            f"study {study.study_name!r} must be one of `squen-sweep run`, but another program "
-            f"made it."
-        )
+    results.require_ours(study)
+    stored = study_attrs(study).spec or {}
     if is_confirm_study(study):
         sweep, phase = _sweep_of(study), str(stored["name"]).rpartition(".")[2]
         way = "which was deleted" if sweep is None else f"pass --study {sweep}"
@@ -82,14 +85,14 @@ def sweep_spec(study: optuna.Study) -> StudySpec:
             f"study {study.study_name!r} must be a sweep, but it is the {phase} phase of the "
             f"verdict on {'another study' if sweep is None else repr(sweep)}; {way}."
         )
-    return stored_spec(stored, study.study_name)
+    return located_spec(study)
 
 
 def _sweep_of(phase: optuna.Study) -> str | None:
     """Return the present name of the sweep that a phase belongs to; None if it was deleted."""
     sweep = study_attrs(phase).of
-    summaries = optuna.get_all_study_summaries(phase._storage, include_best_trial=False)
-    names = (one.study_name for one in summaries if summary_attrs(one).identity == sweep)
+    studies = attrs_of_all(phase._storage).items()
+    names = (name for name, (_, attrs) in studies if attrs.identity == sweep)
     return next(names, None)
 
 

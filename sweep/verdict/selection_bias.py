@@ -7,7 +7,7 @@ import pandas as pd
 from optuna.storages import RDBStorage
 
 from gpt.errors import InputError
-from sweep.analysis.results import SCREENING
+from sweep.analysis.phases import SCREENING
 from sweep.verdict.confirm_plan import seeds_of
 from sweep.verdict.confirm_results import NATS, by_seed, phase_runs
 from sweep.verdict.request import VerdictRequest

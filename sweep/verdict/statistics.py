@@ -19,8 +19,11 @@ import numpy.typing as npt
 from scipy import stats
 
 ERROR_RATE = 0.05  # of false answers, over all interim analyses of a comparison together
-FIRST_ERROR_RATE = 0.04  # of it for the first analysis: most comparisons have no other
-SECOND_ERROR_RATE = 0.005  # each one after that has half of the one before: 0.01 together
+FIRST_ANALYSIS = 0.03  # error rate of the first: most comparisons have no other
+LATER_ANALYSIS = 0.0065  # of any number of seeds after it, times first / seeds
+OTHER_QUESTION = 1 / 32  # of these for a second question of two arms; for each after it a half
+FIRST_SEARCHES = 0.04  # error rate of the first analysis over searches
+LATER_SEARCHES = 0.005  # of the second; for each after it a half
 MOST_SEEDS = 1000  # searched by `further_seeds`
 POWER = 0.8  # with which `further_seeds` settle the comparison, if the estimate is the truth
 OUTLIER_RATE = 0.01  # of arms whose seeds are alike, in which one is called an outlier
@@ -30,23 +33,40 @@ SettingsAnswer = Literal["better", "worse", "equivalent", "inconclusive"]
 Floats = npt.NDArray[np.float64]
 
 
-def error_rate(analysis: int) -> float:
-    """Error rate of the nth interim analysis of one comparison; its interval has 1 minus that.
+def error_rate(seeds: int, first: int, question: int = 1) -> float:
+    """Error rate of an interval with so many seeds, whichever others are analysed.
 
-    alpha_1 = 0.04, alpha_2 = 0.005 and alpha_n = alpha_(n-1) / 2, which sum to alpha = ERROR_RATE
-    over however many analyses. By Bonferroni's inequality the probability that any of them says
-    better or worse of equal settings, or that any of their intervals misses the truth, is at most
-    alpha, as long as their numbers of seeds do not depend on the results. Where each number is the
-    one that the analysis before advised, tests/benchmarks/verdict.json has the simulated rates.
+    A boundary for every number of seeds from the first analysis on: t intervals of 1 - 0.03 at the
+    first and of 1 - 0.0065 first / n for each n after it. Their probability of missing the truth
+    anywhere from first to 40 times first is 4.2 to 4.7 % for 2 to 40 seeds at first, and hardly
+    grows after that (tests/benchmarks/looks.json, with what it was compared with). No number of
+    seeds has to be planned, and it may depend on the results, since all of them are counted,
+    analysed or not.
+
+    Args:
+        seeds: Number of pairs, at least `first`.
+        first: Of the first analysis of the question, chosen before any result.
+        question: From 1 on. Other settings of the same two arms, or fewer seeds than at first, are
+            another question, with a small share of its own.
+
+    Source:
+        Armitage, McPherson, Rowe (1969), "Repeated significance tests on accumulating data"; Lan,
+        DeMets (1983), "Discrete sequential boundaries for clinical trials".
+    """
+    share = 1.0 if question == 1 else OTHER_QUESTION / 2.0 ** (question - 2)
+    return share * (FIRST_ANALYSIS if seeds == first else LATER_ANALYSIS * first / seeds)
+
+
+def search_error_rate(analysis: int) -> float:
+    """Error rate of the nth interval over searches: 0.04, 0.005, then half of the one before.
+
+    They sum to at most ERROR_RATE over however many: Bonferroni's inequality. Searches are dear,
+    so that there are few analyses, and the first with 3 searches can spare no more.
 
     Args:
         analysis: From 1 on.
-
-    Source:
-        Lan, DeMets (1983), "Discrete sequential boundaries for clinical trials": spending alpha
-        over analyses whose number is not fixed beforehand, here without their correlation.
     """
-    return FIRST_ERROR_RATE if analysis == 1 else SECOND_ERROR_RATE / 2.0 ** (analysis - 2)
+    return FIRST_SEARCHES if analysis == 1 else LATER_SEARCHES / 2.0 ** (analysis - 2)
 
 
 @dataclass(frozen=True)
@@ -187,22 +207,24 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def further_seeds(
-    difference: Difference, margin: float, error_rate: float, comparisons: int = 1
+    difference: Difference, margin: float, first: int, question: int = 1, comparisons: int = 1
 ) -> int | None:
     """Estimate how many more seeds settle an inconclusive comparison; None: over MOST_SEEDS.
 
-    If mean and spread are what they seem, the next analysis with that many more seeds says better,
-    worse or equivalent with a probability of about POWER: n is the first for which |mean| is at
-    least (t_(1 - a/2) + z_POWER) sd / sqrt(n), or at most the margin less that.
+    If mean and spread are what they seem, an analysis with that many more seeds says better, worse
+    or equivalent with a probability of about POWER: n is the first for which |mean| is at least
+    (t_(1 - a/2) + z_POWER) sd / sqrt(n), or at most the margin less that, a being the error rate of
+    n seeds.
 
     Args:
         difference: The comparison so far.
         margin: In nats.
-        error_rate: Of the next analysis, a.
+        first: See `error_rate`.
+        question: See `error_rate`.
         comparisons: With the reference, in all; a is divided by them, which is Holm's first step.
     """
     n = np.arange(difference.seeds + 1, MOST_SEEDS + 1)
-    quantile = _quantiles(error_rate / comparisons)[n - 2] + stats.norm.ppf(POWER)
+    quantile = _quantiles(first, question, comparisons)[n - first] + stats.norm.ppf(POWER)
     half_width = quantile * difference.sd / np.sqrt(n)
     size = abs(difference.mean)
     settled = (size >= half_width) | (size + half_width <= margin)
@@ -210,9 +232,11 @@ def further_seeds(
 
 
 @cache
-def _quantiles(error_rate: float) -> Floats:
-    """Return the t quantile of a two-sided test for 2 to MOST_SEEDS seeds."""
-    return np.asarray(stats.t.ppf(1 - error_rate / 2, np.arange(1, MOST_SEEDS)), np.float64)
+def _quantiles(first: int, question: int, comparisons: int) -> Floats:
+    """Return the t quantiles of the intervals with `first` to MOST_SEEDS seeds."""
+    n = np.arange(first, MOST_SEEDS + 1)
+    rates = np.asarray([error_rate(int(count), first, question) for count in n])
+    return np.asarray(stats.t.ppf(1 - rates / comparisons / 2, n - 1), np.float64)
 
 
 def outlier(figures: Sequence[float]) -> int | None:

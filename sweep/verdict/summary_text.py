@@ -1,30 +1,48 @@
 """The answer in plain words: a table, then one paragraph. Add a warning in `_warnings`."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from statistics import fmean
+from types import MappingProxyType
 from typing import Any
 
-from sweep.format import number, perplexity
+from sweep.study.format import number, perplexity
+from sweep.study.range_ends import ends_in_words
 from sweep.verdict.compare import Comparison, ConfirmedArm, MetricComparison, Verdict
 from sweep.verdict.statistics import ERROR_RATE
 
 # Of simulated studies whose two arms are equally good at their best, the share in which the
 # settings that one search found are better or worse: "no difference" in
 # tests/benchmarks/verdict.json.
-SEARCH_LUCK = 0.42
+SEARCH_LUCK = 0.39
 
 
-def paragraph(verdict: Verdict, search: tuple[int, int], notice: str | None) -> str:
+LUCK_IS_LEFT_OUT = (
+    f"The answers are about these settings, and the luck of the search is not in the intervals: "
+    f"another search may find others (--searches K says how much that matters). In simulated "
+    f"studies of two arms that are equally good at their best, {SEARCH_LUCK:.0%} of such answers "
+    f"were better or worse."
+)
+
+GUESSING = "guessing uniformly"
+
+
+def paragraph(
+    verdict: Verdict,
+    search: tuple[int, int],
+    notice: str | None,
+    earlier: Mapping[str, int] = MappingProxyType({}),
+) -> str:
     """Say what a reader should take away, in one paragraph.
 
     Args:
         verdict: The answer.
         search: Finished trials of the sweep, and how many there are to be.
         notice: What must be known of the text, such as that it is not the usual one.
+        earlier: Trials by arm that ran before the study was extended.
     """
     sentences = [sentence for one in verdict.comparisons for sentence in _compared(one, verdict)]
-    sentences += [*_basis(verdict), *_warnings(verdict, search)]
+    sentences += [*_basis(verdict), *_extended(verdict, earlier), *_warnings(verdict, search)]
     return " ".join(sentences + ([f"Note: {notice.rstrip('.')}."] if notice else []))
 
 
@@ -33,34 +51,55 @@ def headline(verdict: Verdict) -> list[str]:
     return [_compared(one, verdict)[0] for one in verdict.comparisons]
 
 
-TABLE_COLUMNS = ("arm", "search's trial", "perplexity", "ratio", "interval", "these settings are")
+def table_columns(record: Mapping[str, Any]) -> list[str]:
+    """Return the headings of `table_rows`.
+
+    Args:
+        record: sweep.verdict.record's.
+    """
+    name = "perplexity" if record.get("is_perplexity", True) else record["metric"]
+    columns = ["arm", "search's trial", name, "change", "interval", "if the only analysis"]
+    return [*columns, "these settings are"]
+
+
+def figure_format(is_perplexity: bool) -> Callable[[float], str]:
+    """Return the function that writes values of the compared metric."""
+    return perplexity if is_perplexity else number
 
 
 def table_rows(record: Mapping[str, Any]) -> list[list[str]]:
-    """Return a row per arm for TABLE_COLUMNS, the reference first.
+    """Return a row per arm for `table_columns`, the reference first.
 
     Args:
         record: sweep.verdict.record's.
     """
     compared = {one["arm"]: one for one in record["comparisons"]}
+    shown = figure_format(record.get("is_perplexity", True))
     rows = []
     for one in record["confirmed"]:
-        row = [one["arm"], str(one["trial"]), perplexity(one["perplexity"])]
+        row = [one["arm"], str(one["trial"]), shown(one["perplexity"])]
         if one["arm"] in compared:
             comparison = compared[one["arm"]]
-            ends = f"{comparison['ratio_low']:.4f} to {comparison['ratio_high']:.4f}"
+            ends = " to ".join(_percent(comparison[key]) for key in ("ratio_low", "ratio_high"))
             level = confidence(comparison["difference"]["error_rate"])
-            row += [f"{comparison['ratio']:.4f}", f"{ends} ({level})"]
+            row += [_percent(comparison["ratio"]), f"{ends} ({level})", _only_analysis(comparison)]
             row += [comparison["settings_answer"]]
         else:
-            row += ["", "", "the reference"]
+            row += ["", "", "", "the reference"]
         rows.append(row)
     return rows
 
 
+def _only_analysis(comparison: Mapping[str, Any]) -> str:
+    """Write the interval of a single analysis; a record of an earlier version has none."""
+    if "only_analysis" not in comparison:
+        return ""
+    return f"{' to '.join(map(_percent, comparison['only_analysis']))} ({confidence(ERROR_RATE)})"
+
+
 def confidence(error_rate: float) -> str:
-    """Return the level of an interval: "96%"."""
-    return f"{100 * (1 - error_rate):.5g}%"
+    """Return the level of an interval: "97%"."""
+    return f"{100 * (1 - error_rate):.4g}%"
 
 
 # --- comparisons -----------------------------------------------------------------------------
@@ -90,17 +129,20 @@ def _compared(comparison: Comparison, verdict: Verdict) -> list[str]:
             f"{found} {arm} is {comparison.settings_answer} than {reference}: its "
             f"{verdict.metric} is {apart}."
         )
-    return [first, *further, *_by_other_metrics(comparison)]
+    once = " to ".join(_percent(end) for end in comparison.only_analysis)
+    alone = f"As the only analysis ever made, its {confidence(ERROR_RATE)} interval is {once}."
+    return [first, *further, alone, *_by_other_metrics(comparison)]
 
 
 def _further(comparison: Comparison) -> str:
     seeds = comparison.further_seeds
     if seeds is None:
         return "No number of seeds that anybody would run is expected to settle it."
+    total = len(comparison.difference.per_seed) + seeds
     return (
-        f"About {seeds} more seeds should settle it, if the figures are what they seem. Every "
-        f"further analysis has its price: the interval of the next one is of "
-        f"{confidence(comparison.next_error_rate)}."
+        f"About {seeds} more seeds should settle it, if the figures are what they seem: "
+        f"`--until settled --max-seeds N` adds them until they do. The interval with {total} seeds "
+        f"is of {confidence(comparison.next_error_rate)}, however many there were before."
     )
 
 
@@ -147,18 +189,35 @@ def _means(one: MetricComparison) -> str:
 
 
 def _basis(verdict: Verdict) -> list[str]:
+    shown = figure_format(verdict.is_perplexity)
     chosen = ", ".join(
-        f"{one.arm} {perplexity(one.perplexity)} (the settings of the search's trial {one.trial})"
+        f"{one.arm} {shown(one.perplexity)} (the settings of the search's trial {one.trial})"
         for one in verdict.confirmed
     )
     tokens = f"{verdict.held_back_tokens:,} tokens of " if verdict.held_back_tokens else ""
+    measured_on = (
+        "on the validation data of the search: the program keeps none back, so the runs are "
+        "paired by seed alone"
+        if verdict.is_program
+        else f"on {tokens}validation stories that no trial of the search was measured on"
+    )
     return [
         f"Mean {verdict.metric}: {chosen}, over {len(verdict.seeds)} seeds that neither the search "
-        f"nor the choice of settings used, on {tokens}validation stories that no trial of the "
-        f"search was measured on.",
-        f"The answers are about these settings, and the luck of the search is not in the "
-        f"intervals: another search may find others. In simulated studies of two arms that are "
-        f"equally good at their best, {SEARCH_LUCK:.0%} of such answers were better or worse.",
+        f"nor the choice of settings used, {measured_on}.",
+        LUCK_IS_LEFT_OUT,
+    ]
+
+
+def _extended(verdict: Verdict, earlier: Mapping[str, int]) -> list[str]:
+    """Say which arms searched a smaller space for a part of their budget."""
+    counts = [
+        f"{earlier[one.arm]} of {one.arm}" for one in verdict.confirmed if earlier.get(one.arm)
+    ]
+    if not counts:
+        return []
+    return [
+        f"The study was extended while it ran: {_listed(counts)} are trials from before, when it "
+        f"searched less."
     ]
 
 
@@ -174,7 +233,7 @@ def _warnings(verdict: Verdict, search: tuple[int, int]) -> list[str]:
             lines.append(
                 f"{len(one.lost_seeds)} of the {len(verdict.seeds)} runs of {one.arm} "
                 f"({_seeds(one.lost_seeds)}) diverged, ran out of memory or took too long, and "
-                f"count as guessing uniformly."
+                f"count as {'the worst that was measured' if verdict.is_program else GUESSING}."
             )
         if one.outlier_seed is not None:
             lines.append(_outlier(one, verdict))
@@ -186,15 +245,16 @@ def _warnings(verdict: Verdict, search: tuple[int, int]) -> list[str]:
 
 
 def _at_range_ends(one: ConfirmedArm) -> str:
-    ends = [f"{end.parameter} {number(end.value)} (the {end.end})" for end in one.range_ends]
     return (
-        f"The settings of {one.arm} are at the end of what was searched: {_listed(ends)}; whether "
-        f"values beyond are better, this search cannot say."
+        f"The settings of {one.arm} are at the end of what was searched: "
+        f"{ends_in_words(one.range_ends)}; whether values beyond are better, this search "
+        f"cannot say."
     )
 
 
 def _outlier(one: ConfirmedArm, verdict: Verdict) -> str:
     """Name the seed that is not like the others, and say what it does to the answer."""
+    shown = figure_format(verdict.is_perplexity)
     index = verdict.seeds.index(one.outlier_seed or 0)
     others = sorted(one.perplexities[:index] + one.perplexities[index + 1 :])
     pairs = [pair.difference.per_seed for pair in verdict.comparisons if pair.arm == one.arm]
@@ -202,8 +262,8 @@ def _outlier(one: ConfirmedArm, verdict: Verdict) -> str:
     alone = f" Without it the change would be {without[0]}." if without else ""
     return (
         f"{one.arm} is not stable at these settings: seed {one.outlier_seed} ended at "
-        f"{perplexity(one.perplexities[index])} and the others at {perplexity(others[0])} to "
-        f"{perplexity(others[-1])}, which is what makes the interval wide.{alone} It counts all "
+        f"{shown(one.perplexities[index])} and the others at {shown(others[0])} to "
+        f"{shown(others[-1])}, which is what makes the interval wide.{alone} It counts all "
         f"the same, since whoever trains with them meets such seeds; more seeds say how often."
     )
 
@@ -211,11 +271,17 @@ def _outlier(one: ConfirmedArm, verdict: Verdict) -> str:
 def _interim(comparison: Comparison) -> str:
     seeds = _listed([str(count) for count in comparison.analysed_seeds])
     level = confidence(comparison.difference.error_rate)
+    other = (
+        f" They are question {comparison.question} of these two arms, after other settings or more "
+        f"seeds, which makes intervals wider."
+        if comparison.question > 1
+        else ""
+    )
     return (
         f"{comparison.arm} and {comparison.reference} have been analysed "
-        f"{len(comparison.analysed_seeds)} times, with {seeds} seeds; this is analysis "
-        f"{comparison.analysis}, so its interval is of {level}, for those of all analyses to hold "
-        f"the truth together in {1 - ERROR_RATE:.0%} of studies."
+        f"{len(comparison.analysed_seeds)} times, with {seeds} seeds. Every number of seeds "
+        f"counts, analysed or not: this interval is of {level}, for all of them to hold the truth "
+        f"together in {1 - ERROR_RATE:.0%} of studies.{other}"
     )
 
 

@@ -13,8 +13,10 @@ from sweep.visualization.confirm import (
     plot_confirm_runs,
     plot_forest,
 )
+from sweep.visualization.contour import contour_data, plot_contour
 from sweep.visualization.cost import cost_data, plot_cost
 from sweep.visualization.grid import grid_data, plot_grid
+from sweep.visualization.machine import plot_memory, plot_slots, plot_speed, plot_time
 from sweep.visualization.trials import (
     curves_data,
     plot_best_so_far,
@@ -28,6 +30,7 @@ from sweep.visualization.tuning_curve import plot_tuning_curve
 __all__ = [
     "confirm_data",
     "confirm_means",
+    "contour_data",
     "cost_data",
     "curves_data",
     "forest_data",
@@ -35,12 +38,17 @@ __all__ = [
     "plot_best_so_far",
     "plot_calibration",
     "plot_confirm_runs",
+    "plot_contour",
     "plot_cost",
     "plot_curves",
     "plot_forest",
     "plot_grid",
     "plot_importances",
+    "plot_memory",
     "plot_slice",
+    "plot_slots",
+    "plot_speed",
+    "plot_time",
     "plot_tuning_curve",
     "slice_data",
 ]

@@ -8,6 +8,8 @@ from typing import Any
 import pandas as pd
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
+from sweep.visualization.style import log_ticks
+
 
 def parameter_axis(parameter: str, distribution: BaseDistribution) -> dict[str, Any]:
     """Make an axis over the range that was searched, also where no trial was."""
@@ -17,15 +19,19 @@ def parameter_axis(parameter: str, distribution: BaseDistribution) -> dict[str, 
     ends: Any = distribution  # float and int distributions alike
     if ends.log:
         low, high = math.log10(ends.low), math.log10(ends.high)
-        tiny = ends.low < 1e-3  # 6e-5 rather than 0.00006
-        ticks = "D2" if high - low <= 2.5 else 1  # labels at 1, 2 and 5, or one a decade
-        axis |= {"type": "log", "tickformat": "~e" if tiny else ",~g", "dtick": ticks}
+        axis |= log_axis(ends.low, ends.high)
     else:
         low, high = ends.low, ends.high
     if isinstance(distribution, IntDistribution) and not ends.log:
         return axis | {"range": [low - 0.5, high + 0.5]} | integer_ticks(high - low)
     margin = 0.04 * (high - low)
     return axis | {"range": [low - margin, high + margin]}
+
+
+def log_axis(low: float, high: float) -> dict[str, Any]:
+    """Make a logarithmic axis for values from `low` to `high`."""
+    written = "~e" if low < 1e-3 else ",~g"  # 6e-5 rather than 0.00006
+    return {"type": "log", "tickformat": written, "nticks": log_ticks(low, high, most=2.5)}
 
 
 def integer_ticks(extent: float) -> dict[str, Any]:

@@ -9,7 +9,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from scipy import stats
 
-from sweep.analysis.results import CONFIRM
+from sweep.analysis.phases import CONFIRM
+from sweep.analysis.tuning_curve import LOWEST_PERPLEXITY
 from sweep.visualization._axes import labelled, rows
 from sweep.visualization.style import (
     GREY,
@@ -30,7 +31,7 @@ def confirm_data(runs: pd.DataFrame) -> pd.DataFrame:
     """Select the confirm runs of each arm's chosen configuration: that of its newest run.
 
     Args:
-        runs: results.confirm_runs_table.
+        runs: phases.confirm_runs_table.
 
     Returns:
         arm, of_trial, seed, outcome, perplexity (on held-back stories; NaN where the run is not
@@ -63,15 +64,19 @@ def confirm_means(data: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found, columns=["arm", "seeds", "perplexity", "low", "high"])
 
 
-def plot_confirm_runs(runs: pd.DataFrame, arms: Sequence[str]) -> go.Figure:
+def plot_confirm_runs(
+    runs: pd.DataFrame, arms: Sequence[str], floor: float | None = None
+) -> go.Figure:
     """Draw the perplexity of every confirm run; a line joins the runs of one seed: a pair.
 
-    Beside them the mean of each arm with its interval. Cross at the upper edge: not complete.
+    Beside them the mean of each arm with its interval, cut where no model can be: at `floor`, or
+    at 1. Cross at the upper edge: not complete.
     """
     data = confirm_data(runs)
     if data.empty:
         return empty_figure("No confirm run yet: `squen-sweep verdict` trains them.")
     means = confirm_means(data)
+    means["low"] = means["low"].clip(lower=LOWEST_PERPLEXITY if floor is None else floor)
     ends = [*means["low"], *means["high"]]
     shown = frame([*data["perplexity"], *(end for end in ends if end > 0)])
     positions = {

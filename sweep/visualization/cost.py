@@ -1,13 +1,15 @@
 """Plot of the cost of results: perplexity against training time."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
 
-from sweep.visualization._axes import labelled, rows
+from sweep.analysis.results import ranked
+from sweep.study.metric import PERPLEXITY, Metric
+from sweep.visualization._axes import labelled, log_axis, rows
 from sweep.visualization.style import (
     FADED,
     GREY,
@@ -21,7 +23,9 @@ from sweep.visualization.style import (
 )
 
 
-def cost_data(trials: pd.DataFrame, evaluations: pd.DataFrame) -> pd.DataFrame:
+def cost_data(
+    trials: pd.DataFrame, evaluations: pd.DataFrame, metric: Metric = PERPLEXITY
+) -> pd.DataFrame:
     """Return the time that the last measured perplexity of each trial took.
 
     Args:
@@ -36,9 +40,10 @@ def cost_data(trials: pd.DataFrame, evaluations: pd.DataFrame) -> pd.DataFrame:
     last = evaluations.sort_values("step").drop_duplicates("trial_number", keep="last")
     seconds = trials["number"].map(last.set_index("trial_number")["elapsed_seconds"])
     data = trials[["number", "arm", "outcome", "perplexity"]].assign(seconds=seconds)
-    measured = data["perplexity"].between(0, math.inf, inclusive="neither")
-    data = data[data["seconds"].notna() & measured].sort_values(["seconds", "perplexity", "number"])
-    complete = data["perplexity"].where(data["outcome"] == "complete")
+    lowest = 0 if metric.is_perplexity else -math.inf
+    measured = data["perplexity"].between(lowest, math.inf, inclusive="neither")
+    data = ranked(data[data["seconds"].notna() & measured], metric, "seconds")
+    complete = data["perplexity"].where(data["outcome"] == "complete").map(metric.rank)
     before = complete.cummin().shift(fill_value=math.inf).ffill()
     data["front"] = complete.notna() & (complete < before)
     columns = ["number", "arm", "outcome", "seconds", "perplexity", "front"]
@@ -50,12 +55,25 @@ def plot_cost(
     evaluations: pd.DataFrame,
     arms: Sequence[str],
     floor: float | None = None,
+    metric: Metric = PERPLEXITY,
+    marked: Collection[int] | None = None,
 ) -> go.Figure:
-    """Draw perplexity against training time. Faint: ended early. Line: the Pareto front."""
-    data = cost_data(trials, evaluations)
+    """Draw perplexity against training time. Faint: ended early. Line: the Pareto front.
+
+    Args:
+        trials: results.trials_table.
+        evaluations: results.evaluations_table.
+        arms: All arms of the study.
+        floor: The lowest perplexity that any model can reach, if it is known.
+        metric: What the trials are ranked by.
+        marked: Numbers of the trials that get a mark besides those on the front; None: all.
+    """
+    data = cost_data(trials, evaluations, metric)
     if data.empty:
         return empty_figure("No evaluation yet.")
     figure = go.Figure(_front(data[data["front"]]))
+    if marked is not None:
+        data = data[data["front"] | data["number"].isin(list(marked))]
     for arm, colour in arm_colours(arms).items():
         of_arm, symbol = data[data["arm"] == arm], arm_symbols(arms)[arm]
         complete = of_arm["outcome"] == "complete"
@@ -66,10 +84,7 @@ def plot_cost(
     ends = [float(data["seconds"].min()), float(data["seconds"].max())]
     shown = frame(data["perplexity"], floor)
     add_floor(figure, floor, ends, shown)
-    decades = math.log10(ends[1] / ends[0]) if ends[0] > 0 else 3
-    ticks = 1 if decades > 2.5 else "D2" if decades > 1 else "D1"  # "D2": labels at 1, 2 and 5
-    figure.update_xaxes(title_text="training time of the trial, seconds", type="log", dtick=ticks)
-    figure.update_xaxes(tickformat=",~g")
+    figure.update_xaxes(log_axis(*ends), title_text="training time of the trial, seconds")
     return finish(figure, shown)
 
 
@@ -91,4 +106,5 @@ def _points(data: pd.DataFrame, arm: str, marker: dict[str, Any]) -> go.Scatter:
         for row in rows(data)
     ]
     x, y = plain(data["seconds"]), plain(data["perplexity"])
-    return go.Scatter(x=x, y=y, text=texts, mode="markers", marker=marker, **labelled(arm))
+    points = go.Scatter(x=x, y=y, text=texts, mode="markers", marker=marker, **labelled(arm))
+    return points.update(customdata=plain(data["number"]))

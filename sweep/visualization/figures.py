@@ -3,11 +3,14 @@
 A figure is drawn when it is asked for. Add one by adding it to `figures`.
 """
 
+import gzip
+import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal
 
 import plotly.graph_objects as go
 from optuna.distributions import IntDistribution
@@ -16,13 +19,30 @@ from gpt.errors import InputError, StorageError
 from gpt.system.files import atomic_write_text
 from sweep import visualization as plots
 from sweep.analysis.calibration import calibration_table
-from sweep.analysis.importance import MIN_TRIALS, OF_THE_BEST, OVER_THE_RANGE, importances_table
-from sweep.analysis.study_reader import StudyReader
+from sweep.analysis.importance import (
+    FANOVA_TRIALS,
+    MIN_TRIALS,
+    OF_THE_BEST,
+    OVER_THE_RANGE,
+    SAMPLED,
+    dashboard_importances,
+    importances_table,
+)
+from sweep.analysis.machine import machine_table, time_table
+from sweep.analysis.study_reader import StudyReader, shown
 from sweep.analysis.tuning_curve import tuning_curve_table
+from sweep.study.metric import PERPLEXITY, Metric
 
 FIGURE_FORMATS = ("html", "png", "svg", "json")
+# plotly.js with the traces of two axes, the only ones that are drawn here: npm's package
+# plotly.js-cartesian-dist-min in the version that plotly for Python has, packed by gzip -9n. A
+# browser starts it in a third to a sixth of the time that the complete one takes.
+PLOTLY_JS = Path(__file__).parent / "plotly-cartesian.min.js.gz"
 BACKGROUND = "#ffffff"  # of a file: text is mid-grey, and a transparent one may be laid on that
 SIZE = {"width": 1000, "scale": 2}  # pixels of a picture, and how many of them are really drawn
+
+
+PageSection = Literal["explore", "verdict", "figures", "machine"]
 
 
 @dataclass(frozen=True)
@@ -34,17 +54,40 @@ class Figure:
     caption: str
     draw: Callable[[], go.Figure]
     wide: bool = False  # over the full width of the page
-    of_verdict: bool = False  # shown beside the verdict, once there is one
+    section: PageSection = "figures"  # of the page; that of the verdict is shown once there is one
 
 
 def figures(reader: StudyReader) -> Iterator[Figure]:
     """Yield every figure, in the order of the page."""
+    for figure in _figures(reader):
+        yield figure if reader.metric == PERPLEXITY else _in_words_of(figure, reader.metric)
+
+
+def _figures(reader: StudyReader) -> Iterator[Figure]:
     yield from _progress(reader)
     if len(reader.arms) > 1:
         yield from _of_verdict(reader)
     yield from _slices(reader)
     yield from _importances(reader)
     yield from _rest(reader)
+    yield from _machine(reader)
+
+
+def _in_words_of(figure: Figure, metric: Metric) -> Figure:
+    """Name the study's metric where a figure names perplexity: in words, axes and hover texts."""
+
+    def named(text: str) -> str:
+        several = text.replace("ratio of perplexities (below 1: better)", ratio)
+        several = several.replace("log perplexity", metric.name)  # of which none is taken
+        return several.replace("perplexities", metric.name).replace("perplexity", metric.name)
+
+    def draw() -> go.Figure:
+        return go.Figure(json.loads(named(str(figure.draw().to_json()))))
+
+    better = "above" if metric.maximize else "below"
+    ratio = f"ratio of {metric.name} ({better} 1: better)"
+    title = named(figure.title.replace("Perplexity", "perplexity"))
+    return replace(figure, title=title, caption=named(figure.caption), draw=draw)
 
 
 def _of_verdict(reader: StudyReader) -> Iterator[Figure]:
@@ -54,19 +97,28 @@ def _of_verdict(reader: StudyReader) -> Iterator[Figure]:
         "The chosen settings of each arm, trained again with seeds that the search never used. A "
         "grey line joins the runs of one seed, which saw the same batches. Bar: mean over the "
         "seeds, and its 95% interval by itself. Cross at the upper edge: the run did not end well.",
-        partial(plots.plot_confirm_runs, reader.confirm_runs, reader.arms),
-        of_verdict=True,
+        partial(
+            plots.plot_confirm_runs,
+            reader.confirm_runs,
+            reader.arms,
+            reader.data.get("floor_perplexity") if reader.metric.is_perplexity else 0.0,
+        ),
+        section="verdict",
     )
     yield Figure(
         "confirm-ratios",
         "Compared seed by seed",
-        f"Ratio of perplexities, {_pairs(reader)}, on stories that the search never saw. "
+        f"Ratio of perplexities, {_pairs(reader)}{_on_stories(reader)}. "
         "Rings: one seed each. Diamond and line: mean and interval of a paired t test over "
         "seeds. Grey band: differences too small to matter. Thin: other metrics, and a "
         "bootstrap over seeds and stories.",
         partial(plots.plot_forest, reader.verdict, reader.arms),
-        of_verdict=True,
+        section="verdict",
     )
+
+
+def _on_stories(reader: StudyReader) -> str:
+    return "" if reader.is_program else ", on stories that the search never saw"
 
 
 def _pairs(reader: StudyReader) -> str:
@@ -76,9 +128,11 @@ def _pairs(reader: StudyReader) -> str:
 
 
 _TUNING_CURVE = {  # by whether the trials are exchangeable
-    True: "The median of the best of n trials that were drawn at random, with a 95% band for all n "
-    "together. A pruned trial counts as worse than every complete one.",
-    False: "The median of the best of n of these trials, in random order. The sampler learns, so "
+    True: "The median of the best of n trials that were drawn at random, against what n trials of "
+    "the arm cost, with a 95% band for all n together. A pruned trial counts as worse than every "
+    "complete one.",
+    False: "The median of the best of n of these trials, in random order, against what n trials of "
+    "the arm cost. The sampler learns, so "
     "its trials depend on each other: the curve foretells no other search, and has no band. A "
     "pruned trial counts as worse than every complete one.",
 }
@@ -86,27 +140,29 @@ _TUNING_CURVE = {  # by whether the trials are exchangeable
 
 def _progress(reader: StudyReader) -> Iterator[Figure]:
     trials, arms, floor = reader.trials, reader.arms, reader.data.get("floor_perplexity")
-    sampler = reader.spec["sampler"]["kind"]
+    sampler, metric, few = reader.spec["sampler"]["kind"], reader.metric, shown(reader)
     yield Figure(
         "curves",
         "Learning curves",
         "Validation perplexity while training. Thick: the best trial of an arm. Faint: trials that "
         "ended early or still run; what rises out of the frame is shown by zooming out. A cross at "
         "the upper edge: diverged, at its last evaluation.",
-        partial(plots.plot_curves, reader.evaluations, trials, arms, floor),
+        partial(plots.plot_curves, few.evaluations, few.trials, arms, floor, metric),
         wide=True,
+        section="explore",
     )
     yield Figure(
         "tuning-curve",
         "Quantile tuning curve: median of the best of n trials",
         _TUNING_CURVE[sampler == "random"],
         lambda: plots.plot_tuning_curve(
-            tuning_curve_table(trials, arms, sampler, floor), arms, floor
+            tuning_curve_table(trials, arms, sampler, floor, metric), arms, floor
         ),
     )
 
 
 def _slices(reader: StudyReader) -> Iterator[Figure]:
+    trials = shown(reader).trials
     for name, distribution in reader.parameters.items():
         yield Figure(
             f"slice-{name}",
@@ -115,35 +171,109 @@ def _slices(reader: StudyReader) -> Iterator[Figure]:
             "perplexity. Ring: baseline. Dotted: the original study's value."
             + " At an integer, the arms stand side by side."
             * isinstance(distribution, IntDistribution),
-            partial(plots.plot_slice, reader.trials, name, reader.arms, distribution),
+            partial(plots.plot_slice, trials, name, reader.arms, distribution),
         )
 
 
 def _importances(reader: StudyReader) -> Iterator[Figure]:
+    table = cache(lambda: importances_table(reader.study, reader.arms))  # a second for both
     for question, name, title, caption in (
         (
             OVER_THE_RANGE,
             "importances",
             "What matters over the range that was searched",
             "Share of the variance of log perplexity that a parameter explains among the complete "
-            f"trials of an arm (fANOVA, from {MIN_TRIALS} trials on). Bad trials count most here: "
-            "a parameter whose extremes ruin a run comes first.",
+            f"trials of an arm (fANOVA, from {MIN_TRIALS} trials on{_sample(reader)}). Bad trials "
+            "count most here: a parameter whose extremes ruin a run comes first.",
         ),
         (
             OF_THE_BEST,
             "importances-best",
             "What sets the best trials apart",
             "Share of a parameter in what distinguishes the best tenth of an arm's complete trials "
-            "from the others (PED-ANOVA, as on Optuna's dashboard, where it is over all arms). Of "
-            "20 trials these are two: a rough guide.",
+            "from the others (PED-ANOVA). Of 20 trials these are two: a rough guide.",
         ),
     ):
 
         def draw(question: str = question) -> go.Figure:
-            table = importances_table(reader.study, reader.arms)
-            return plots.plot_importances(table[table["question"] == question], reader.arms)
+            found = table()
+            figure = plots.plot_importances(found[found["question"] == question], reader.arms)
+            if question == OF_THE_BEST and not found.empty:
+                figure.update_layout(meta={"note": _of_dashboard(reader)})
+            return figure
 
         yield Figure(name, title, caption, draw)
+    yield Figure(
+        "contour",
+        "The two parameters that matter most",
+        "The two numeric parameters that matter most within each arm over the searched range, and "
+        "the perplexity between its complete trials (dots), interpolated whatever their other "
+        "parameters. Dark is better; where no trials enclose a point, nothing is known.",
+        lambda: plots.plot_contour(
+            shown(reader).trials,
+            table()[table()["question"] == OVER_THE_RANGE],
+            reader.arms,
+            reader.parameters,
+            reader.metric,
+        ),
+        wide=True,
+    )
+
+
+def _sample(reader: StudyReader) -> str:
+    """Say how many trials of an arm fANOVA sees, where it does not see all."""
+    largest = reader.complete["arm"].value_counts().max() if len(reader.complete) else 0
+    if largest <= FANOVA_TRIALS:
+        return ""
+    return f"; {SAMPLED} drawn at random of more than {FANOVA_TRIALS:,}"
+
+
+def _of_dashboard(reader: StudyReader) -> str:
+    """Put into words why Optuna's dashboard shows other importances, with its own figures."""
+    found = ", ".join(
+        f"{name} {share:.2f}" for name, share in dashboard_importances(reader.study).items()
+    )
+    return (
+        "Optuna's dashboard answers this second question as well, but of all arms together"
+        f"{' and with the arm as one more parameter' if len(reader.arms) > 1 else ''}, so its "
+        f"figures differ from both: it shows {found}."
+    )
+
+
+def _machine(reader: StudyReader) -> Iterator[Figure]:
+    table = cache(lambda: machine_table(reader.study, reader.evaluations))
+    numbers = shown(reader).trials["number"]
+    few = cache(lambda: table()[table()["number"].isin(numbers)])
+    yield Figure(
+        "time",
+        "Where the sweep's time went",
+        "Share of each slot's time, from the start of the sweep to its end. Training of trials "
+        "that ended early is what pruning did not save; evaluation is measuring and writing "
+        "checkpoints; in the lightest part the slot had no trial.",
+        lambda: plots.plot_time(time_table(reader.study, table())),
+        section="machine",
+    )
+    yield Figure(
+        "slots",
+        "Trials in their slots",
+        "A bar per trial; faint: ended early. As many slots as trials ran at the same time.",
+        lambda: plots.plot_slots(few(), reader.arms),
+        section="machine",
+    )
+    yield Figure(
+        "speed",
+        "Training speed",
+        "Tokens per second of training, without evaluation, over the whole trial.",
+        lambda: plots.plot_speed(few(), reader.arms),
+        section="machine",
+    )
+    yield Figure(
+        "memory",
+        "Peak memory",
+        "Of the device; of the trial's process on the CPU.",
+        lambda: plots.plot_memory(few(), reader.arms),
+        section="machine",
+    )
 
 
 def _rest(reader: StudyReader) -> Iterator[Figure]:
@@ -153,8 +283,8 @@ def _rest(reader: StudyReader) -> Iterator[Figure]:
             "grid",
             "Depth and dropout",
             "The lowest perplexity among the complete trials of a cell, and how many trials were "
-            "tried there: “3.14 of 5”, “– of 2” where none was complete. Dark is better.",
-            partial(plots.plot_grid, trials, "dropout", "n_layer", arms, space),
+            "tried there; a dash where none was complete. Dark is better.",
+            partial(plots.plot_grid, trials, "dropout", "n_layer", arms, space, reader.metric),
             wide=True,
         )
     yield Figure(
@@ -163,9 +293,17 @@ def _rest(reader: StudyReader) -> Iterator[Figure]:
         "The line joins the complete trials that no other beats in their time or less (the Pareto "
         "front). Faint: ended early.",
         partial(
-            plots.plot_cost, trials, reader.evaluations, arms, reader.data.get("floor_perplexity")
+            plots.plot_cost,
+            trials,
+            reader.evaluations,
+            arms,
+            reader.data.get("floor_perplexity"),
+            reader.metric,
+            set(shown(reader).trials["number"]),
         ),
     )
+    if reader.is_program:  # it leaves no probabilities of tokens
+        return
     best = list(reader.complete.drop_duplicates("arm")["number"])
     yield Figure(
         "calibration",
@@ -222,9 +360,13 @@ def save_figures(drawn: dict[Path, go.Figure]) -> None:
 def _text(figure: go.Figure, form: str) -> str:
     if form == "json":
         return str(figure.to_json())
-    return str(
-        go.Figure(figure).update_layout(paper_bgcolor=BACKGROUND).to_html(include_plotlyjs=True)
-    )
+    opaque = go.Figure(figure).update_layout(paper_bgcolor=BACKGROUND)
+    page = str(opaque.to_html(include_plotlyjs=False))
+    return page.replace("<head>", f"<head><script>{_plotly_js()}</script>", 1)
+
+
+def _plotly_js() -> str:
+    return gzip.decompress(PLOTLY_JS.read_bytes()).decode("utf-8")
 
 
 def _draw_pictures(figures: dict[Path, go.Figure]) -> None:

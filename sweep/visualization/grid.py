@@ -1,7 +1,7 @@
 """Map over two parameters: number of trials in each cell, and the best of them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -11,6 +11,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from plotly.subplots import make_subplots
 
 from sweep.analysis.results import UNFINISHED
+from sweep.study.format import column_format
+from sweep.study.metric import PERPLEXITY, Metric
 from sweep.visualization._axes import labelled, rows
 from sweep.visualization.style import (
     GREY,
@@ -23,7 +25,11 @@ MAX_CELLS = 6  # along a parameter; more of them would mostly be empty
 
 
 def grid_data(
-    trials: pd.DataFrame, x: str, y: str, space: dict[str, BaseDistribution]
+    trials: pd.DataFrame,
+    x: str,
+    y: str,
+    space: dict[str, BaseDistribution],
+    metric: Metric = PERPLEXITY,
 ) -> pd.DataFrame:
     """Count the finished trials of an arm in each cell of two parameters, with the best of them.
 
@@ -35,7 +41,7 @@ def grid_data(
 
     Returns:
         arm, x, y (labels such as "0.05–0.1"), count (finished trials, whatever their end), best
-        (the lowest perplexity of a complete one; NaN without any). Only cells with a trial.
+        (the best perplexity of a complete one; NaN without any). Only cells with a trial.
     """
     finished = trials[~trials["outcome"].isin(UNFINISHED) & trials[x].notna() & trials[y].notna()]
     complete = finished["perplexity"].where(finished["outcome"] == "complete")
@@ -48,7 +54,8 @@ def grid_data(
         }
     )
     cells = data.groupby(["arm", "x", "y"], observed=True)["perplexity"]
-    table = cells.agg(count="size", best="min").reset_index()
+    best = "max" if metric.maximize else "min"
+    table = cells.agg(count="size", best=best).reset_index()
     return table.astype({"x": "string", "y": "string"})
 
 
@@ -90,33 +97,37 @@ def plot_grid(
     y: str,
     arms: Sequence[str],
     space: dict[str, BaseDistribution],
+    metric: Metric = PERPLEXITY,
 ) -> go.Figure:
     """Draw the best perplexity in each cell of two parameters and its trials, one map per arm.
 
     Colours are cividis, which reads the same in every form of colour blindness; dark is better.
     """
-    data = grid_data(trials, x, y, space)
+    data = grid_data(trials, x, y, space, metric)
     if data.empty:
         return empty_figure(f"No finished trial has {x} and {y} yet.")
+    logs = bool((data["best"].dropna() > 0).all())
+    write = column_format(data["best"], log=logs)
     titles = [labelled(arm)["name"] for arm in arms]
     figure = make_subplots(1, len(arms), subplot_titles=titles, horizontal_spacing=0.06)
     columns, lines = _cell_names(space[x])[0], _cell_names(space[y])[0]
     for position, arm in enumerate(arms, start=1):
         of_arm = data[data["arm"] == arm]
-        figure.add_trace(_heatmap(of_arm, arm, columns, lines), row=1, col=position)
+        cells = _heatmap(of_arm, arm, columns, lines, logs, write)
+        figure.add_trace(cells, row=1, col=position)
         figure.add_trace(_without(of_arm[of_arm["best"].isna()], arm), row=1, col=position)
     figure.update_xaxes(title_text=x, type="category")
     figure.update_yaxes(type="category", showticklabels=False)
     figure.update_yaxes(title_text=y, showticklabels=True, col=1)
-    figure.update_layout(coloraxis=_scale(data["best"]))
+    figure.update_layout(coloraxis=_scale(data["best"], logs, metric))
     figure = finish(figure, height=150 + 46 * len(lines))
     return figure.update_xaxes(showgrid=False).update_yaxes(showgrid=False)
 
 
-def _scale(best: "pd.Series[float]") -> dict[str, Any]:
-    """Return a logarithmic colour scale, labelled with perplexities."""
-    logs = best.dropna().map(math.log10)
-    low, high = (float(logs.min()), float(logs.max())) if len(logs) else (0.0, 1.0)
+def _scale(best: "pd.Series[float]", logs: bool, metric: Metric) -> dict[str, Any]:
+    """Return a colour scale, logarithmic unless a value is below 0, labelled with perplexities."""
+    heights = best.dropna().map(math.log10 if logs else float)
+    low, high = (float(heights.min()), float(heights.max())) if len(heights) else (0.0, 1.0)
     marks = [low + i * (high - low) / 4 for i in range(5)]
     bar = {
         "title": {"text": "perplexity", "side": "right"},
@@ -124,19 +135,28 @@ def _scale(best: "pd.Series[float]") -> dict[str, Any]:
         "outlinewidth": 0,
         "thickness": 14,
     }
-    bar["ticktext"] = [f"{10**mark:,.3g}" for mark in marks]
-    return {"colorscale": "Cividis", "cmin": low, "cmax": high or low + 1e-9, "colorbar": bar}
+    bar["ticktext"] = [f"{10**mark if logs else mark:,.3g}" for mark in marks]
+    colours = "Cividis_r" if metric.maximize else "Cividis"
+    return {"colorscale": colours, "cmin": low, "cmax": high or low + 1e-9, "colorbar": bar}
 
 
-def _heatmap(data: pd.DataFrame, arm: str, columns: list[str], lines: list[str]) -> go.Heatmap:
+def _heatmap(
+    data: pd.DataFrame,
+    arm: str,
+    columns: list[str],
+    lines: list[str],
+    logs: bool,
+    write: Callable[[float], str],
+) -> go.Heatmap:
     of_cell = {(row["x"], row["y"]): row for row in rows(data)}
     found = [[of_cell.get((column, line)) for column in columns] for line in lines]
     return go.Heatmap(
         x=columns,
         y=lines,
-        z=[[_log_best(cell) for cell in cells] for cells in found],
-        text=[[_cell_text(cell) for cell in cells] for cells in found],
+        z=[[_height(cell, logs) for cell in cells] for cells in found],
+        text=[[_cell_text(cell, write) for cell in cells] for cells in found],
         texttemplate="%{text}",
+        textfont={"size": 11},
         hovertemplate="%{x}<br>%{y}<br>%{text}<extra></extra>",
         coloraxis="coloraxis",
         name=labelled(arm)["name"],
@@ -150,7 +170,7 @@ def _without(data: pd.DataFrame, arm: str) -> go.Scatter:
     return go.Scatter(
         x=plain(data["x"]),
         y=plain(data["y"]),
-        text=[f"– of {count}" for count in data["count"]],
+        text=[f"–<br>{_trials(count)}" for count in data["count"]],
         mode="text",
         textfont={"color": GREY, "size": 11},
         showlegend=False,
@@ -159,12 +179,18 @@ def _without(data: pd.DataFrame, arm: str) -> go.Scatter:
     )
 
 
-def _log_best(cell: dict[Any, Any] | None) -> float | None:
-    return None if cell is None or pd.isna(cell["best"]) else math.log10(cell["best"])
+def _height(cell: dict[Any, Any] | None, logs: bool) -> float | None:
+    if cell is None or pd.isna(cell["best"]):
+        return None
+    return math.log10(cell["best"]) if logs else float(cell["best"])
 
 
-def _cell_text(cell: dict[Any, Any] | None) -> str:
-    """Write the best perplexity and the number of trials: "3.14 of 5"."""
+def _cell_text(cell: dict[Any, Any] | None, write: Callable[[float], str]) -> str:
+    """Write the best perplexity, and the number of trials below it."""
     if cell is None or pd.isna(cell["best"]):
         return ""
-    return f"{cell['best']:.3g} of {cell['count']}"
+    return f"<b>{write(cell['best'])}</b><br>{_trials(cell['count'])}"
+
+
+def _trials(count: int) -> str:
+    return f"{count} trial{'s' * (count != 1)}"

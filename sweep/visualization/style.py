@@ -13,7 +13,9 @@ import plotly.graph_objects as go
 
 # Okabe and Ito (2008): colours that stay apart in every common form of colour blindness, here in an
 # order that begins with those that are clear on white as well as on black.
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
+# The last is darker than theirs, which is lost on white.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#A89200")
+ON_DARK = ("#4C9FDB", "#F08A3C", "#2DC79B", "#E39CC4", "#F5B93D", "#9AD4F5", "#F0E442")  # the same
 SYMBOLS = (  # twice as many as colours; none that means something else: cross, triangle-up
     *("circle", "diamond", "square", "triangle-down", "pentagon", "hexagon", "star"),
     *(
@@ -29,7 +31,8 @@ SYMBOLS = (  # twice as many as colours; none that means something else: cross, 
 DASHES = ("solid", "dash", "dot", "dashdot")  # of the first seven arms, the next seven, and so on
 PATTERNS = ("", "/", ".", "x")  # of their bars
 GREY = "#808080"  # a contrast of about 4 on white and 5 on black
-FADED = 0.45  # opacity of trials that ended early
+FADED = 0.6  # opacity of trials that ended early
+FADED_ON_DARK = 0.75
 
 
 def arm_colours(arms: Sequence[str]) -> dict[str, str]:
@@ -76,6 +79,10 @@ def frame(values: Iterable[float], floor: float | None = None, *, fenced: bool =
             fence on logarithms, and no lower than two decades above the third quartile.
     """
     series = pd.Series(list(values), dtype="float64")
+    finite = series[series.abs() < math.inf]
+    if len(finite) and finite.min() <= 0:  # of a metric that is no perplexity
+        padding = 0.06 * float(finite.max() - finite.min()) or 1.0
+        return Frame(float(finite.min()) - padding, float(finite.max()) + padding, log=False)
     logs = series[(series > 0) & (series < math.inf)].map(math.log)
     if logs.empty:
         return Frame(1.0, 10.0, log=False)
@@ -90,6 +97,18 @@ def frame(values: Iterable[float], floor: float | None = None, *, fenced: bool =
         return Frame(low / pad, high * pad, log=True)
     padding = 0.06 * (high - low) or 0.05 * high
     return Frame(low - padding, high + padding, log=False)
+
+
+def log_ticks(low: float, high: float, most: float = 3.5) -> int:
+    """Return plotly's nticks of a logarithmic axis, so that its labels stay in line.
+
+    It then labels 1, 2 and 5 of each of up to `most` decades, or every decade, or equal steps
+    within one. Asked for more, it labels every digit, and moves the decades out of the line.
+    """
+    decades = math.log10(high / low)
+    if decades < 1.3:
+        return 3
+    return math.ceil(decades / 0.65) if decades <= most else math.ceil(decades) + 1
 
 
 def without_value(trace: go.Scatter) -> go.Scatter:
@@ -131,7 +150,7 @@ def finish(figure: go.Figure, shown: Frame | None = None, height: int = 400) -> 
             title_text="validation perplexity",
             type="log" if shown.log else "linear",
             range=[math.log10(end) for end in ends] if shown.log else ends,  # plotly's own unit
-            dtick="D2" if shown.log else None,  # labels at 1, 2 and 5 of each decade
+            nticks=log_ticks(shown.low, shown.high) if shown.log else None,
             tickformat=",~g",
         )
         figure.update_layout(yaxis2={"overlaying": "y", "range": [0, 1], "visible": False})
@@ -140,8 +159,8 @@ def finish(figure: go.Figure, shown: Frame | None = None, height: int = 400) -> 
 
 
 def empty_figure(text: str) -> go.Figure:
-    """Draw a figure that says why there is nothing to see."""
-    figure = go.Figure()
+    """Draw a figure that says why there is nothing to see; a report only says it."""
+    figure = go.Figure(layout_meta={"empty": text})
     figure.add_annotation(text=text, showarrow=False, x=0.5, y=0.5, xref="paper", yref="paper")
     figure.update_xaxes(visible=False)
     figure.update_yaxes(visible=False)

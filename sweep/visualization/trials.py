@@ -9,7 +9,8 @@ import plotly.graph_objects as go
 from optuna.distributions import BaseDistribution, IntDistribution
 
 from sweep.analysis.importance import MIN_TRIALS
-from sweep.analysis.results import UNFINISHED, best_so_far
+from sweep.analysis.results import UNFINISHED, best_so_far, ranked
+from sweep.study.metric import PERPLEXITY, Metric
 from sweep.visualization._axes import integer_ticks, labelled, offsets, parameter_axis, rows
 from sweep.visualization.style import (
     FADED,
@@ -28,18 +29,21 @@ from sweep.visualization.style import (
 )
 
 
-def curves_data(evaluations: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
+def curves_data(
+    evaluations: pd.DataFrame, trials: pd.DataFrame, metric: Metric = PERPLEXITY
+) -> pd.DataFrame:
     """Return every evaluation with a finite perplexity, with its trial's arm and outcome.
 
     Returns:
         number, arm, outcome, best (of its arm's complete trials), step, tokens, perplexity; ordered
         by number and step.
     """
-    complete = trials[trials["outcome"] == "complete"].sort_values(["perplexity", "number"])
+    complete = ranked(trials[trials["outcome"] == "complete"], metric)
     best = complete.drop_duplicates("arm")["number"]
     of_trial = trials[["number", "arm", "outcome"]].assign(best=trials["number"].isin(best))
     curves = evaluations.rename(columns={"trial_number": "number"}).merge(of_trial, on="number")
-    curves = curves[curves["perplexity"].between(0, math.inf, inclusive="neither")]
+    lowest = 0 if metric.is_perplexity else -math.inf
+    curves = curves[curves["perplexity"].between(lowest, math.inf, inclusive="neither")]
     columns = ["number", "arm", "outcome", "best", "step", "tokens", "perplexity"]
     return curves.sort_values(["number", "step"])[columns].reset_index(drop=True)
 
@@ -49,15 +53,19 @@ def plot_curves(
     trials: pd.DataFrame,
     arms: Sequence[str],
     floor: float | None = None,
+    metric: Metric = PERPLEXITY,
 ) -> go.Figure:
-    """Draw validation perplexity over training tokens.
+    """Draw validation perplexity over training tokens, or over steps where no trial counts tokens.
 
     Thick: the best of an arm. Faint: ended early. Cross at the upper edge: diverged, at its last
     evaluation.
     """
-    data = curves_data(evaluations, trials)
+    data = curves_data(evaluations, trials, metric)
     if data.empty:
         return empty_figure("No evaluation yet.")
+    unit = "tokens" if data["tokens"].any() else "steps"
+    if unit == "steps":
+        data["tokens"] = data["step"]
     shown = frame(data["perplexity"], floor, fenced=True)
     figure = go.Figure()
     for arm, colour in arm_colours(arms).items():
@@ -72,7 +80,7 @@ def plot_curves(
         figure.add_trace(_lines(best, arm, width=3.5, color=colour, dash=dash))
         figure.data[-1].update(showlegend=True)
     add_floor(figure, floor, [0, data["tokens"].max()], shown)
-    figure.update_xaxes(title_text="training tokens", rangemode="tozero", tickformat="~s")
+    figure.update_xaxes(title_text=f"training {unit}", rangemode="tozero", tickformat="~s")
     return finish(figure, shown)
 
 
@@ -85,11 +93,11 @@ def _lines(data: pd.DataFrame, arm: str, **line: Any) -> go.Scatter:
     return go.Scatter(
         x=[tokens for tokens, _, _ in points],
         y=[perplexity for _, perplexity, _ in points],
-        text=[number for _, _, number in points],
+        customdata=[number for _, _, number in points],
         mode="lines",
         line=line,
         showlegend=False,
-        **labelled(arm, "trial %{text}, %{x:,} tokens<br>perplexity %{y:,.2f}"),
+        **labelled(arm, "trial %{customdata}, at %{x:,.4~s}<br>perplexity %{y:,.2f}"),
     )
 
 
@@ -104,6 +112,7 @@ def _crosses(of_arm: pd.DataFrame, arm: str, colour: str) -> go.Scatter:
     trace = go.Scatter(
         x=plain(diverged["tokens"]),
         text=[f"{_at_step(row)}<br>then diverged" for row in rows(diverged)],
+        customdata=plain(diverged["number"]),
         mode="markers",
         marker={"symbol": "x", "color": colour, "size": 10},
         showlegend=False,
@@ -113,10 +122,13 @@ def _crosses(of_arm: pd.DataFrame, arm: str, colour: str) -> go.Scatter:
 
 
 def plot_best_so_far(
-    trials: pd.DataFrame, arms: Sequence[str], floor: float | None = None
+    trials: pd.DataFrame,
+    arms: Sequence[str],
+    floor: float | None = None,
+    metric: Metric = PERPLEXITY,
 ) -> go.Figure:
-    """Draw the lowest perplexity of each arm against its trials so far, that is, its budget."""
-    data = best_so_far(trials).dropna(subset="perplexity")
+    """Draw the best perplexity of each arm against its trials so far, that is, its budget."""
+    data = best_so_far(trials, metric).dropna(subset="perplexity")
     if data.empty:
         return empty_figure("No complete trial yet.")
     shown = frame(data["perplexity"], floor)
@@ -135,7 +147,7 @@ def plot_best_so_far(
 
 def _steps(of_arm: pd.DataFrame, arm: str, colour: str, symbol: str) -> go.Scatter:
     """Draw a line that steps down, with a marker at every improvement."""
-    improved = of_arm["perplexity"].diff().fillna(-1) < 0
+    improved = of_arm["perplexity"].diff().fillna(1) != 0
     ends = improved | (of_arm["nth"] == of_arm["nth"].max())  # in between, the line is level
     of_arm, improved = of_arm[ends], improved[ends]
     return go.Scatter(
@@ -232,7 +244,8 @@ def _original(data: pd.DataFrame, shown: Frame) -> go.Scatter:
 
 def _scatter(data: pd.DataFrame, marker: dict[str, Any]) -> go.Scatter:
     x, y, text = plain(data["x"]), plain(data["y"]), plain(data["text"])
-    return go.Scatter(x=x, y=y, text=text, mode="markers", marker=marker)
+    numbers = plain(data["number"])
+    return go.Scatter(x=x, y=y, text=text, customdata=numbers, mode="markers", marker=marker)
 
 
 def plot_importances(importances: pd.DataFrame, arms: Sequence[str]) -> go.Figure:

@@ -19,7 +19,8 @@ from stored_studies import evaluation
 
 from sweep.search.pruners import may_stop_at, should_prune
 from sweep.search.samplers import next_arm, next_params, sobol_params
-from sweep.storage.rdb import open_storage, record_evaluation
+from sweep.storage.rdb import open_storage
+from sweep.storage.tables import record_evaluation
 from sweep.study.spec import StudySpec
 from sweep.study.toml_file import read_study_file
 from tests.benchmarks import measuring

@@ -2,12 +2,16 @@
 
     python -m tests.benchmarks.page
 
-A figure that falls short has its reason in limits.md. Nothing has been measured on a GPU.
+A figure that falls short has its reason in limits.md. The GPU column and the table after it come
+from gpu.json, which `python -m tests.benchmarks.gpu --out DIR` writes; without it nothing was
+measured.
 """
 
 import json
 from pathlib import Path
 from typing import Any
+
+from tests.benchmarks.gpu.summary import column, table
 
 HERE = Path(__file__).parent
 PAGE = HERE / "BENCHMARKS.md"
@@ -17,13 +21,15 @@ HEAD = """\
 
 Made by `python -m tests.benchmarks.page` from the JSON files here, each of which says with which
 command and on which machine it was made. Medians of at least five alternating repeats, with the
-smallest and largest in brackets, unless a row says otherwise. No GPU has been measured: that column
-is empty until one is.
+smallest and largest in brackets, unless a row says otherwise. {gpu}
 
 | figure | target | measured, CPU | GPU | file |
 |---|---|---|---|---|
 """
 
+NO_GPU = """\
+No GPU has been measured:
+that column says so until one is, by `python -m tests.benchmarks.gpu --out DIR`."""
 LIMITS = "\n## What falls short, and why\n\n"
 
 
@@ -44,9 +50,21 @@ def share(of: dict[str, float]) -> str:
     return spread({name: 100 * value for name, value in of.items()}, 1, " %")
 
 
-def row(figure: str, target: str, measured: str, file: str) -> str:
-    """A line of the table."""
-    return f"| {figure} | {target} | {measured} | not measured | [{file}]({file}.json) |"
+def gpu_state() -> dict[str, Any] | None:
+    """The figures of a GPU, if one was measured."""
+    state = load("gpu") if (HERE / "gpu.json").exists() else None
+    return None if state is None or state["tiny"] else state
+
+
+def row(figure: str, target: str, measured: str, file: str, gpu: str = "") -> str:
+    """A line of the table.
+
+    Args:
+        gpu: Key of tests.benchmarks.gpu.summary.column, if a GPU's figure is comparable.
+    """
+    state = gpu_state()
+    there = column(state).get(gpu, "not measured") if state else "not measured"
+    return f"| {figure} | {target} | {measured} | {there} | [{file}]({file}.json) |"
 
 
 def against_nanogpt() -> list[str]:
@@ -66,7 +84,9 @@ def against_nanogpt() -> list[str]:
                 f"V = {case['vocab_size']}, dropout {case['dropout']:g}"
             )
             ratio = spread(case["ratio_to_nanogpt"][f"ours {dtype}"], 2, " x")
-            rows.append(row(what, targets[case["vocab_size"], dtype], ratio, "against_nanogpt"))
+            gpu = f"over nanogpt, V = {case['vocab_size']}" if dtype == "bfloat16" else ""
+            target = targets[case["vocab_size"], dtype]
+            rows.append(row(what, target, ratio, "against_nanogpt", gpu))
     return rows
 
 
@@ -81,6 +101,7 @@ def of_losses() -> list[str]:
             "at least 0.97 x",
             spread(ratios, 2, " x"),
             "trial_parts",
+            "squentropy",
         ),
     ] + [
         row(
@@ -88,6 +109,7 @@ def of_losses() -> list[str]:
             "at most 10 %",
             share(of),
             "trial_parts",
+            f"evaluation, {name}",
         )
         for name, of in shares.items()
     ]
@@ -132,12 +154,14 @@ def of_sweeps() -> list[str]:
             "at least 1.3 x",
             f"{times:.2f} x",
             "slots",
+            "slots",
         ),
         row(
             "`run` to the first training step, text prepared",
             "at most 6 s",
             spread(startup["first step"], 1, " s"),
             "startup",
+            "first step",
         ),
         row("`squen-sweep --help`", "at most 0.4 s", spread(startup["help"], 2, " s"), "startup"),
         row(
@@ -159,6 +183,40 @@ def of_sweeps() -> list[str]:
             f"{storage['growth_of_cpu']:.1f} x, {spread(many['cpu'], 0, ' ms')}",
             "ask_and_prune",
         ),
+    ]
+
+
+def of_scale() -> list[str]:
+    """A thousand trials at a time, ten thousand in a study, more slots than one."""
+    measured = load("scale")
+    many = measured["concurrent"]
+    at_a_time = f"{many['trials_at_a_time']:,} stand-in trials at a time, an evaluation every 10 s"
+    delay = many["seconds_until_an_evaluation_is_stored"]
+    cpu = many["cpu_milliseconds_of_ask_10_evaluations_and_tell"]
+    rows = [
+        row(
+            f"{at_a_time}, for {many['seconds'] / 60:.0f} minutes: from an event to the database",
+            "at most 5 s",
+            f"{delay['median']:.1f} s, 95 % in {delay['p95']:.1f} s, all in {delay['most']:.1f} s",
+            "scale",
+        ),
+        row(
+            "the same: the tuner's share of a core, its memory",
+            "at most one core",
+            f"{many['share_of_a_core']:.2f}, {many['megabytes']} MB",
+            "scale",
+        ),
+        row("the same: ask, 10 evaluations, tell; CPU", "at most 100 ms", f"{cpu:.0f} ms", "scale"),
+    ]
+    plans = load("parallel")["plans"]
+    return rows + [
+        row(
+            f"{name}: idle slots of a sweep of 64 trials, log perplexity above the best, simulated",
+            "",
+            f"{100 * of['idle_share']:.0f} %, {of['regret']:.3f}",
+            "parallel",
+        )
+        for name, of in plans.items()
     ]
 
 
@@ -198,11 +256,52 @@ def of_searches() -> list[str]:
     ]
 
 
+def of_gpu_readiness() -> list[str]:
+    """Figures that stand for a GPU's where there is none."""
+    memory = load("memory")["summary"]
+    counted = load("launches")
+    waits = {
+        when: sum(counted[when]["2 layers"]["waits_of_a_step"].values())
+        for when in ("before", "after")
+    }
+    return [
+        row(
+            "memory of tensors, estimated before a run, over that allocated, 24 shapes",
+            "0.85 to 1.15 x",
+            spread(memory["estimate_to_tensors"], 2, " x"),
+            "memory",
+            "memory",
+        ),
+        row(
+            "memory of the process, likewise, over its largest size",
+            "0.85 to 1.15 x",
+            spread(memory["estimate_to_process"], 2, " x"),
+            "memory",
+        ),
+        row(
+            "numbers that a step waits for before the next may be launched",
+            "0",
+            f"{waits['after']} ({waits['before']} before)",
+            "launches",
+        ),
+    ]
+
+
 def page() -> str:
     """The whole text."""
-    rows = [*against_nanogpt(), *of_losses(), *of_sweeps(), *of_searches()]
+    rows = [*against_nanogpt(), *of_losses(), *of_sweeps(), *of_scale(), *of_searches()]
+    rows += of_gpu_readiness()
     limits = (HERE / "limits.md").read_text()
-    return HEAD + "\n".join(rows) + "\n" + LIMITS + limits
+    state = gpu_state()
+    text = HEAD.format(gpu=_machine(state) if state else NO_GPU) + "\n".join(rows) + "\n"
+    if state:
+        text += f"\n## On a GPU\n\n[gpu](gpu.json), `{state['command']}`\n\n{table(state)}"
+    return text + LIMITS + limits
+
+
+def _machine(state: dict[str, Any]) -> str:
+    facts = state["machine"]
+    return f"The GPU: {facts['device']} with torch {facts['torch']}."
 
 
 if __name__ == "__main__":

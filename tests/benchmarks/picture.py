@@ -17,7 +17,8 @@ from plotly.subplots import make_subplots
 from gpt.errors import InputError
 from sweep import visualization as plots
 from sweep.analysis.study_reader import StudyReader, answer, read_study
-from sweep.storage.rdb import load_study, open_storage
+from sweep.storage.rdb import open_storage
+from sweep.storage.reader import load_study
 from sweep.visualization.style import GREY, add_floor, arm_colours, frame
 
 WIDTH, HEIGHT, SCALE = 1600, 800, 1.5  # pixels, and how many of them are really drawn

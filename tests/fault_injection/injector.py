@@ -157,6 +157,7 @@ def _memory(fault: Fault) -> None:
 ACTIONS: dict[str, Callable[[Fault], float | None]] = {
     "kill": lambda fault: os.kill(os.getpid(), signal.SIGKILL),
     "stop": lambda fault: os.kill(os.getpid(), signal.SIGSTOP),
+    "term": lambda fault: os.kill(os.getpid(), signal.SIGTERM),
     "hang": _hang,
     "nan": lambda fault: math.nan,
     "inf": lambda fault: math.inf,

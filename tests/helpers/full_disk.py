@@ -48,7 +48,7 @@ def sweep_on_a_full_disk(folder: Path, elsewhere: str, small: str, left: int) ->
     process = start_command(folder, TRIALS)
     wait_until(lambda: evaluated(folder) >= 4)
     fill(disk, left)
-    output, _ = process.communicate(timeout=200)
+    output, _ = process.communicate()
     assert process.returncode == 74, output
     assert not trial_processes(folder)
     assert "Traceback" not in output
@@ -60,7 +60,7 @@ def sweep_on_a_full_disk(folder: Path, elsewhere: str, small: str, left: int) ->
     for trial in unfinished:
         saved = checkpoint.load(folder / "runs" / "tiny" / str(trial.number))
         assert saved is None or not saved.skipped
-    again, _ = start_command(folder, TRIALS).communicate(timeout=200)
+    again, _ = start_command(folder, TRIALS).communicate()
     assert {t.user_attrs["outcome"] for t in stored_trials(folder)} == {"complete"}, again
     assert_sound(folder, TRIALS)
     assert_undisturbed(folder)

@@ -1,15 +1,13 @@
 """What must hold after any fault and a run of the same command, and how to look at a sweep."""
 
-import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import optuna
 import psutil
+from forked import Forked
 from optuna.trial import FrozenTrial, TrialState
 
 from gpt import checkpoint
@@ -42,25 +40,15 @@ def curve(folder: Path, number: int) -> list[tuple[int, float]]:
     return rows
 
 
-def start_command(folder: Path, trials: int, *more: str) -> subprocess.Popen[str]:
-    """`squen-sweep run` as a user starts it."""
-    command = [sys.executable, "-m", "sweep", "run", "--study", str(folder / "tiny.toml")]
+def start_command(folder: Path, trials: int, *more: str) -> Forked:
+    """`squen-sweep run` in a process of its own."""
+    return Forked(ROOT, *words_of_run(folder, trials, *more))
+
+
+def words_of_run(folder: Path, trials: int, *more: str) -> list[str]:
     options = ["--trials", str(trials), "--workers", "2", "--device", "cpu", *more]
     places = ["--storage", str(folder / "sweep.db"), "--runs", str(folder / "runs")]
-    return subprocess.Popen(
-        [*command, *options, *places],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        preexec_fn=heed_signals,  # noqa: PLW1509 - it takes no lock
-    )
-
-
-def heed_signals() -> None:
-    """Also where the tests were started in the background or with nohup, which ignores some."""
-    for number in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
+    return ["run", "--study", str(folder / "tiny.toml"), *options, *places]
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 90) -> None:

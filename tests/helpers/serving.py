@@ -33,7 +33,7 @@ def ask(
     port: int, method: str, path: str, headers: dict[str, str], body: str | None = None
 ) -> HTTPResponse:
     """Send a request and return the response, with its `body` read."""
-    connection = HTTPConnection("127.0.0.1", port, timeout=20)
+    connection = HTTPConnection("127.0.0.1", port, timeout=120)
     connection.request(method, path, body, headers)
     response = connection.getresponse()
     response.body = response.read()

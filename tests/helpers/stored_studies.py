@@ -1,17 +1,26 @@
 """A stored study written trial by trial, without training, for the tests of what reads studies."""
 
+import json
 import math
-from functools import cache
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import cache, cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import optuna
+import sqlalchemy as sa
+from optuna.distributions import distribution_to_json
 from optuna.storages import RDBStorage
-from optuna.trial import TrialState, create_trial
+from optuna.storages._rdb import models
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy.orm import Session
 
 from gpt.events import Evaluation
-from sweep.storage.rdb import create_study, open_storage, record_evaluation, runs_folder
+from sweep.storage.location import runs_folder
+from sweep.storage.rdb import create_study, open_storage
+from sweep.storage.tables import evaluations
 from sweep.study.spec import StudySpec
 from sweep.study.toml_file import read_study_file
 
@@ -69,6 +78,61 @@ def empty_database() -> bytes:
         return path.read_bytes()
 
 
+def add_at_once(
+    storage: RDBStorage, study_id: int, number: int, trials: Sequence[FrozenTrial]
+) -> list[int]:
+    """Add trials as Study.add_trials does, which waits for the disk at each and asks the database
+    before each row; ten times as fast for one, and thousands in a few seconds.
+
+    Args:
+        number: Of the first of them in the study.
+
+    Returns:
+        The trial_id of each.
+    """
+    values, steps = models.TrialValueModel, models.TrialIntermediateValueModel
+    with Session(storage.engine) as session:
+        rows = [
+            models.TrialModel(
+                study_id=study_id,
+                number=number + nth,
+                state=trial.state,
+                datetime_start=trial.datetime_start,
+                datetime_complete=trial.datetime_complete,
+            )
+            for nth, trial in enumerate(trials)
+        ]
+        session.add_all(rows)
+        session.flush()
+        for row, trial in zip(rows, trials, strict=True):
+            key = {"trial_id": row.trial_id}
+            for objective, value in enumerate(trial.values or ()):
+                stored, kind = values.value_to_stored_repr(value)
+                session.add(values(**key, objective=objective, value=stored, value_type=kind))
+            for name, param in trial.params.items():
+                distribution = trial.distributions[name]
+                session.add(
+                    models.TrialParamModel(
+                        **key,
+                        param_name=name,
+                        param_value=distribution.to_internal_repr(param),
+                        distribution_json=distribution_to_json(distribution),
+                    )
+                )
+            for name, attr in trial.user_attrs.items():
+                session.add(
+                    models.TrialUserAttributeModel(**key, key=name, value_json=json.dumps(attr))
+                )
+            for step, value in trial.intermediate_values.items():
+                stored, kind = steps.intermediate_value_to_stored_repr(value)
+                session.add(
+                    steps(**key, step=step, intermediate_value=stored, intermediate_value_type=kind)
+                )
+        added = [int(row.trial_id) for row in rows]
+        session.commit()
+    return added
+
+
 class StoredStudy:
     """A study in a SQLite file to which trials are added as the tuner leaves them."""
 
@@ -83,6 +147,16 @@ class StoredStudy:
         self.study.set_user_attr("device", "cpu")
         self.study.set_user_attr("n_trials", 40)
 
+    @cached_property
+    def _runs(self) -> Path:
+        return runs_folder(self.study)
+
+    def _count(self) -> int:
+        trials = models.TrialModel.__table__
+        mine = sa.select(sa.func.count()).where(trials.c.study_id == self.study._study_id)
+        with self.storage.engine.connect() as connection:
+            return connection.scalar(mine) or 0
+
     def add(
         self,
         arm: str,
@@ -93,7 +167,7 @@ class StoredStudy:
         **params: Any,
     ) -> int:
         """Add a trial that was evaluated every 100 steps, each of 10 tokens; returns its number."""
-        number = len(self.study.get_trials(deepcopy=False))
+        number = self._count()
         params = {"learning_rate": 1e-3, "n_layer": 2} | params
         if self.spec.compare:
             choices = self.spec.search[self.spec.compare].choices or []
@@ -107,21 +181,28 @@ class StoredStudy:
             attributes["outcome"] = outcome
         if outcome not in ("complete", "running"):
             attributes["reason"] = f"it {outcome}"
-        self.study.add_trial(
-            create_trial(
-                state=STATES[outcome],
-                values=told or ([300.0] if outcome == "diverged" else None),
-                params=params,
-                distributions=self.spec.distributions(params),
-                user_attrs=attributes,
-                intermediate_values=dict(zip(steps, perplexities, strict=True)),
-            )
+        trial = create_trial(
+            state=STATES[outcome],
+            values=told or ([300.0] if outcome == "diverged" else None),
+            params=params,
+            distributions=self.spec.distributions(params),
+            user_attrs=attributes,
+            intermediate_values=dict(zip(steps, perplexities, strict=True)),
         )
-        (runs_folder(self.study) / str(number)).mkdir(parents=True, exist_ok=True)
-        trial_id = self.study.get_trials(deepcopy=False)[number]._trial_id
-        for step, perplexity in zip(steps, perplexities, strict=True):
-            record_evaluation(self.storage, trial_id, evaluation(step, perplexity))
+        (trial_id,) = add_at_once(self.storage, self.study._study_id, number, [trial])
+        (self._runs / str(number)).mkdir(parents=True, exist_ok=True)
+        self.record(
+            trial_id, *(evaluation(*pair) for pair in zip(steps, perplexities, strict=True))
+        )
         return number
+
+    def record(self, trial_id: int, *measured: Evaluation) -> None:
+        """Add rows to the evaluations table."""
+        rows = [{"trial_id": trial_id} | asdict(each) for each in measured]
+        if not rows:
+            return
+        with self.storage.engine.begin() as connection:
+            connection.execute(evaluations.insert(), rows)
 
     def finish(self, number: int, outcome: str, perplexity: float | None) -> None:
         """End a running trial."""

@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 from stored_studies import STUDY, StoredStudy, evaluation
 
 from sweep.analysis.results import arm_of
-from sweep.storage.rdb import record_evaluation
+from sweep.storage.tables import record_evaluation
 from sweep.verdict.compare import Verdict, judge
 from sweep.verdict.confirm_plan import (
     CONFIRM,

@@ -8,8 +8,8 @@ from sweep.study.toml_file import read_study_file
 from sweep.tuner.callback import Callback
 from sweep.tuner.limits import Clock, Limits
 from sweep.tuner.options import RunOptions
+from sweep.tuner.run import run
 from sweep.tuner.summary import Summary
-from sweep.tuner.tuner import run
 
 STUDY = """
 name = "tiny"
@@ -95,13 +95,20 @@ def run_tiny(
     wait: bool = False,
     callback: Callback | None = None,
     clock: Clock | None = None,
+    storage: str | None = None,
+    backend: str = "local",
+    sbatch: tuple[str, ...] = (),
+    ray_address: str | None = None,
 ) -> Summary:
-    """Run the study with its storage, and by default its runs, in `folder`."""
+    """Run the study, by default with its storage and its runs in `folder`."""
     options = RunOptions(
-        storage=str(folder / "sweep.db"),
+        storage=storage or str(folder / "sweep.db"),
         runs=runs or folder / "runs",
         device="cpu",
         workers=workers,
+        backend=backend,
+        sbatch=sbatch,
+        ray_address=ray_address,
         limits=limits or Limits(),
         wait=wait,
     )

@@ -7,6 +7,7 @@ import pytest
 from tiny_runs import tiny_config, write_run, write_stories
 
 from gpt.events import read_events
+from gpt.optim import OPTIMIZERS
 from gpt.train import train, train_directory
 
 pytestmark = pytest.mark.gpu
@@ -30,8 +31,9 @@ def test_cuda_trains_to_the_cpus_figures(text: Path, dtype: str, tolerance: floa
         assert ours.peak_memory_bytes > 0
 
 
-def test_a_stopped_run_continues_on_cuda(text: Path, tmp_path: Path):
-    config = tiny_config(text, device="cuda", dtype="bfloat16")
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_stopped_run_continues_on_cuda(text: Path, tmp_path: Path, optimizer: str):
+    config = tiny_config(text, device="cuda", dtype="bfloat16", optimizer=optimizer, qk_norm=True)
     undisturbed = [e.cross_entropy for e in train(config)]
     (tmp_path / "run").mkdir()
     asked = itertools.count()

@@ -20,7 +20,8 @@ from sweep.dashboard.notes import (
     study_note,
     trial_note,
 )
-from sweep.storage.rdb import load_study, open_storage
+from sweep.storage.rdb import open_storage
+from sweep.storage.reader import load_study
 from sweep.tuner.callback import Counts, Opened, TrialEnding
 from sweep.verdict.record import keep
 

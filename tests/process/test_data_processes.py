@@ -40,7 +40,7 @@ def files_of(cache: Path) -> list[str]:
 def in_process(code: str, text: Path, *, fails: bool = False) -> subprocess.CompletedProcess[str]:
     """Run code that may use `data`, a DataConfig, in a Python of its own."""
     done = start(code, text)
-    out, err = done.communicate(timeout=60)
+    out, err = done.communicate()
     assert bool(done.returncode) is fails, err
     return subprocess.CompletedProcess(done.args, done.returncode, out, err)
 
@@ -66,7 +66,7 @@ def test_of_several_processes_that_ask_at_once_one_tokenises(text):
     write(text / "train.txt", [f"Story {number} of a cat and a dog." for number in range(20_000)])
     code = "print(prepare(data, print).meta.fingerprint)"
     processes = [start(code, text) for _ in range(3)]
-    said = [process.communicate(timeout=120)[0].splitlines() for process in processes]
+    said = [process.communicate()[0].splitlines() for process in processes]
     assert len({lines[-1] for lines in said}) == 1
     assert sum("learning a vocabulary" in line for lines in said for line in lines) == 1
 

@@ -12,7 +12,9 @@ from stored_studies import STUDY, StoredStudy
 from gpt.config import DataConfig, TrainConfig
 from gpt.data.dataset import prepare
 from gpt.errors import InputError
-from sweep.export import EXPORTERS, Origin, export, export_format, to_json, to_nanogpt, to_toml
+from sweep.export.configuration import EXPORTERS, export_format, to_json, to_toml
+from sweep.export.nanogpt import to_nanogpt
+from sweep.export.trial import Origin, export
 from sweep.storage.schema import set_trial_attrs
 from sweep.trainers.final_training import read_config_file
 
@@ -133,6 +135,7 @@ def test_export_refuses_a_trial_that_squen_sweep_did_not_train():
         config(),
         config(loss="squentropy", loss_options={"square_weight": 0.1}, warmup_steps=0),
         config(data=DataConfig(source="hub", tokenizer="gpt2", max_stories=1000)),
+        config(optimizer="muon", optimizer_options={"momentum": 0.9}, schedule="wsd", qk_norm=True),
         config(learning_rate=6e-05, dtype="bfloat16", compile=True, device="cuda:1"),
     ],
 )
@@ -146,7 +149,7 @@ def test_toml_says_where_it_comes_from_and_how_to_train_it():
     header = to_toml(config(), ORIGIN, "best.toml").splitlines()[:3]
     assert all(line.startswith("# ") for line in header)
     assert "Study stories, trial 7 (squentropy, complete)" in header[0]
-    assert repr(53.123456789012345) in header[0]
+    assert "perplexity 53.12 after" in header[0]  # as everywhere else
     assert header[1].endswith("squen-sweep train best.toml")
     assert header[2].endswith("squen-sweep train best.toml --steps 2400")
     assert "squen-sweep train 'my best.toml'\n" in to_toml(config(), ORIGIN, "my best.toml")
@@ -214,6 +217,27 @@ def test_nanogpt_file_says_that_nanogpt_starts_from_weights_of_gpt2s_size(prepar
     assert "started from weights" not in to_nanogpt(run, ORIGIN, "best.py")
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"optimizer": "muon"}, "trained with muon: nanoGPT will take AdamW"),
+        ({"schedule": "wsd"}, "schedule wsd: nanoGPT will take a cosine"),
+        ({"loss": "squentropy", "loss_schedule": "linear"}, "trained with squentropy"),
+    ],
+)
+def test_nanogpt_file_says_where_nanogpt_will_train_otherwise(prepared, changes, said):
+    assert said in to_nanogpt(config(data=prepared, **changes), ORIGIN, "best.py")
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [({"qk_norm": True}, "qk_norm = False"), ({"activation": "relu2"}, "activation = 'gelu'")],
+)
+def test_a_model_that_nanogpt_does_not_have_is_refused(changes, key):
+    with pytest.raises(InputError, match=f"nanogpt must have {key}.* trial 7 .*toml or json"):
+        to_nanogpt(config(**changes), ORIGIN, "best.py")
+
+
 def test_format_comes_from_the_option_first_then_from_the_suffix():
     assert export_format(Path("best.toml"), None) == "toml"
     assert export_format(Path("best.json"), None) == "json"
@@ -230,7 +254,10 @@ def test_format_refuses_a_suffix_of_another_one(file, form):
 
 
 def test_format_refuses_an_unknown_name_or_suffix():
-    with pytest.raises(InputError, match="one of toml, json, nanogpt, but got 'yaml'"):
+    with pytest.raises(
+        InputError,
+        match=r"one of toml, json, nanogpt, .*, but got 'yaml'",
+    ):
         export_format(None, "yaml")
-    with pytest.raises(InputError, match=r"best.yaml must end in one of .toml, .json, .py"):
+    with pytest.raises(InputError, match=r"best.yaml must end in one of .toml, .json, .py, .pt"):
         export_format(Path("best.yaml"), None)

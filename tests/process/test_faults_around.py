@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from clocks import Clock
+from forked import start_anew
 from invariants import (
     assert_sound,
     assert_undisturbed,
@@ -23,6 +24,7 @@ from invariants import (
     start_command,
     stored_trials,
     wait_until,
+    words_of_run,
 )
 from tiny_runs import write_stories
 from tiny_studies import run_tiny, tiny_study
@@ -122,7 +124,7 @@ def test_a_second_run_waits_for_the_first_when_asked_to(
     first = start_command(tmp_path, 1)
     wait_until(lambda: evaluated(tmp_path) >= 1)
     second = run_tiny(spec, tmp_path, trials=1, wait=True)
-    first.communicate(timeout=120)
+    first.communicate()
     assert f"waiting: process {first.pid} on" in capsys.readouterr().out
     assert second.already_complete
     assert_sound(tmp_path, trials=1)
@@ -193,16 +195,17 @@ def test_a_dashboard_that_is_asked_all_the_time_disturbs_no_sweep(text: Path, tm
 def test_a_clock_set_forward_and_back_by_an_hour_ends_no_trial(
     text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    tiny_study(tmp_path, text, max_steps=1500, eval_interval=50)
+    tiny_study(tmp_path, text, max_steps=600, eval_interval=20)
     clock = Clock(tmp_path / "clock")
     with monkeypatch.context() as patch:
         clock.prepare(patch)
-        process = start_command(tmp_path, 3, "--hang-timeout", "100s", "--trial-timeout", "30m")
+        limits = ("--hang-timeout", "100s", "--trial-timeout", "30m")
+        process = start_anew(tmp_path, *words_of_run(tmp_path, 3, *limits))
     for hours in (0, 1, -1, 0):
         clock.set(hours)
         before = evaluated(tmp_path)
         wait_until(lambda before=before: evaluated(tmp_path) >= before + 10)
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate()
     assert process.returncode == 0, output
     told = [event["time"] - time.time() for event in events_of(tmp_path, "evaluation")]
     assert {round(seconds / 3600) for seconds in told} == {-1, 0, 1}  # every process saw it

@@ -75,6 +75,17 @@ def test_other_text_is_no_longer_pinned_to_the_old_one(config):
     assert (changed.source, changed.fingerprint) == ("built-in", None)
 
 
+def test_the_column_of_other_text_is_the_one_that_was_asked_for(config, tmp_path):
+    own = config.model_copy(update={"data": config.data.model_copy(update={"column": "story"})})
+    assert with_data(own, "more.csv", "body").data.column == "body"
+    assert with_data(own, "more.txt").data.column is None  # the old text's says nothing of it
+    path = tmp_path / "best.json"
+    path.write_text(own.model_dump_json())
+    with pytest.raises(InputError, match="--column must come with --data"):
+        prepare_run(path, tmp_path / "run", column="body", show=print)
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -123,8 +134,8 @@ def test_claim_takes_a_new_directory_and_knows_it_again(config, tmp_path):
 
 def test_claim_refuses_the_directory_of_another_run_and_names_what_differs(config, tmp_path):
     claim(tmp_path / "run", config)
-    other = config.model_copy(update={"max_steps": 99})
-    with pytest.raises(InputError, match="max_steps is 12 there and 99 here; pass another --out"):
+    other = config.model_copy(update={"n_layer": 2})
+    with pytest.raises(InputError, match="n_layer is 1 there and 2 here; pass another --out"):
         claim(tmp_path / "run", other)
     assert read_config(tmp_path / "run" / "config.json") == config
 

@@ -10,8 +10,12 @@ import pytest
     ("module", "unwanted"),
     [
         ("sweep.visualization", {"torch"}),
-        ("sweep.analysis.results", {"torch", "plotly", "pandas"}),
+        ("sweep.analysis.results", {"torch", "plotly", "pandas", "sqlalchemy"}),
         ("sweep.callbacks.trackers", {"wandb", "mlflow"}),
+        ("sweep.storage.reader", {"sqlalchemy", "alembic", "pandas", "pydantic"}),
+        ("sweep.report.status_table", {"sqlalchemy", "pandas", "optuna", "rich"}),
+        ("sweep.tuner.doctor", {"sqlalchemy", "pandas", "torch"}),
+        ("sweep.cli", {"optuna", "pydantic", "psutil", "numpy"}),
     ],
 )
 def test_a_module_is_imported_without_what_is_slow_to_import(module: str, unwanted: set[str]):

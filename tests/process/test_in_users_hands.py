@@ -8,21 +8,23 @@ import shutil
 import signal
 import sqlite3
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import optuna
 import pytest
 from commands import Commands
-from invariants import assert_undisturbed, heed_signals, wait_until
+from forked import Forked, start_anew
+from invariants import assert_undisturbed, wait_until
 from optuna.trial import TrialState, create_trial
+from postgresql import free_port
 from tiny_runs import write_stories
 from tiny_studies import tiny_study
 
 from gpt.config import read_config
 from sweep.analysis.results import best_by_arm, evaluations_table, trials_table
-from sweep.storage.rdb import load_study, open_storage
+from sweep.storage.rdb import open_storage
+from sweep.storage.reader import load_study
 from sweep.storage.schema import study_attrs, trial_attrs
 
 VERDICT = "\n[verdict]\ntop = 1\nseeds = 2\nmargin = 0.5\n"
@@ -30,21 +32,8 @@ TINY = ("--study", "tiny")
 FILE = ("--study", "tiny.toml", "--device", "cpu", "--workers", "2", "--quiet")
 
 
-def start(folder: Path, *words: str) -> subprocess.Popen[str]:
-    """A command in `folder`, in a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "sweep", *words],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        preexec_fn=heed_signals,  # noqa: PLW1509 - it takes no lock
-    )
-
-
-def done(folder: Path, *words: str) -> str:
-    process = start(folder, *words)
-    output, _ = process.communicate(timeout=280)
+def done(process: "Forked | subprocess.Popen[str]") -> str:
+    output, _ = process.communicate()
     assert process.returncode == 0, output
     return output
 
@@ -64,8 +53,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = make_project(tmp_path_factory.mktemp("finished") / "project")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SQUEN_SWEEP_CACHE", str(folder.parent / "cache"))
-        done(folder, "run", *FILE, "--trials", "3")
-        done(folder, "verdict", *TINY, "--quiet")
+        done(start_anew(folder, "run", *FILE, "--trials", "3"))
+        done(start_anew(folder, "verdict", *TINY, "--quiet"))
         yield folder
 
 
@@ -141,28 +130,19 @@ def test_a_command_that_is_stopped_leaves_one_file(command: str, number: int, pr
         "report": (TINY, log.exists),
         "dashboard": (("--port", str(free_port())), log.exists),
     }[command]
-    process = start(project, command, *words)
+    process = Forked(project, command, *words)
     wait_until(lambda: is_busy() or process.poll() is not None)
     if command == "dashboard":
-        assert process.stdout
-        assert "Ctrl-C ends it" in process.stdout.readline()
+        wait_until(lambda: "Ctrl-C ends it" in process.printed())
     process.send_signal(number)
-    output, _ = process.communicate(timeout=120)
-    ends = {128 + number, *([0] if (command, number) == ("dashboard", signal.SIGINT) else [])}
-    assert process.returncode in ends, output
+    output, _ = process.communicate()
+    by_itself = command == "report" or (command, number) == ("dashboard", signal.SIGINT)
+    assert process.returncode in {128 + number, *([0] if by_itself else [])}, output
     assert files_of_the_database(project) == ["sweep.db"], output
 
 
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
 def test_doctor_names_a_log_that_a_killed_command_left(squen: Commands, project: Path):
-    process = start(project, "run", *FILE, "--trials", "30")
+    process = Forked(project, "run", *FILE, "--trials", "30")
     log = project / "runs" / "sweep.db-wal"
     wait_until((project / "runs/tiny/3/events.jsonl").exists)
     running = squen("doctor")
@@ -174,7 +154,7 @@ def test_doctor_names_a_log_that_a_killed_command_left(squen: Commands, project:
     killed = squen("doctor")
     assert killed.code == 65
     assert "sweep.db-wal are not in the database file, since a command was killed" in killed.out
-    assert done(project, "run", *FILE, "--trials", "5") == ""
+    assert done(Forked(project, "run", *FILE, "--trials", "5")) == ""
     assert files_of_the_database(project) == ["sweep.db"]
     assert squen("doctor").code == 0
 
@@ -299,7 +279,8 @@ def test_without_a_run_directory_all_but_its_weights_is_there(squen: Commands, p
     shutil.rmtree(project / "runs" / "tiny" / str(winner))
     shutil.rmtree(project / "runs" / "tiny.confirm" / "0")
     assert squen("export", *TINY, "--trial", str(winner)).out == before
-    assert f"trial {winner}" in squen("status", *TINY).out.splitlines()[-2]
+    best = next(line for line in squen("status", *TINY).out.splitlines() if "best:" in line)
+    assert f"trial {winner}" in best
     assert json.loads(squen("status", *TINY, "--json").out)["missing_runs"] == [winner]
     assert squen("report", *TINY).code == 0
     page = (project / "runs" / "tiny" / "report.html").read_text()
@@ -371,11 +352,11 @@ def test_trials_that_were_interrupted_go_on_after_a_move(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ):
     before = make_project(tmp_path / "before", max_steps=400, eval_interval=20)
-    process = start(before, "run", *FILE, "--trials", "2")
+    process = Forked(before, "run", *FILE, "--trials", "2")
     events = before / "runs" / "tiny" / "1" / "events.jsonl"
     wait_until(lambda: events.exists() and events.read_text().count('"evaluation"') > 1)
     process.send_signal(signal.SIGINT)
-    assert "continue" in process.communicate(timeout=120)[0]
+    assert "continue" in process.communicate()[0]
     after = Path(shutil.move(before, tmp_path / "after"))
     squen = Commands(monkeypatch, capsys, after)
     assert squen("run", *FILE, "--trials", "2").code == 0

@@ -9,6 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 from invariants import wait_until
+from tiny_runs import write_stories
+from tiny_studies import run_tiny, tiny_study
 
 from gpt.errors import InputError
 from gpt.events import append_event
@@ -20,7 +22,8 @@ from sweep.backends.local import (
     plan_slots,
     resolve_device,
 )
-from sweep.trainers.gpt import faster_dtype
+from sweep.trainers.gpt import faster_dtype, slow_dtype
+from sweep.tuner.callback import Callback, Message, SweepEvent, TrialStarted
 from sweep.tuner.exits import Ending, ending_of
 
 
@@ -79,6 +82,56 @@ def test_a_cpu_multiplies_in_bfloat16_only_if_it_has_instructions_for_it(
     assert faster_dtype("cpu") == dtype
 
 
+@pytest.mark.parametrize(
+    ("capability", "has_bfloat16", "dtype"),
+    [
+        ((8, 0), True, "bfloat16"),
+        ((7, 5), False, "float16"),  # T4
+        ((7, 0), False, "float16"),  # V100
+        ((6, 1), False, "float32"),
+    ],
+)
+def test_a_gpu_without_bfloat16_multiplies_in_float16_if_it_has_tensor_cores(
+    monkeypatch: pytest.MonkeyPatch,
+    capability: tuple[int, int],
+    has_bfloat16: bool,
+    dtype: str,
+):
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: has_bfloat16)
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: capability)
+    assert faster_dtype("cuda:1") == dtype
+
+
+def test_auto_takes_an_apple_gpu_where_there_is_no_cuda(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    with pytest.raises(InputError, match="device mps must be an Apple GPU, but torch sees none"):
+        resolve_device("mps")
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
+    assert (resolve_device("auto"), resolve_device("mps")) == ("mps", "mps")
+    assert [slot.device for slot in plan_slots("mps", None)] == ["mps"]
+    assert faster_dtype("mps") == "float32"
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    assert resolve_device("auto") == "cuda"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "device", "faster", "named"),
+    [
+        ("float16", "cpu", "float32", "CPU"),
+        ("float16", "cuda", "bfloat16", None),  # slower, but has it
+        ("bfloat16", "cpu", "float32", "CPU"),  # a study that was started on another machine
+        ("bfloat16", "cuda:1", "float32", "GPU"),
+        ("bfloat16", "cpu", "bfloat16", None),
+        ("float32", "cpu", "float32", None),
+        ("float32", "cpu", "bfloat16", None),
+    ],
+)
+def test_a_dtype_that_the_device_only_emulates_is_said(dtype, device, faster, named):
+    said = slow_dtype(dtype, device, faster)
+    assert (said is None) == (named is None)
+    assert named is None or f"this {named}" in said
+
+
 def test_a_directory_that_nobody_trains_has_no_process(tmp_path: Path):
     assert not found(tmp_path)
 
@@ -127,7 +180,7 @@ def test_who_was_asked_to_end_obeyed_and_who_was_killed_crashed(number: int, obe
         started.stdout.readline()
         assert process.alive
         started.send_signal(number)
-        started.wait(timeout=10)
+        started.wait()
         stopped = ending_of(None, process.exit_code) is Ending.STOPPED
         assert stopped == obeyed
 
@@ -139,5 +192,31 @@ def test_a_process_that_has_said_nothing_yet_is_found_and_can_be_killed(tmp_path
         (trainer,) = found(tmp_path).values()
         assert trainer.alive
         trainer.kill()
-        process.wait(timeout=10)
+        process.wait()
         assert not trainer.alive
+
+
+class Order(Callback):
+    """Keeps what is said, and that trials start, in their order."""
+
+    def __init__(self) -> None:
+        self.kept: list[str] = []
+
+    def on(self, event: SweepEvent) -> None:
+        match event:
+            case Message(text):
+                self.kept.append(text)
+            case TrialStarted(number):
+                self.kept.append(f"trial {number} starts")
+
+
+def test_before_the_first_trial_a_slow_dtype_is_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cache: Path
+):
+    monkeypatch.setattr("torch.cpu.get_capabilities", dict)  # of a CPU without instructions
+    spec = tiny_study(tmp_path, write_stories(tmp_path / "text"))
+    started = spec.model_copy(update={"train": spec.train | {"dtype": "bfloat16"}})
+    order = Order()
+    run_tiny(started, tmp_path, 1, callback=order)
+    said = next(i for i, line in enumerate(order.kept) if "dtype is bfloat16" in line)
+    assert said < order.kept.index("trial 0 starts")

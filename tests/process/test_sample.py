@@ -1,5 +1,6 @@
 """Stories from a checkpoint: seeded, they begin with the prompt; damage is one clear line."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -57,14 +58,26 @@ def test_top_k_one_is_temperature_zero(run_dir: Path):
     assert torch.equal(one, zero)
 
 
-def test_every_token_is_drawn_from_what_the_whole_text_before_it_makes_likely(run_dir: Path):
-    model = load_model(run_dir)
+def assert_likeliest_tokens_are_drawn(model: GPT) -> None:
     drawn = generate(model, torch.tensor([[5, 6], [7, 8]]), 30, 0.0, None, torch.Generator(), -1)
     for end in range(2, drawn.shape[1]):
         with torch.no_grad():
             hidden = model(drawn[:, max(0, end - model.config.block_size) : end])
         likely = model.logits(hidden[:, -1]).argmax(-1)
         assert drawn[:, end].tolist() == likely.tolist()
+
+
+def test_every_token_is_drawn_from_what_the_whole_text_before_it_makes_likely(run_dir: Path):
+    assert_likeliest_tokens_are_drawn(load_model(run_dir))
+
+
+def test_a_model_with_qk_norm_and_another_activation_is_sampled_likewise(run_dir: Path):
+    config = json.loads((run_dir / "config.json").read_text())
+    config |= {"qk_norm": True, "activation": "relu2"}
+    (run_dir / "config.json").write_text(json.dumps(config))
+    model = load_model(run_dir)
+    assert model.config.qk_norm
+    assert_likeliest_tokens_are_drawn(model)
 
 
 def test_a_row_longer_than_the_block_forgets_its_beginning(run_dir: Path):
@@ -109,3 +122,13 @@ def test_the_link_of_a_loss_draws_from_its_own_probabilities(tmp_path: Path, cac
     assert (p - pi).abs().max() > 0.03  # another distribution than softmax
     told, linked = (sample(folder, "Tom", temperature=1.0, link=link) for link in (False, True))
     assert told != linked
+
+
+def test_the_link_of_a_loss_whose_weight_fell_to_zero_is_softmax(tmp_path: Path, cache: Path):
+    config = tiny_config(
+        write_stories(tmp_path / "text"), loss="squentropy", loss_schedule="linear"
+    )
+    folder = write_run(tmp_path / "run", config)
+    assert list(train_directory(folder))
+    logits = torch.randn(3, 280)
+    torch.testing.assert_close(_link_scores(folder)(logits), logits.log_softmax(-1))

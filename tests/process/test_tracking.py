@@ -1,10 +1,10 @@
 """Each tracker with its real library, offline, read back by that library."""
 
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from invariants import wait_until
 from stored_studies import StoredStudy, evaluation
 
 from sweep.callbacks.trackers import make_trackers
@@ -58,10 +58,7 @@ def wandb_records(path: Path) -> list[Any]:
 
 def written_records(path: Path) -> list[Any]:
     """All records of a run that has finished: wandb's own process may still be writing them."""
-    until = time.monotonic() + 20
-    while not any(record.HasField("exit") for record in wandb_records(path)):
-        assert time.monotonic() < until
-        time.sleep(0.1)
+    wait_until(lambda: any(record.HasField("exit") for record in wandb_records(path)))
     return wandb_records(path)
 
 

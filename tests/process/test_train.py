@@ -19,10 +19,12 @@ from tiny_runs import tiny_config, write_run, write_stories
 from gpt import checkpoint
 from gpt.data.dataset import prepare
 from gpt.errors import BusyError, DivergedError, InputError
-from gpt.events import Evaluation, read_events
+from gpt.events import Evaluation, append_event, read_events
 from gpt.model import GPT
+from gpt.optim import OPTIMIZERS
+from gpt.sample import load_model
 from gpt.train import train, train_directory
-from gpt.trainer import Trainer
+from gpt.trainer import Trainer, branch_step
 
 
 @pytest.fixture
@@ -120,6 +122,97 @@ def test_a_stopped_run_continues_to_the_same_figures_bit_for_bit(
     assert second[0].step > stop_before_step
 
 
+@pytest.mark.parametrize("optimizer", [name for name in OPTIMIZERS if name != "adamw"])
+def test_a_stopped_run_of_any_optimiser_continues_bit_for_bit(
+    text: Path, tmp_path: Path, optimizer: str
+):
+    changes = {"optimizer": optimizer, "schedule": "wsd", "qk_norm": True, "activation": "relu2"}
+    config = tiny_config(text, **changes)
+    undisturbed = list(map(figures, train(config)))
+    (tmp_path / "run").mkdir()
+    asked = itertools.count()
+    first = list(train(config, tmp_path / "run", stop=lambda: next(asked) == 5))
+    second = list(train(config, tmp_path / "run"))
+    assert list(map(figures, first + second)) == undisturbed
+
+
+def first_step_without(curve: list[float], patience: int) -> int | None:
+    """Count the evaluations after which the last `patience` had no new lowest value."""
+    for count in range(1, len(curve) + 1):
+        best = min(range(count), key=lambda index: curve[index])
+        if count - 1 - best >= patience:
+            return count
+    return None
+
+
+def test_a_run_out_of_patience_ends_as_done_with_the_best_and_the_last_checkpoint(
+    text: Path, tmp_path: Path
+):
+    config = tiny_config(text, learning_rate=0.3, eval_interval=1, max_steps=60)
+    whole = list(train(config))
+    expected = first_step_without([e.cross_entropy for e in whole], 3)
+    assert expected is not None
+    assert 4 <= expected < 60
+
+    run_dir = write_run(tmp_path / "run", config.model_copy(update={"patience": 3}))
+    stopped = list(train_directory(run_dir))
+    assert list(map(figures, stopped)) == list(map(figures, whole[:expected]))
+    assert stopped[-1].temperature_perplexity is not None  # all metrics, as at a last step
+    assert (run_dir / "stories.json").exists()
+    assert read_events(run_dir)[0][-1]["event"] == "done"
+    assert list(train_directory(run_dir)) == []
+
+    kept = sorted(path.name for path in (run_dir / "checkpoints").iterdir())
+    best = min(stopped, key=lambda e: e.cross_entropy)
+    steps = {best.step, expected, branch_step(config)}  # the last, so that a longer run can begin
+    assert kept == [f"step-{step:06d}" for step in sorted(filter(None, steps))]
+    models = [load_model(run_dir, best=best).state_dict() for best in (True, False)]
+    saved = [checkpoint.load(run_dir, step).model for step in (best.step, expected)]  # type: ignore[union-attr]
+    for model, weights in zip(models, saved, strict=True):
+        assert all(torch.equal(model[name], value) for name, value in weights.items())
+
+
+def test_patience_goes_on_after_a_stop(text: Path, tmp_path: Path):
+    config = tiny_config(text, learning_rate=0.3, eval_interval=1, max_steps=60, patience=3)
+    whole = list(map(figures, train(config)))
+    (tmp_path / "run").mkdir()
+    asked = itertools.count()
+    stop_before = len(whole) - 2  # between the best evaluation and the last
+    first = list(train(config, tmp_path / "run", stop=lambda: next(asked) == stop_before))
+    second = list(train(config, tmp_path / "run"))
+    assert list(map(figures, first + second)) == whole
+    assert len(first) == stop_before
+
+
+def test_stories_on_the_way_change_nothing_else(text: Path, tmp_path: Path):
+    config = tiny_config(text)
+    plain = list(map(figures, train(config)))
+    run_dir = write_run(tmp_path / "run", config.model_copy(update={"sample_interval": 8}))
+    assert list(map(figures, train_directory(run_dir))) == plain
+    notes = [e["message"] for e in read_events(run_dir)[0] if e["event"] == "note"]
+    assert [note.partition(": Once upon a time")[0] for note in notes] == ["step 8", "step 12"]
+
+
+def test_a_step_trains_with_the_weight_that_has_fallen_so_far(text: Path):
+    config = tiny_config(text, loss="squentropy", loss_schedule="linear", max_steps=4, dropout=0.0)
+    run = Trainer(config, prepare(config.data))
+    run.step()
+    before = run.batches.state_dict()
+    fallen = run._backward()
+    run.batches.load_state_dict(before)
+    run.config = tiny_config(
+        text, loss="squentropy", loss_options={"square_weight": 0.75}, max_steps=4, dropout=0.0
+    )
+    assert run._backward() == fallen
+
+
+def test_a_weight_that_falls_to_zero_leaves_the_link_of_cross_entropy(text: Path):
+    first, *_, last = train(tiny_config(text, loss="squentropy", loss_schedule="linear"))
+    assert first.link_perplexity != pytest.approx(first.perplexity, rel=1e-4)
+    assert last.link_perplexity == pytest.approx(last.perplexity, rel=1e-6)
+    assert last.perplexity == math.exp(last.cross_entropy)
+
+
 def test_a_run_without_checkpoint_at_the_break_repeats_from_the_last_evaluation(
     text: Path, tmp_path: Path
 ):
@@ -192,16 +285,17 @@ def test_a_finished_run_has_nothing_left_to_do_and_keeps_only_its_weights(
 def test_gradients_are_clipped_to_the_norm_that_was_asked_for(text: Path):
     config = tiny_config(text, grad_clip=1e-3, dropout=0.0)
     run = Trainer(config, prepare(config.data))
-    run.optimizer.step = lambda: None  # type: ignore[method-assign] - keeps the gradients to see
-    run.optimizer.zero_grad = lambda **_: None  # type: ignore[method-assign]
+    run.optimizers.clear()  # keeps the gradients to see
     run.step()
     assert run.counters.grad_norm > 1e-2  # before clipping
     squares = sum(p.grad.square().sum() for p in run.model.parameters() if p.grad is not None)
     assert math.sqrt(squares) == pytest.approx(1e-3, rel=1e-3)
 
 
-def test_an_infinite_loss_ends_the_run_as_diverged_with_its_step(text: Path):
-    config = tiny_config(text, learning_rate=1e30, warmup_steps=0, grad_clip=0.0)
+@pytest.mark.parametrize("optimizer", ["adamw", "muon", "sgd", "lion"])  # adafactor's is bounded
+def test_an_infinite_loss_ends_the_run_as_diverged_with_its_step(text: Path, optimizer: str):
+    changes = {"learning_rate": 1e30, "warmup_steps": 0, "grad_clip": 0.0}
+    config = tiny_config(text, optimizer=optimizer, **changes)
     with pytest.raises(DivergedError, match=r"training loss nan.*at learning rate") as caught:
         list(train(config))
     assert 1 <= caught.value.step < config.max_steps
@@ -273,11 +367,11 @@ def test_a_process_that_was_ended_continues_to_the_same_figures(
     process = start_process(run_dir)
     wait_for_evaluations(run_dir, 3)
     process.send_signal(signum)
-    code = process.wait(timeout=60)
+    code = process.wait()
     assert code == (0 if signum == signal.SIGTERM else -signal.SIGKILL)
     done_before = [e for e in read_events(run_dir)[0] if e["event"] == "evaluation"]
     assert len(done_before) < len(undisturbed)
-    assert start_process(run_dir).wait(timeout=60) == 0
+    assert start_process(run_dir).wait() == 0
     by_step = {e["step"]: e for e in read_events(run_dir)[0] if e["event"] == "evaluation"}
     assert [(s, by_step[s]["cross_entropy"]) for s in sorted(by_step)] == [
         (f[0], f[3]) for f in undisturbed
@@ -298,3 +392,16 @@ def test_config_json_with_an_unknown_key_names_it(text: Path, tmp_path: Path):
     (tmp_path / "config.json").write_text(json.dumps(values))
     with pytest.raises(InputError, match="n_layers: is not a known key"):
         next(train_directory(tmp_path))
+
+
+def test_a_trainer_that_was_believed_dead_ends_without_a_word_once_another_has_started(text: Path):
+    run_dir = write_run(text.parent / "run", tiny_config(text))
+    evaluations = train_directory(run_dir)
+    next(evaluations)
+    append_event(run_dir, "start", pid=0, attempt=2)
+    saved = checkpoint.load(run_dir)
+    with pytest.raises(BusyError, match="later process"):
+        next(evaluations)
+    kinds = [event["event"] for event in read_events(run_dir)[0]]
+    assert kinds == ["start", "evaluation", "start"]
+    assert (checkpoint.load(run_dir) is None, saved) == (False, None)

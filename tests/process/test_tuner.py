@@ -11,6 +11,7 @@ from pathlib import Path
 import optuna
 import pytest
 from faults import inject
+from forked import start_anew
 from invariants import (
     assert_sound,
     assert_undisturbed,
@@ -21,6 +22,7 @@ from invariants import (
     study_of,
     trial_processes,
     wait_until,
+    words_of_run,
 )
 from optuna.trial import TrialState
 from tiny_runs import write_stories
@@ -164,15 +166,15 @@ def test_a_signal_stops_at_checkpoints_and_the_same_command_goes_on(
     text: Path, tmp_path: Path, signum: signal.Signals, code: int
 ):
     tiny_study(tmp_path, text, max_steps=400, eval_interval=40)
-    process = start_command(tmp_path, trials=3)
+    process = start_anew(tmp_path, *words_of_run(tmp_path, 3))
     wait_until(lambda: evaluated(tmp_path) >= 2)
     process.send_signal(signum)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate()
     assert process.returncode == code, output
     assert not trial_processes(tmp_path)
     assert TrialState.RUNNING not in {t.state for t in stored_trials(tmp_path)}
     again = start_command(tmp_path, trials=3)
-    output, _ = again.communicate(timeout=120)
+    output, _ = again.communicate()
     assert again.returncode == 0, output
     assert_sound(tmp_path, trials=3)
     assert_undisturbed(tmp_path)
@@ -186,11 +188,11 @@ def test_ctrl_c_twice_stops_now_and_loses_nothing_before_the_last_checkpoint(
     wait_until(lambda: evaluated(tmp_path) >= 3)
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=30)
+    process.communicate()
     assert process.returncode == 130
     assert not trial_processes(tmp_path)
     again = start_command(tmp_path, trials=2)
-    again.communicate(timeout=120)
+    again.communicate()
     assert_sound(tmp_path, trials=2)
     assert_undisturbed(tmp_path)
 
@@ -204,7 +206,7 @@ def test_trials_outlive_a_killed_tuner_and_the_next_one_takes_them_over(text: Pa
     alive = {p.pid for p in trial_processes(tmp_path)}
     assert alive
     again = start_command(tmp_path, trials=2)
-    again.communicate(timeout=120)
+    again.communicate()
     assert again.returncode == 0
     assert_sound(tmp_path, trials=2)
     assert_undisturbed(tmp_path)
@@ -224,7 +226,7 @@ def test_a_second_tuner_of_one_study_is_refused_with_the_firsts_pid(text: Path, 
     with pytest.raises(BusyError, match=f"process {process.pid} on"):
         run_tiny(spec, tmp_path, trials=1)
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=30)
+    process.communicate()
 
 
 def test_a_changed_spec_is_refused_naming_what_differs(finished: Path, tmp_path: Path):
@@ -303,7 +305,7 @@ def test_a_tuner_killed_before_its_trials_have_said_anything_loses_none(text: Pa
     process.communicate()
     assert evaluated(tmp_path) == 0
     again = start_command(tmp_path, trials=2)
-    output, _ = again.communicate(timeout=120)
+    output, _ = again.communicate()
     assert again.returncode == 0, output
     assert {t.user_attrs["outcome"] for t in stored_trials(tmp_path)} == {"complete"}
     assert_sound(tmp_path, trials=2)

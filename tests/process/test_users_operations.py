@@ -20,10 +20,11 @@ from tiny_studies import run_tiny, tiny_study
 from gpt.errors import SquenSweepError
 from sweep.analysis.results import best_by_arm, evaluations_table, trials_table
 from sweep.analysis.study_reader import read_study
-from sweep.export import export
+from sweep.export.trial import export
 from sweep.report.report import render
 from sweep.report.status_table import status_json
-from sweep.storage.rdb import load_study, open_storage
+from sweep.storage.rdb import open_storage
+from sweep.storage.reader import load_study
 from sweep.storage.schema import study_attrs
 from sweep.study.spec import StudySpec
 

@@ -6,7 +6,6 @@ One sweep for all of them; what needs no training is in tests/unit/test_judge.py
 import json
 import math
 import re
-import subprocess
 import sys
 from pathlib import Path
 from threading import Event, Thread
@@ -14,6 +13,7 @@ from threading import Event, Thread
 import numpy as np
 import optuna
 import pytest
+from forked import Forked
 from invariants import wait_until
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
@@ -29,7 +29,8 @@ from sweep.analysis.results import run_dir
 from sweep.callbacks.plain import QuietProgress
 from sweep.cli import main
 from sweep.storage.lock import only_tuner
-from sweep.storage.rdb import load_study, open_storage
+from sweep.storage.rdb import open_storage
+from sweep.storage.reader import load_study
 from sweep.study.toml_file import read_study_file
 from sweep.tuner.options import RunOptions
 from sweep.verdict.confirm_plan import CONFIRM, SCREENING, phase_spec, seeds_of
@@ -37,7 +38,7 @@ from sweep.verdict.confirm_results import phase_runs
 from sweep.verdict.confirm_runs import run_phases
 from sweep.verdict.record import keep, kept, make_record
 from sweep.verdict.request import make_request
-from sweep.verdict.summary_text import TABLE_COLUMNS
+from sweep.verdict.summary_text import table_columns
 
 VERDICT = "\n[verdict]\ntop = 2\nscreening_seeds = 1\nseeds = 2\n"
 
@@ -188,7 +189,7 @@ def test_verdict_says_its_paragraph_and_where_the_report_is(
 ):
     assert command() == 0
     *_, header, first, second, _, answer, _, report = capsys.readouterr().out.splitlines()
-    assert header.split() == " ".join(TABLE_COLUMNS).split()
+    assert header.split() == " ".join(table_columns({})).split()
     assert first.startswith("cross_entropy")
     assert first.endswith("the reference")
     assert second.startswith("squentropy")
@@ -214,12 +215,9 @@ def test_a_verdict_whose_time_is_up_exits_75_and_the_same_command_adds_the_missi
 
 
 def test_a_killed_verdict_goes_on_with_the_same_runs(swept: Swept, command):
-    process = subprocess.Popen(
-        [sys.executable, "-m", "sweep", *swept.command("--seeds", "5")[1:]],
-        stdout=subprocess.DEVNULL,
-    )
     folder = swept.folder / "runs" / "tiny.confirm"
     started = len(list(folder.glob("*/events.jsonl")))
+    process = Forked(swept.folder, *swept.command("--seeds", "5")[1:])
     wait_until(lambda: len(list(folder.glob("*/events.jsonl"))) > started)
     process.kill()
     process.wait()
@@ -251,15 +249,9 @@ def test_a_verdict_is_refused_or_waits_while_the_search_goes_on(
     held.wait()
     assert command("--seeds", "6") == 75
     assert re.search(r"study 'tiny' .*one tuner.*process", capsys.readouterr().err)
-    waiting = subprocess.Popen(
-        [sys.executable, "-m", "sweep", *swept.command("--wait")[1:]],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert waiting.stdout is not None
-    assert any("waiting: process" in line for line in waiting.stdout)
+    waiting = Forked(swept.folder, *swept.command("--wait")[1:])
+    wait_until(lambda: "waiting: process" in waiting.printed())
     enough.set()
-    waiting.stdout.read()
     assert waiting.wait() == 0
     running.join()
     assert len(swept.study("tiny.confirm").trials) < 2 * 6
@@ -277,3 +269,64 @@ def test_changed_text_is_refused_in_one_line(
             make_request(swept.study(), seeds=9), swept.storage, swept.options, QuietProgress
         )
     text.write_text(before)
+
+
+def test_seeds_are_added_until_the_answer_is_settled_or_there_are_as_many_as_may_be(
+    swept: Swept, command, capsys: pytest.CaptureFixture[str]
+):
+    assert command("--until", "settled", "--max-seeds", "6", "--quiet") == 0
+    record = kept(swept.study())
+    said = capsys.readouterr()
+    settled = record["comparisons"][0]["settings_answer"] != "inconclusive"
+    assert settled or len(record["seeds"]) == 6
+    lines = [line for line in said.err.splitlines() if "going on to" in line]
+    counted = [int(line.partition(" ")[0]) for line in lines] + [len(record["seeds"])]
+    assert [int(line.rpartition(" ")[2]) for line in lines] == counted[1:]
+    analysed = record["comparisons"][0]["analysed_seeds"]
+    assert set(counted) <= set(analysed)
+    runs = len(swept.study("tiny.confirm").trials)
+    assert command("--until", "settled", "--max-seeds", "6", "--quiet") == 0
+    assert "going on" not in capsys.readouterr().err  # it begins where it ended
+    assert len(swept.study("tiny.confirm").trials) == runs
+
+
+def test_a_second_search_is_run_confirmed_and_answered_with_the_first(
+    swept: Swept, command, capsys: pytest.CaptureFixture[str]
+):
+    options = ("--searches", "2", "--seeds", "2", "--top", "1", "--quiet")
+    assert command(*options, "--timeout", "0.1s") == 75
+    assert re.search(r"stopped at [0-3] of \d runs of tiny.search-2", capsys.readouterr().err)
+    assert command(*options) == 0
+    second = swept.study("tiny.search-2")
+    assert len(second.trials) == len(swept.study().trials) == 3
+    pairs = zip(second.trials, swept.study().trials, strict=True)
+    assert [a.user_attrs["arm"] == b.user_attrs["arm"] for a, b in pairs] == [True] * 3
+    config = read_config(run_dir(second, second.trials[0]) / "config.json")
+    assert config.seed == 11337
+    confirm = swept.study("tiny.search-2.confirm")
+    assert {run.params["seed"] for run in confirm.trials} == {13337, 13338}
+    record = kept(swept.study())
+    (one,) = record["searches"]["comparisons"]
+    assert len(one["difference"]["per_seed"]) == 2
+    assert capsys.readouterr().out.startswith("Tuned with up to 2 trials each,")
+    before = {path: path.stat().st_mtime_ns for path in swept.folder.rglob("events.jsonl")}
+    assert command(*options) == 0
+    assert {path: path.stat().st_mtime_ns for path in before} == before  # nothing is repeated
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--until", "better"), "--until must be settled, but got 'better'"),
+        (("--max-seeds", "9"), "--max-seeds must come with --until settled"),
+        (("--until", "settled", "--max-seeds", "1"), "--max-seeds must be from 2"),
+        (("--until", "settled", "--searches", "2"), "--until must go without searches"),
+        (("--searches", "0"), "--searches must be from 1 to 50"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_in_one_line(
+    swept: Swept, command, capsys: pytest.CaptureFixture[str], options, message: str
+):
+    assert command(*options) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line

@@ -15,8 +15,9 @@ from tiny_runs import write_stories
 
 from gpt.config import read_config
 from sweep.analysis.results import evaluations_table, run_dir
-from sweep.export import export
-from sweep.storage.rdb import load_study, open_storage
+from sweep.export.trial import export
+from sweep.storage.rdb import open_storage
+from sweep.storage.reader import load_study
 
 KEPT = Path(__file__).parents[1] / "helpers" / "version_0_1_0"
 

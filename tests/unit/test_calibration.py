@@ -7,7 +7,7 @@ import torch
 from scipy.optimize import minimize_scalar
 from torch.nn.functional import cross_entropy
 
-from gpt.calibration import ONE_IN, Bin, calibration_error, held_back_nats, reliability
+from gpt.losses.calibration import ONE_IN, Bin, calibration_error, held_back_nats, reliability
 
 
 def test_bins_have_equal_numbers_of_targets_in_the_order_of_confidence():

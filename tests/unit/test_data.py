@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from gpt.config import DataConfig
 from gpt.data import token_files, tokenizer
 from gpt.data.corpus import Corpus
-from gpt.data.dataset import Batches, TokenData, prepare
+from gpt.data.dataset import Batches, TokenData, ValidationSet, prepare
 from gpt.errors import InputError, NetworkError, StorageError
 
 TRAIN = ["The cat sat.", "A dog ran home.", "The cat ran.", "A bird sang to the dog and the cat."]
@@ -72,7 +72,7 @@ def test_the_meta_data_count_what_is_there(text):
 def test_nanogpt_can_read_the_folder(text):
     folder = prepare(config(text)).folder
     # as nanoGPT's train.py does
-    assert pickle.loads((folder / "meta.pkl").read_bytes()) == {"vocab_size": 270}
+    assert pickle.loads((folder / "meta.pkl").read_bytes())["vocab_size"] == 270
     for name in ("train.bin", "val.bin"):
         tokens = np.memmap(folder / name, dtype=np.uint16, mode="r")
         assert tokens.max() == 269
@@ -383,6 +383,29 @@ def test_batches_depend_on_the_seed_alone():
 
     assert torch.equal(draw(1), draw(1))
     assert not torch.equal(draw(1), draw(2))
+
+
+@given(processes=st.integers(1, 5), size=st.integers(1, 4))
+def test_processes_share_the_batches_of_one(processes: int, size: int):
+    of_one = Batches(STREAM, block_size=8, batch_size=size * processes, seed=3)
+    shared = [Batches(STREAM, 8, size, 3, rank, processes) for rank in range(processes)]
+    for _ in range(2):
+        whole = next(of_one)
+        parts = [next(batches) for batches in shared]
+        for index in (0, 1):
+            assert torch.equal(torch.cat([part[index] for part in parts]), whole[index])
+    assert all(batches.state_dict() == of_one.state_dict() for batches in shared)
+
+
+@given(processes=st.integers(1, 6), rows=st.integers(1, 9))
+def test_processes_share_the_validation_rows_in_the_order_of_the_text(processes: int, rows: int):
+    idx = torch.arange(3 * rows).view(rows, 3)
+    data = ValidationSet(idx, idx + 1, torch.arange(rows), torch.ones(rows), None)
+    parts = [data.part(rank, processes) for rank in range(processes)][:rows]
+    assert torch.equal(torch.cat([part.idx for part in parts]), idx)
+    assert torch.equal(torch.cat([part.targets for part in parts]), idx + 1)
+    assert torch.equal(torch.cat([part.story for part in parts]), torch.arange(rows))
+    assert all(len(data.part(rank, processes).idx) > 0 for rank in range(processes))
 
 
 def test_batches_go_on_from_a_state_that_went_through_json():

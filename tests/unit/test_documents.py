@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from sweep.study.external.plugins import check_plugin
 from sweep.study.toml_file import read_study_file
 
 ROOT = Path(__file__).parents[2]
@@ -40,11 +41,35 @@ def test_every_test_that_is_named_for_a_fault_exists_in_its_folder():
             assert f"def {name}(" in source, f"{folder}: {name}"
 
 
-@pytest.mark.parametrize("document", [ROOT / "README.md", ROOT / "studies" / "README.md"])
-def test_the_study_that_is_shown_can_run(document: Path, tmp_path: Path):
-    (example,) = re.findall(r"```toml\n(.*?)```", document.read_text(), flags=re.DOTALL)
-    (tmp_path / "shown.toml").write_text(example)
-    assert len(read_study_file(str(tmp_path / "shown.toml"), "cpu").arms) == 2
+def test_every_test_that_is_named_for_a_backend_exists():
+    source = "".join(file.read_text() for file in (ROOT / "tests").glob("*/*.py"))
+    names = re.findall(r"`(test_\w+)`", (ROOT / "sweep" / "backends" / "README.md").read_text())
+    assert len(names) > 10
+    assert [name for name in names if f"def {name}(" not in source] == []
+
+
+def shown(document: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", document.read_text(), flags=re.DOTALL)
+
+
+@pytest.mark.usefixtures("our_choices")
+@pytest.mark.parametrize(
+    ("document", "studies"), [(ROOT / "README.md", 2), (ROOT / "studies" / "README.md", 3)]
+)
+def test_every_study_that_is_shown_can_run(document: Path, studies: int, tmp_path: Path):
+    examples = shown(document, "toml")
+    assert len(examples) == studies
+    (tmp_path / "my_losses.py").write_text("".join(shown(document, "python")[:1]))
+    (tmp_path / "more.py.in").write_text("max_iters = 100")
+    for example in examples:
+        (tmp_path / "shown.toml").write_text(example)
+        assert len(read_study_file(str(tmp_path / "shown.toml"), "cpu").arms) == 2
+
+
+@pytest.mark.usefixtures("our_choices")
+def test_the_loss_that_is_shown_passes_its_check(tmp_path: Path):
+    (tmp_path / "my_losses.py").write_text(shown(ROOT / "studies" / "README.md", "python")[0])
+    assert check_plugin(tmp_path / "my_losses.py", print) == 0
 
 
 def test_the_readme_is_a_door_and_not_a_paper():

@@ -133,7 +133,7 @@ def test_sums_by_story_leave_padding_out():
 
 def test_chunks_do_not_change_what_is_measured(monkeypatch: pytest.MonkeyPatch, measured):
     monkeypatch.setattr("gpt.losses.fused_linear.CHUNK_ROWS", {"cpu": 2})
-    monkeypatch.setattr("gpt.losses.fused_linear.CHUNK_BYTES", 1)
+    monkeypatch.setattr("gpt.losses.fused_linear.CHUNK_BYTES", {"cpu": 1})
     assert vars(metrics(scores(), STORIES.text_bytes)) == pytest.approx(vars(measured))
 
 

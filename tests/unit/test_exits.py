@@ -8,11 +8,11 @@ from gpt.errors import BusyError
 from sweep.tuner.exits import Ending, Exit, Intent, ending_of, exit_of
 
 TABLE = """
-           done      stopped   diverged  oom       disk      crashed
-train      done      stopped   diverged  oom       disk      crashed
-prune      pruned    pruned    pruned    pruned    pruned    pruned
-timeout    done      timeout   diverged  oom       disk      timeout
-stop       done      stopped   diverged  oom       disk      stopped
+           done      stopped   diverged  oom       disk      unusable   crashed
+train      done      stopped   diverged  oom       disk      unusable   crashed
+prune      pruned    pruned    pruned    pruned    pruned    pruned    pruned
+timeout    done      timeout   diverged  oom       disk      unusable   timeout
+stop       done      stopped   diverged  oom       disk      unusable   stopped
 """
 HEADER, *ROWS = [line.split() for line in TABLE.strip().splitlines()]
 CASES = [
@@ -42,6 +42,7 @@ def test_exit_of_is_the_table(intent: Intent, ending: Ending, expected: Exit):
         ({"event": "error", "outcome": "oom"}, 1, Ending.OOM),
         ({"event": "error", "outcome": "disk"}, 74, Ending.DISK),
         ({"event": "error", "outcome": "error"}, 1, Ending.CRASHED),
+        ({"event": "error", "outcome": "unusable"}, 1, Ending.UNUSABLE),
         (None, 74, Ending.DISK),  # the disk did not take the event either
         (None, BusyError.exit_code, Ending.STOPPED),  # another process trains it
         (None, -signal.SIGTERM, Ending.STOPPED),  # asked before it had begun to listen

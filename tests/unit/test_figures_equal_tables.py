@@ -12,11 +12,14 @@ from stored_verdicts import Judged, ends
 from sweep import visualization as plots
 from sweep.analysis.calibration import calibration_table
 from sweep.analysis.importance import OF_THE_BEST, OVER_THE_RANGE, importances_table
-from sweep.analysis.results import CONFIRM, SCREENING, best_so_far
+from sweep.analysis.machine import machine_table, time_table
+from sweep.analysis.phases import CONFIRM, SCREENING
+from sweep.analysis.results import best_so_far
 from sweep.analysis.study_reader import StudyReader, read_study
 from sweep.analysis.tuning_curve import tuning_curve_table
 from sweep.dashboard.notes import dashboard_figures
 from sweep.verdict.record import keep, make_record
+from sweep.visualization.contour import most_important
 from sweep.visualization.figures import figures
 
 DROPOUT = "[search.dropout]\nlow = 0.0\nhigh = 0.3\n[search.loss]"
@@ -97,7 +100,7 @@ def tuning_curve(reader: StudyReader, drawn: go.Figure) -> bool:
     bounds = [*table["high"][table["high"] < math.inf], *table["low"][table["low"] > 0]]
     found = table[table["perplexity"] < math.inf]
     return bands - frame == {round(end, 9) for end in bounds} - frame and same(
-        points(drawn), values(found, "n", "perplexity")
+        points(drawn), values(found, "cost", "perplexity")
     )
 
 
@@ -162,6 +165,41 @@ def confirm_ratios(reader: StudyReader, drawn: go.Figure) -> bool:
     return sorted(x for x, _ in points(drawn)) == pytest.approx(sorted(stored))
 
 
+def contour(reader: StudyReader, drawn: go.Figure) -> bool:
+    trials = [trace for trace in drawn.data if trace.type == "scatter"]
+    found = [list(trace.customdata) for trace in trials]
+    table = importances_table(reader.study, reader.arms)
+    table = table[table["question"] == OVER_THE_RANGE]
+    stored = []
+    for arm in reader.arms:
+        pair = most_important(table, arm, reader.parameters)
+        of_arm = reader.complete[reader.complete["arm"] == arm].dropna(subset=pair)
+        stored.append(sorted(of_arm["number"]))
+    return [sorted(numbers) for numbers in found] == stored
+
+
+def by_trial(column: str, unit: int) -> Callable[[StudyReader, go.Figure], bool]:
+    def equal(reader: StudyReader, drawn: go.Figure) -> bool:
+        table = machine_table(reader.study, reader.evaluations)
+        return same(points(drawn), values(table.assign(y=table[column] / unit), "number", "y"))
+
+    return equal
+
+
+def slots(reader: StudyReader, drawn: go.Figure) -> bool:
+    table = machine_table(reader.study, reader.evaluations)
+    found = [(x, base) for bar in drawn.data for x, base in zip(bar.x, bar.base, strict=True)]
+    minutes = [((row.end - row.start) / 60, row.start / 60) for row in table.itertuples()]
+    return sorted(found) == sorted(minutes)
+
+
+def time(reader: StudyReader, drawn: go.Figure) -> bool:
+    table = time_table(reader.study, machine_table(reader.study, reader.evaluations))
+    found = {(bar.name, y): x for bar in drawn.data for x, y in zip(bar.x, bar.y, strict=True)}
+    stored = {(row.kind, f"slot {row.slot}"): row.share for row in table.itertuples()}
+    return {key: found[key] for key in stored} == stored
+
+
 EQUAL = {
     "curves": curves,
     "tuning-curve": tuning_curve,
@@ -173,9 +211,14 @@ EQUAL = {
     "slice-square_weight": slice_by("square_weight"),
     "importances": importances(OVER_THE_RANGE),
     "importances-best": importances(OF_THE_BEST),
+    "contour": contour,
     "grid": grid,
     "cost-time": cost,
     "calibration": calibration,
+    "time": time,
+    "slots": slots,
+    "speed": by_trial("tokens_per_second", 1),
+    "memory": by_trial("peak_memory_bytes", 2**20),
 }
 
 

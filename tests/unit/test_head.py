@@ -23,7 +23,7 @@ all_losses = pytest.mark.parametrize("name", LOSSES)
 def tiny_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks of three rows in blocks of one or two, so that small tensors have several of each."""
     monkeypatch.setattr(head, "CHUNK_ROWS", {"cpu": 3})
-    monkeypatch.setattr(head, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(head, "CHUNK_BYTES", {"cpu": 1})
     monkeypatch.setattr(head, "BLOCK_BYTES", {"cpu": 2 * 5 * 8})
     monkeypatch.setattr(head, "EVALUATION_BYTES", {"cpu": 2 * 5 * 8})
 
@@ -103,24 +103,44 @@ def relative_errors(found: list[Tensor], exact: list[Tensor]) -> list[float]:
 def several_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks of 256 rows, each in three blocks of logits of 1,000 classes."""
     monkeypatch.setattr(head, "CHUNK_ROWS", {"cpu": 256})
-    monkeypatch.setattr(head, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(head, "CHUNK_BYTES", {"cpu": 1})
     monkeypatch.setattr(head, "BLOCK_BYTES", {"cpu": 100 * 4000})
 
 
 @all_losses
 @pytest.mark.usefixtures("several_chunks")
-@pytest.mark.parametrize(("autocast", "limit"), [(False, 1e-5), (True, 1e-2)])
-def test_error_against_float64_is_within_what_is_promised(name: str, autocast: bool, limit: float):
+@pytest.mark.parametrize(
+    ("dtype", "limit"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2), (torch.float16, 2e-3)]
+)
+def test_error_against_float64_is_within_what_is_promised(
+    name: str, dtype: torch.dtype, limit: float
+):
     hidden, weight, targets = tensors(n=600, c=64, v=1000, dtype=torch.float32)
     with torch.no_grad():
         weight.mul_(0.1)  # logits of size 0.8
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+    with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
         found = linear_loss(hidden, weight, targets, name)
     h, w = (x.detach().double().requires_grad_() for x in (hidden, weight))
     exact = LOSSES[name](h @ w.T, targets)
     errors = relative_errors(with_gradients(found, hidden, weight), with_gradients(exact, h, w))
     assert max(errors) < limit, errors
     assert found.dtype == torch.float32
+
+
+def test_float16_keeps_gradients_that_are_smaller_than_its_numbers():
+    hidden, weight, targets = tensors(n=2048, c=8, v=256, dtype=torch.float32)
+    with torch.no_grad():
+        weight.mul_(0.1)
+        hidden[:, 0], weight[:, 0], weight[0] = 1.0, 0.0, 0.0
+        weight[0, 0] = 12.0  # the logit of the true class: the others have p / N of about 3e-9
+    targets = torch.zeros_like(targets)
+    with torch.autocast("cpu", dtype=torch.float16):
+        found = linear_loss(hidden, weight, targets)
+    h, w = (x.detach().double().requires_grad_() for x in (hidden, weight))
+    exact = with_gradients(F.cross_entropy(h @ w.T, targets), h, w)
+    ours = with_gradients(found, hidden, weight)
+    of_others = [(x[:, 1:], y[:, 1:]) for x, y in zip(ours[1:], exact[1:], strict=True)]
+    assert max(relative_errors(*map(list, zip(*of_others, strict=True)))) < 1e-2
 
 
 @all_losses
@@ -216,7 +236,7 @@ def test_of_a_small_vocabulary_a_chunk_has_more_rows():
     n, c, v = 30_000, 4, 100
     with LargestTensor() as largest:
         linear_loss(*tensors(n, c, v, dtype=torch.float32))
-    assert largest.numel == pytest.approx(head.CHUNK_BYTES / 4, rel=0.01)
+    assert largest.numel == pytest.approx(head.CHUNK_BYTES["cpu"] / 4, rel=0.01)
 
 
 @pytest.mark.usefixtures("tiny_chunks")

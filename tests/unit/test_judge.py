@@ -12,19 +12,18 @@ from stored_studies import STUDY
 from stored_verdicts import OWN, Judged, ends
 
 from gpt.errors import InputError
-from sweep.analysis import results
+from sweep.analysis import phases
 from sweep.report.report import write_report
 from sweep.report.verdict_section import make_section
-from sweep.storage.rdb import load_study
-from sweep.study.search_space import Parameter
-from sweep.verdict.compare import COMPARED_METRICS, range_ends
+from sweep.storage.reader import load_study
+from sweep.verdict.compare import COMPARED_METRICS
 from sweep.verdict.confirm_plan import CONFIRM, SCREENING
 from sweep.verdict.confirm_results import chosen_trials, phase_runs
 from sweep.verdict.record import keep, make_record
 from sweep.verdict.request import make_request
 from sweep.verdict.selection_bias import curse_table
 from sweep.verdict.statistics import error_rate
-from sweep.verdict.summary_text import SEARCH_LUCK, TABLE_COLUMNS, paragraph, table_rows
+from sweep.verdict.summary_text import SEARCH_LUCK, paragraph, table_columns, table_rows
 from sweep.visualization import forest_data, plot_forest
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -61,7 +60,8 @@ def test_an_open_comparison_says_how_many_seeds_would_settle_it_and_their_price(
     said = paragraph(verdict, (40, 40), None)
     assert "it stays open whether squentropy is better than cross_entropy" in said
     assert f"About {more} more seeds" in said
-    assert "the interval of the next one is of 99.5%" in said
+    level = f"{100 * (1 - error_rate(5 + more, 5)):.4g}%"
+    assert f"The interval with {5 + more} seeds is of {level}" in said
 
 
 @pytest.mark.parametrize("factor", [1.0, 1.006, 1.05])
@@ -143,8 +143,8 @@ def test_of_three_arms_each_is_compared_with_the_first_and_corrected(tmp_path: P
     second, third = judged.verdict().comparisons
     assert (second.arm, second.reference, third.reference) == ("2", "1", "1")
     assert third.settings_answer == "worse"
-    assert third.p_adjusted == pytest.approx(2 * 0.05 / 0.04 * third.difference.p)
-    assert second.p_adjusted == pytest.approx(0.05 / 0.04 * second.difference.p)
+    assert third.p_adjusted == pytest.approx(2 * 0.05 / 0.03 * third.difference.p)
+    assert second.p_adjusted == pytest.approx(0.05 / 0.03 * second.difference.p)
 
 
 FOUND = "With the settings that this search found,"
@@ -164,7 +164,7 @@ def test_every_answer_is_said_of_settings_alone(judged: Judged, factor: float):
     assert "answer" not in comparison
     section = make_section(record)
     assert section is not None
-    for columns in (TABLE_COLUMNS, section.answer.columns, section.tables[0].columns):
+    for columns in (table_columns({}), section.answer.columns, section.tables[0].columns):
         assert "these settings are" in columns
     assert comparison["settings_answer"] in section.answer.rows[1]
 
@@ -186,16 +186,21 @@ def test_the_words_say_what_is_known_and_warn_of_what_is_not(judged: Judged):
     assert said.endswith("Note: NOT TinyStories.")
 
 
-def test_the_table_has_the_reference_and_a_ratio_with_interval_and_answer(judged: Judged):
+def test_the_table_has_the_reference_and_a_change_with_interval_and_answer(judged: Judged):
     judged.run(CONFIRM, {"cross_entropy": ends(1, [0] * 5), "squentropy": ends(1.05)})
     record = make_record(judged.request, judged.stored.storage)
     reference, other = table_rows(record)
-    assert reference == ["cross_entropy", "0", "60.00", "", "", "the reference"]
+    assert reference == ["cross_entropy", "0", "60.00", "", "", "", "the reference"]
     low, high = (record["comparisons"][0][f"ratio_{end}"] for end in ("low", "high"))
+    once = record["comparisons"][0]["only_analysis"]
     assert other == [
-        *("squentropy", "1", "63.00", "1.0500"),
-        *(f"{low:.4f} to {high:.4f} (96%)", "worse"),
+        *("squentropy", "1", "63.00", "+5.00%"),
+        f"{low - 1:+.2%} to {high - 1:+.2%} (97%)",
+        f"{once[0] - 1:+.2%} to {once[1] - 1:+.2%} (95%)",
+        "worse",
     ]
+    assert low < once[0] < once[1] < high
+    assert f"its 95% interval is {once[0] - 1:+.2%} to" in record["answer"]
 
 
 # --- interim analyses ------------------------------------------------------------------------
@@ -224,7 +229,7 @@ def test_asking_of_other_arms_in_between_hides_no_analysis(tmp_path: Path):
     record = asked(judged, 12, ["2", "1"])  # the other way round it is the same pair
     (comparison,) = record["comparisons"]
     assert comparison["analysed_seeds"] == [5, 9, 12]
-    assert comparison["difference"]["error_rate"] == pytest.approx(error_rate(3))
+    assert comparison["difference"]["error_rate"] == pytest.approx(error_rate(12, 5))
     assert "analysed 3 times, with 5, 9 and 12 seeds" in record["answer"]
     ledger = judged.stored.study.user_attrs["interim_analyses"]
     assert [one["arms"] for one in ledger].count(["1", "2"]) == 3
@@ -247,7 +252,18 @@ def test_other_settings_of_the_same_arms_are_one_more_analysis(judged: Judged):
     judged.request = make_request(judged.stored.study, top=1)
     judged.run(CONFIRM, {"cross_entropy": open_ends(1, 5), "squentropy": open_ends(1.02, 5)})
     (comparison,) = judged.verdict().comparisons
-    assert comparison.analysis == 2
+    assert (comparison.analysis, comparison.question) == (2, 2)
+    assert comparison.difference.error_rate == error_rate(5, 5, question=2)
+
+
+def test_fewer_seeds_than_at_first_are_another_question(judged: Judged):
+    ends = {"cross_entropy": open_ends(1, 9), "squentropy": open_ends(1.01, 9)[::-1]}
+    judged.run(CONFIRM, ends)
+    asked(judged, 9)
+    (comparison,) = asked(judged, 5)["comparisons"]
+    assert comparison["question"] == 2
+    assert comparison["difference"]["error_rate"] == error_rate(5, 5, question=2)
+    assert asked(judged, 9)["comparisons"][0]["question"] == 1
 
 
 def test_analyses_that_an_earlier_version_noted_still_count(judged: Judged):
@@ -284,21 +300,7 @@ def test_the_studys_metric_screens_chooses_judges_and_measures_selection_bias(tm
     assert f"its {verdict.metric} is 40.00% below" in paragraph(verdict, (40, 40), None)
 
 
-def test_a_setting_at_an_end_of_its_range_is_named(judged: Judged):
-    spec = judged.request.spec
-    params = {"learning_rate": 3e-3, "n_layer": 1, "square_weight": 0.10000000000000002}
-    assert [(one.parameter, one.end) for one in range_ends(spec, params)] == [
-        ("n_layer", "least"),
-        ("square_weight", "least"),
-    ]
-    inside = {"learning_rate": 1.1e-4, "n_layer": 5, "square_weight": 1.9}
-    assert list(range_ends(spec, inside)) == []
-    (top,) = range_ends(spec, {"learning_rate": 9.9e-3})  # the range is logarithmic
-    assert top.end == "most"
-    grid = Parameter(choices=[6e-6, 6e-4, 6e-2])  # of choices, only the least and the most
-    of_choices = spec.model_copy(update={"search": spec.search | {"learning_rate": grid}})
-    ends_of = [list(range_ends(of_choices, {"learning_rate": rate})) for rate in grid.choices]
-    assert [[one.end for one in found] for found in ends_of] == [["least"], [], ["most"]]
+def test_a_setting_at_an_end_of_its_range_is_named_beside_the_answer(judged: Judged):
     judged.stored.add("squentropy", [70.0], n_layer=6)
     judged.request = make_request(judged.stored.study, top=1)
     judged.run(CONFIRM, {"cross_entropy": ends(1, [0] * 5), "squentropy": ends(1)})
@@ -307,10 +309,10 @@ def test_a_setting_at_an_end_of_its_range_is_named(judged: Judged):
 
 
 def test_confirm_runs_are_one_row_each_with_their_last_evaluation(judged: Judged):
-    empty = results.confirm_runs_table(judged.stored.storage, judged.stored.study)
+    empty = phases.confirm_runs_table(judged.stored.storage, judged.stored.study)
     judged.run(SCREENING, {"cross_entropy": [82.0], "squentropy": [80.0]})
     judged.run(CONFIRM, {"cross_entropy": [60.0, 61.0], "squentropy": [66.0, 67.0]}, diverged=1)
-    table = results.confirm_runs_table(judged.stored.storage, judged.stored.study)
+    table = phases.confirm_runs_table(judged.stored.storage, judged.stored.study)
     assert empty.empty
     assert list(empty.dtypes) == list(table.dtypes)
     assert list(table["phase"]) == ["screening"] * 2 + ["confirm"] * 4

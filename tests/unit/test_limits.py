@@ -5,8 +5,9 @@ from pathlib import Path
 import optuna
 import pytest
 
-from sweep.backends import Job, Slot
-from sweep.trainers import RunFacts
+from gpt.errors import BusyError
+from sweep.backends import Job, Slot, Status
+from sweep.trainers.base import RunFacts
 from sweep.tuner.exits import Exit, Intent
 from sweep.tuner.limits import GRACE_SECONDS, Limits, SuspendAwareClock
 from sweep.tuner.trial import TrialRun, is_overdue, must_be_killed
@@ -100,6 +101,44 @@ def test_no_time_of_a_suspended_sweep_is_a_trials(run: TrialRun):
         assert not must_be_killed(run, limits, seconds)
     now += 1
     assert must_be_killed(run, limits, clock())  # 21 s awake and silent
+
+
+LOST = Status(alive=False, exit_code=None, cause="lost", words="was lost: its node died")
+
+
+def lose(run: TrialRun, evaluated: int = 0, said_alive: bool = False) -> int:
+    """Let a process of a trial start, get so far, and be lost; return how many were in vain."""
+    run.heard, run.trained = True, said_alive
+    if evaluated:
+        run.last = evaluated, 9.0
+    run.believe(LOST)
+    count = run.count_in_vain(None)
+    run.restarted(now=0)
+    return count
+
+
+def test_lost_processes_count_until_one_brings_the_trial_further(run: TrialRun):
+    assert [lose(run), lose(run), lose(run, evaluated=4)] == [1, 2, 0]
+    assert [lose(run), lose(run), lose(run, evaluated=8), lose(run)] == [1, 2, 0, 1]
+
+
+def test_what_a_lost_process_trained_for_long_is_lost_and_what_a_stopped_one_did_is_not(
+    run: TrialRun,
+):
+    assert [lose(run, said_alive=True), lose(run, said_alive=True)] == [1, 2]
+    run.trained, run.last_event = True, {"event": "stopped", "step": 0}
+    assert run.count_in_vain(0) == 0
+
+
+def test_a_process_that_stops_at_a_later_step_was_not_in_vain(run: TrialRun):
+    for step, count in ((0, 1), (0, 2), (3, 0), (3, 1), (4, 0)):
+        run.last_event = {"event": "stopped", "step": step}
+        assert run.count_in_vain(0) == count
+
+
+def test_a_process_that_found_another_trainer_does_not_count(run: TrialRun):
+    assert lose(run) == 1
+    assert run.count_in_vain(BusyError.exit_code) == 1
 
 
 @pytest.mark.parametrize(

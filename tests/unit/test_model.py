@@ -7,7 +7,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from gpt.config import GPTConfig
-from gpt.model import GPT, num_params
+from gpt.model import GPT, MLP, CausalSelfAttention, num_params
 
 SMALL = GPTConfig(vocab_size=97, block_size=16, n_layer=3, n_head=4, n_embd=32, bias=True)
 
@@ -129,3 +129,50 @@ def test_num_params_counts_all_weights_but_those_of_positions(bias):
     config = GPTConfig(vocab_size=11, block_size=7, n_layer=3, n_head=2, n_embd=4, bias=bias)
     weights = sum(parameter.numel() for parameter in GPT(config).parameters())
     assert num_params(config) == weights - 7 * 4
+
+
+# --- what nanoGPT does not have --------------------------------------------------------------
+
+
+def test_qk_norm_gives_queries_and_keys_of_each_head_the_root_mean_square_one():
+    torch.manual_seed(5)
+    config = SMALL.model_copy(update={"qk_norm": True})
+    attention = CausalSelfAttention(config).eval()
+    x = torch.randn(2, 6, 32)
+    q, k, v = attention.c_attn(x).view(2, 6, 3, 4, 8).permute(2, 0, 3, 1, 4)
+    q, k = (t / (t.square().mean(-1, keepdim=True) + 1e-5).sqrt() for t in (q, k))
+    scores = (q @ k.transpose(2, 3) / math.sqrt(8)).masked_fill(
+        torch.ones(6, 6, dtype=torch.bool).triu(1), -math.inf
+    )
+    mixed = (scores.softmax(-1) @ v).transpose(1, 2).reshape(2, 6, 32)
+    torch.testing.assert_close(attention(x), attention.c_proj(mixed))
+    assert scores.tril().abs().max() <= math.sqrt(8)
+
+
+def test_relu2_is_the_square_of_relu_between_the_mlps_layers():
+    torch.manual_seed(6)
+    mlp = MLP(SMALL.model_copy(update={"activation": "relu2"}))
+    x = torch.randn(3, 32)
+    torch.testing.assert_close(mlp(x), mlp.c_proj(mlp.c_fc(x).clamp_min(0) ** 2))
+
+
+@pytest.mark.parametrize("changes", [{"qk_norm": True}, {"activation": "relu2"}])
+def test_a_variant_has_the_parameters_of_gpt2_and_gives_other_logits(changes):
+    torch.manual_seed(7)
+    plain = GPT(SMALL)
+    for parameter in plain.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    variant = GPT(SMALL.model_copy(update=changes))
+    variant.load_state_dict(plain.state_dict())  # strict: the same names and shapes
+    idx = torch.randint(SMALL.vocab_size, (1, 8))
+    assert not torch.allclose(plain.logits(plain(idx)), variant.logits(variant(idx)), atol=1e-3)
+
+
+def test_qk_norm_keeps_autocasts_precision():
+    torch.manual_seed(8)
+    model = GPT(SMALL.model_copy(update={"qk_norm": True}))
+    idx = torch.randint(SMALL.vocab_size, (2, 8))
+    exact = model(idx)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = model(idx)
+    assert (half - exact).abs().max() < 0.1

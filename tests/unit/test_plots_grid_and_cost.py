@@ -54,8 +54,8 @@ def test_grid_data_takes_choices_as_they_are():
 def test_plot_grid_has_a_map_per_arm_with_counts_on_one_scale():
     figure = plots.plot_grid(GRID, "dropout", "n_layer", ARMS, SPACE)
     first, without, second, _ = figure.data
-    assert first.text[0][0] == "50 of 2"
-    assert (without.x, without.y, without.text) == (("0.25–0.3",), ("3",), ("– of 1",))
+    assert first.text[0][0] == "<b>50.0</b><br>2 trials"
+    assert (without.x, without.y, without.text) == (("0.25–0.3",), ("3",), ("–<br>1 trial",))
     assert first.z[0][0] == pytest.approx(math.log10(50))
     assert all(text == "" for line in second.text for text in line)
     assert first.coloraxis == second.coloraxis == "coloraxis"

@@ -12,7 +12,7 @@ from gpt.events import Evaluation
 from sweep.callbacks.live import LiveProgress, make_display
 from sweep.callbacks.plain import PlainProgress, QuietProgress
 from sweep.cli.console import working
-from sweep.format import share_of, sparkline
+from sweep.study.format import share_of, sparkline
 from sweep.tuner.callback import (
     Callback,
     CallbackList,
@@ -172,6 +172,33 @@ def test_live_progress_keeps_the_notice_in_sight_to_the_end():
         assert "these are not TinyStories figures" in drawn(listener)
     written = console.file.getvalue()  # type: ignore[attr-defined]
     assert "these are not TinyStories figures" in written[written.rindex("trial 49 complete") :]
+
+
+def test_a_low_terminal_has_the_notice_in_full_once_and_one_line_of_it_to_the_end():
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, height=24)
+    listener = LiveProgress(console)
+    text = "these are not TinyStories figures: " + "they compare with each other only. " * 6
+    listener.on(Notice(text))
+    plain = re.sub(r"\x1b\[[\d;]*m", "", console.file.getvalue())  # type: ignore[attr-defined]
+    assert " ".join(text.split()) in " ".join(plain.split())
+    lines = drawn(listener, 80).splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("NOTICE: these are not TinyStories figures")
+
+
+@pytest.mark.parametrize("width", [60, 80, 180])
+def test_what_is_redrawn_leaves_room_for_the_echo_of_ctrl_c(width: int):
+    """At the edge it would begin a line, and the display would leave its first line behind."""
+    listener, _, _ = live(width)
+    listener.on(Message("reading built-in story grammar: 5,376 of 14,000 stories (38%)"))
+    assert max(len(line.rstrip()) for line in drawn(listener, width).splitlines()) <= width - 2
+    assert max(len(line) for line in drawn(listener, width).splitlines()) <= width - 2
+    listener.on(Counts(1, 40, {}))
+    listener.on(TrialStarted(4, "cross_entropy", SQUENTROPY | {"weight_decay": 0.1}, 600, {}))
+    listener.on(Evaluated(4, evaluation(150)))
+    text = drawn(listener, width)
+    assert max(map(len, text.splitlines())) <= width - 2
+    assert "…" not in text
 
 
 def test_live_progress_leaves_no_running_trial_behind():

@@ -70,12 +70,13 @@ def public_names(tree: ast.Module) -> set[str]:
 def may_share(path: Path, name: str) -> bool:
     """Return whether another module defines this name too, by design.
 
-    Entry points are `main`, Typer's are `app`, commands have the name that users type, link
-    functions that of their loss, and the interface of sweep/trainers is a trainer as well.
+    Entry points are `main`, what the fork server imports has a `preload`, Typer's are `app`,
+    commands have the name that users type, link functions that of their loss, and the interface of
+    sweep/trainers is a trainer as well.
     """
     return (
-        name == "main"
-        or path.parent == Path("sweep/cli")
+        name in ("main", "preload")
+        or Path("sweep/cli") in path.parents
         or path == Path("gpt/losses/link_functions.py")
         or (path, name) == (Path("sweep/trainers/base.py"), "Trainer")
     )

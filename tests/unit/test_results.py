@@ -1,4 +1,5 @@
 import math
+import re
 from pathlib import Path
 
 import optuna
@@ -151,12 +152,12 @@ def test_best_trial_is_never_one_whose_perplexity_is_not_finite(stored):
     assert results.best_trial(stored.study).number == 1
 
 
-def test_best_trial_without_a_complete_trial_says_what_to_run(stored):
+def test_best_trial_without_a_complete_trial_says_where_the_reasons_are(stored):
     stored.add("cross_entropy", [70.0], outcome="pruned")
     stored.add("squentropy", [60.0])
     with pytest.raises(InputError, match="'tiny' must have a complete trial of cross_entropy") as e:
         results.best_trial(stored.study, "cross_entropy")
-    assert "squen-sweep run --study tiny" in str(e.value)
+    assert "squen-sweep status --study tiny" in str(e.value)  # `run` would need its file
     assert "\n" not in str(e.value)
     assert results.best_by_arm(stored.study) == {"squentropy": (1, 60.0)}
 
@@ -191,3 +192,30 @@ def test_outcome_counts_name_every_arm_and_only_outcomes_that_occurred(stored):
     assert counts.index.tolist() == ["cross_entropy", "squentropy"]
     assert counts.columns.tolist() == ["complete", "pruned"]
     assert counts.values.tolist() == [[2, 1], [0, 0]]
+
+
+def test_the_example_of_the_readme_runs_on_a_stored_study(tmp_path, monkeypatch, capsys):
+    """As it stands there: the storage at runs/sweep.db, the study tinystories."""
+    (tmp_path / "runs").mkdir()
+    stored = StoredStudy(tmp_path / "runs", STUDY.replace('"tiny"', '"tinystories"'))
+    best = stored.add("squentropy", [80.0, 50.0, 47.25], learning_rate=2e-3)
+    stored.add("cross_entropy", [90.0, 60.0])
+    readme = (Path(__file__).parents[2] / "sweep/analysis/README.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    exec(example, names)
+    assert names["best"]["number"].tolist() == [best, best + 1]
+    assert names["curve"]["perplexity"].tolist() == [80.0, 50.0, 47.25]
+    assert "47.25" in capsys.readouterr().out
+
+
+def test_a_study_is_opened_in_one_call_or_refused_in_one_line(stored, tmp_path):
+    stored.add("cross_entropy", [60.0])
+    found = results.open(stored.path, "tiny")
+    assert (len(found.trials), len(found.evaluations), found.arms) == (1, 1, stored.spec.arms)
+    for path, name in ((stored.path, "other"), (tmp_path / "none.db", "tiny")):
+        with pytest.raises(InputError) as refused:
+            results.open(path, name)
+        assert "\n" not in str(refused.value)
+    assert not (tmp_path / "none.db").exists()

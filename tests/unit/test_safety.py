@@ -246,9 +246,11 @@ def test_nothing_is_decided_by_a_clock_that_can_be_set():
     root = Path(__file__).parents[2]
     telling = {
         "gpt/events.py",
+        "sweep/export/evidence/pack.py",
         "sweep/report/report.py",
     }  # a time for people to read
-    telling |= {"gpt/data/files.py"}  # a file that changed has another time, whichever
+    # a file that changed has another time, whichever
+    telling |= {"gpt/data/files.py", "sweep/backends/ray_files.py"}
     for path in [*(root / "gpt").rglob("*.py"), *(root / "sweep").rglob("*.py")]:
         reads = re.search(r"time\.time\(|datetime\.now\(|st_mtime", path.read_text())
         assert not reads or str(path.relative_to(root)) in telling, path

@@ -1,6 +1,7 @@
 """Which trials come in which order: balanced arms, shared points, proposals from the history."""
 
 import copy
+import itertools
 import math
 import tomllib
 from collections.abc import Callable
@@ -243,6 +244,45 @@ def test_running_trials_change_a_proposal(study: optuna.Study, spec: StudySpec, 
     pending = [ask(study, spec, CROSS).params["learning_rate"] for _ in range(4)]
 
     assert len(set(pending)) == 4
+
+
+def test_sobol_points_go_on_until_half_as_many_trials_have_ended(
+    study: optuna.Study, spec: StudySpec
+) -> None:
+    origins = [ask(study, spec, CROSS).user_attrs["origin"] for _ in range(12)]
+    assert origins == ["baseline:base", *["sobol"] * 11]
+    for number, origin in ((0, "sobol"), (1, "sampler")):
+        study.tell(number, 50.0)
+        assert ask(study, spec, CROSS).user_attrs["origin"] == origin
+
+
+@pytest.mark.parametrize("kind", ["tpe", "gp"])
+def test_what_many_slots_ask_for_at_once_differs(
+    study: optuna.Study, spec: StudySpec, kind: str
+) -> None:
+    spec = with_sampler(spec, kind=kind, startup_trials=STARTUP)
+    run(study, spec, 6, arm=CROSS)
+    asked = [ask(study, spec, CROSS).params["learning_rate"] for _ in range(16)]
+    rates = sorted(map(math.log, asked))
+    assert min(b - a for a, b in itertools.pairwise(rates)) > 1e-4
+
+
+@pytest.mark.parametrize("kind", ["tpe", "gp"])
+def test_with_eight_slots_no_trial_is_asked_for_where_another_still_trains(
+    study: optuna.Study, spec: StudySpec, kind: str
+) -> None:
+    spec = with_sampler(spec, kind=kind, startup_trials=STARTUP)
+    training: list[Trial] = []
+    for _ in range(24):  # a slot that is free gets the next trial at once
+        trial = ask(study, spec, CROSS)
+        place = (trial.params["n_layer"], math.log(trial.params["learning_rate"]))
+        for one in training:
+            other = (one.params["n_layer"], math.log(one.params["learning_rate"]))
+            assert math.dist(place, other) > 1e-3
+        training.append(trial)
+        if len(training) == 8:
+            ended = training.pop(0)
+            study.tell(ended, bowl(ended.params))
 
 
 def test_tpe_comes_closer_to_the_optimum_than_its_start(

@@ -6,13 +6,13 @@ from pathlib import Path
 import optuna
 import pytest
 
-from gpt.config import DataConfig
+from gpt.config import DataConfig, choices
 from gpt.errors import InputError
 from gpt.losses.functional import LOSSES
 from sweep.search.samplers import sobol_params
 from sweep.study.paths import read_path, read_source
 from sweep.study.spec import StudySpec
-from sweep.study.toml_file import read_study_file, shipped_studies
+from sweep.study.toml_file import read_study_file, sbatch_of, shipped_studies
 
 VALID = (Path(__file__).parents[1] / "helpers" / "mine.toml").read_text()
 N_LAYER = "[search.n_layer]\nlow = 1\nhigh = 4"
@@ -144,15 +144,57 @@ def test_an_option_named_without_a_range_has_that_of_its_loss(path: Path) -> Non
     assert found.when == {"loss": "squentropy"}
 
 
-def test_every_option_of_every_loss_can_be_searched_by_its_name_alone(path: Path) -> None:
-    for name, loss in LOSSES.items():
-        for option in loss.options:
-            search = f'[train]\nloss = "{name}"\n[search.{option}]\n'
+@pytest.mark.parametrize("field", choices())
+def test_every_option_of_every_choice_can_be_searched_by_its_name_alone(path: Path, field: str):
+    for name, choice in choices()[field].items():
+        for option in choice.options:
+            search = f'[train]\n{field} = "{name}"\n[search.{option}]\n'
             path.write_text(f'name = "one"\n[data]\nsource = "built-in"\n{search}')
             spec = read_study_file(str(path), "cpu")
             params = sobol_params(spec, "all", 0)
             config = spec.train_config(params, spec.data, "cpu", 1)
-            assert config.loss_options == {option: params[option]}
+            assert getattr(config, f"{field}_options") == {option: params[option]}
+
+
+OPTIMIZERS_COMPARED = """
+name = "optimizers"
+compare = "optimizer"
+search.optimizer = { choices = ["adamw", "muon", "sgd"] }
+search.learning_rate = { low = 1e-3, high = 1e-1, log = true }
+search.momentum = { when = { optimizer = ["muon", "sgd"] } }
+search.activation = { choices = ["gelu", "relu2"] }
+search.qk_norm = { choices = [false, true] }
+[[baselines]]
+name = "b"
+params = { learning_rate = 1e-2, activation = "gelu", qk_norm = false }
+"""
+
+
+def test_each_optimiser_has_the_options_that_apply_and_its_own_defaults(path: Path):
+    path.write_text(OPTIMIZERS_COMPARED)
+    spec = read_study_file(str(path), "cpu")
+    runs = {
+        arm: spec.train_config(spec.baseline_params(spec.baselines[0], arm), spec.data, "cpu", 1)
+        for arm in spec.arms
+    }
+    assert {arm: run.optimizer for arm, run in runs.items()} == {a: a for a in spec.arms}
+    assert {arm: run.optimizer_options for arm, run in runs.items()} == {
+        "adamw": {},
+        "muon": {"momentum": 0.95},
+        "sgd": {"momentum": 0.9},
+    }
+
+
+def test_settings_that_came_later_leave_a_study_without_them_as_it_was(path: Path):
+    path.write_text(VALID)
+    spec = read_study_file(str(path), "cpu")
+    assert spec.digest.startswith("8dd58941e92c00ee")
+    path.write_text(VALID.replace("[train]", '[train]\nschedule = "cosine"\nqk_norm = false'))
+    assert read_study_file(str(path), "cpu").digest == spec.digest
+    path.write_text(VALID.replace("[train]", '[train]\nschedule = "linear"'))
+    assert list(read_study_file(str(path), "cpu").differences(spec.model_dump())) == [
+        "train.schedule"
+    ]
 
 
 def test_trials_are_ranked_by_perplexity_unless_the_study_says_otherwise(path: Path) -> None:
@@ -228,6 +270,37 @@ def test_digest_does_not_hang_on_words_or_sources(
     path.write_text(VALID.replace(old, new))
 
     assert read_study_file(str(path), "cpu").digest == spec.digest
+
+
+@pytest.mark.parametrize(
+    "sbatch", ['"--gres=gpu:1 --time=4:00:00"', '["--gres=gpu:1", "--time=4:00:00"]']
+)
+def test_the_place_of_jobs_is_no_part_of_what_a_study_means(
+    path: Path, spec: StudySpec, sbatch: str
+) -> None:
+    path.write_text(f"{VALID}[backend.slurm]\nsbatch = {sbatch}\n")
+    placed = read_study_file(str(path), "cpu")
+    assert placed.backend.slurm.sbatch == ["--gres=gpu:1", "--time=4:00:00"]
+    assert sbatch_of(str(path)) == placed.backend.slurm.sbatch
+    assert placed.digest == spec.digest
+    assert list(placed.differences(spec.model_dump(mode="json"))) == []
+
+
+@pytest.mark.parametrize(
+    ("table", "key", "words"),
+    [
+        ('[backend.slurm]\nbatch = "-c 2"', "backend.slurm.batch", "sbatch"),
+        ('[backend.slurm]\nsbatch = "\'"', "backend.slurm.sbatch", "as in a shell"),
+        ('[backend.slrum]\nsbatch = "-c 2"', "backend.slrum", "slurm"),
+    ],
+)
+def test_a_table_of_a_backend_that_is_wrong_is_refused(
+    path: Path, table: str, key: str, words: str
+) -> None:
+    path.write_text(f"{VALID}{table}\n")
+    with pytest.raises(InputError, match=f"{key}: .*{words}"):
+        read_study_file(str(path), "cpu")
+    assert sbatch_of(str(path)) == []
 
 
 def test_digest_and_drawn_points_do_not_hang_on_the_order_of_tables(
@@ -358,4 +431,17 @@ def test_digest_hangs_on_all_that_changes_results(
 
 
 def test_shipped_studies_are_listed_by_name() -> None:
-    assert [study.name for study in shipped_studies()] == ["original", "smoke", "tinystories"]
+    assert [study.name for study in shipped_studies()] == [
+        "few_stories",
+        "optimizers",
+        "original",
+        "smoke",
+        "tinystories",
+    ]
+
+
+def test_a_folder_is_no_study_file_and_is_called_one(tmp_path: Path):
+    folder = tmp_path / "mine.toml"
+    folder.mkdir()
+    with pytest.raises(InputError, match="it is a folder"):
+        read_study_file(str(folder), "cpu")

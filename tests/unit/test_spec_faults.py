@@ -139,6 +139,37 @@ FAULTS = [  # what stands in the file, what is written instead: the key, the rul
         "search.square_weight",
         ("must be searched for squentropy only", "add when = { loss"),
     ),
+    (
+        "[search.square_weight]",
+        "[search.momentum]\n[search.square_weight]",
+        "search.momentum",
+        ("must be searched for muon or sgd only", "adamw is trained", "when = { optimizer = ["),
+    ),
+    (
+        "n_embd = 32",
+        'n_embd = 32\noptimizer = "adam"',
+        "train.optimizer",
+        ("must be among adamw, muon", "'adam'", "nearest is 'adamw'"),
+    ),
+    (
+        "n_embd = 32",
+        "n_embd = 32\nmomentum = 0.9",
+        "train.momentum",
+        ("is not a known key",),
+    ),
+    (
+        "n_embd = 32",
+        "n_embd = 32\noptimizer_options = { momentum = 0.9 }",
+        "train.optimizer_options",
+        ("must not be set here", "name the option itself"),
+    ),
+    (
+        "[search.square_weight]",
+        '[search.loss_schedule]\nchoices = ["constant", "linear"]\nwhen = { n_layer = 1 }\n'
+        "[search.square_weight]",
+        "search",
+        ("loss_schedule must be 'constant' unless", "'linear' for 'cross_entropy'"),
+    ),
     ("n_embd = 32", "n_embed = 32", "train.n_embed", ("is not a known key", "nearest is 'n_embd'")),
     (
         "n_embd = 32",
@@ -220,12 +251,12 @@ FAULTS = [  # what stands in the file, what is written instead: the key, the rul
         "baselines",
         ("names must differ from each other", "['base', 'base']"),
     ),
-    ('kind = "tpe"', 'kind = "bayes"', "sampler.kind", ("input should be 'tpe'", "'bayes'")),
+    ('kind = "tpe"', 'kind = "bayes"', "sampler.kind", ("must be one of tpe", "'bayes'")),
     (
         'kind = "median"',
-        'kind = "hyperband"',
+        'kind = "hyper"',
         "pruner.kind",
-        ("input should be 'median' or 'none'", "'hyperband'"),
+        ("must be one of median, none", "'hyper'", "nearest is 'hyperband'"),
     ),
     ('name = "mine"', 'name = "../mine"', "name", ("must be 1 to 64 letters", "'../mine'")),
     ('name = "mine"', "", "name", ("must be given",)),
@@ -364,8 +395,8 @@ def test_unknown_study_is_refused_with_the_nearest_and_all_names() -> None:
         read_study_file("tinystoris", "cpu")
 
     assert str(error.value) == (
-        "study must be one of original, smoke, tinystories or the path of a .toml file, "
-        "but got 'tinystoris'; the nearest is 'tinystories'."
+        "study must be one of few_stories, optimizers, original, smoke, tinystories or the path of "
+        "a .toml file, but got 'tinystoris'; the nearest is 'tinystories'."
     )
 
 
@@ -447,3 +478,18 @@ def test_any_file_gives_runs_that_train_or_one_line(
             params = sobol_params(spec, arm, index)
             spec.train_config(params, spec.data, device, 1)
             assert set(spec.distributions(params)) == set(params)
+
+
+def test_a_programs_parameter_with_the_name_of_our_option_needs_a_range_of_its_own(path: Path):
+    program = """
+name = "mine"
+search.momentum = { when = { optimizer = "sgd" } }
+search.optimizer = { choices = ["sgd", "adam"] }
+[trainer]
+command = "python train.py {momentum} {optimizer}"
+max_steps = 4
+metric = { name = "loss" }
+"""
+    path.write_text(program)
+    with pytest.raises(InputError, match=r"search\.momentum: must have low and high"):
+        read_study_file(str(path), "cpu")

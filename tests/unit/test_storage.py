@@ -16,13 +16,10 @@ import stored_studies
 
 from gpt.errors import DataError, InputError, SquenSweepError, StorageError
 from gpt.events import Evaluation
-from sweep.storage.rdb import (
-    check_study,
-    load_study,
-    open_storage,
-    record_evaluation,
-    storage_url,
-)
+from sweep.storage.location import storage_url
+from sweep.storage.rdb import check_study, open_storage
+from sweep.storage.reader import load_study
+from sweep.storage.tables import record_evaluation
 from sweep.study.toml_file import read_study_file
 
 

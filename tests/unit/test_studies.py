@@ -16,11 +16,11 @@ both_devices = pytest.mark.parametrize("device", ["cpu", "cuda"])
 every_study = pytest.mark.parametrize("name", STUDIES)
 
 
-def runs(spec: StudySpec, device: str) -> list[TrainConfig]:
-    """The baselines and 32 points of each arm."""
+def runs(spec: StudySpec, device: str, only: str | None = None) -> list[TrainConfig]:
+    """The baselines and 32 points of each arm, or of one."""
     return [
         spec.train_config(params, spec.data, device, threads=1)
-        for arm in spec.arms
+        for arm in ([only] if only else spec.arms)
         for params in [
             *(spec.baseline_params(baseline, arm) for baseline in spec.baselines),
             *(sobol_params(spec, arm, index) for index in range(32)),
@@ -51,7 +51,6 @@ def test_list_of_studies_shows_name_description_and_file(name: str) -> None:
 def test_every_trial_that_a_study_may_ask_for_is_a_run(name: str, device: str) -> None:
     for config in runs(read_study_file(name, device), device):
         assert config.warmup_steps < config.max_steps
-        assert config.loss in ("cross_entropy", "squentropy")
 
 
 @every_study
@@ -67,13 +66,13 @@ def test_evaluations_are_on_one_grid_that_ends_at_the_last_step(name: str, devic
 
 @every_study
 @both_devices
-def test_losses_are_compared_with_the_same_baselines(name: str, device: str) -> None:
+def test_arms_are_compared_with_the_same_baselines(name: str, device: str) -> None:
     spec = read_study_file(name, device)
 
-    assert spec.arms == ["cross_entropy", "squentropy"]
+    assert spec.arms in (["cross_entropy", "squentropy"], ["adamw", "muon"])
     for baseline in spec.baselines:
         first, second = (spec.baseline_params(baseline, arm) for arm in spec.arms)
-        shared = first.keys() & second.keys() - {"loss"}
+        shared = first.keys() & second.keys() - {spec.compare}
         assert {name: first[name] for name in shared} == {name: second[name] for name in shared}
 
 
@@ -94,6 +93,31 @@ def test_tinystories_first_weights_grow_with_the_root_of_what_gpt2_is_wider(devi
 
     for_width = 0.02 * math.sqrt(768 / spec.base("n_embd"))
     assert spec.base("init_std") == pytest.approx(for_width, rel=0.25)
+
+
+@both_devices
+def test_optimizers_differ_by_their_optimiser_and_the_rates_that_it_has(device: str) -> None:
+    spec = read_study_file("optimizers", device)
+
+    by_arm = {
+        arm: {run.optimizer: set(run.optimizer_options) for run in runs(spec, device, arm)}
+        for arm in spec.arms
+    }
+    assert by_arm == {"adamw": {"adamw": set()}, "muon": {"muon": {"matrix_lr_ratio"}}}
+    assert set(spec.search) == {"optimizer", "learning_rate", "matrix_lr_ratio"}
+
+
+@both_devices
+def test_few_stories_sees_each_a_dozen_times_and_searches_what_tinystories_does(
+    device: str,
+) -> None:
+    spec = read_study_file("few_stories", device)
+
+    assert set(spec.search) == set(read_study_file("tinystories", device).search)
+    for config in runs(spec, device):
+        tokens_a_story = config.max_steps * config.tokens_per_step / config.data.max_stories
+        assert 10 < tokens_a_story / 240 < 15  # a story has 240 tokens of a vocabulary of 1,024
+        assert config.optimizer == "muon"
 
 
 @pytest.mark.parametrize("name", ["tinystories", "original"])

@@ -10,6 +10,7 @@ from gpt.config import DataConfig
 from gpt.data.dataset import prepare
 from gpt.errors import InputError
 from sweep.callbacks.plain import QuietProgress
+from sweep.storage.location import data_options
 from sweep.storage.schema import study_attrs
 from sweep.study.dataset import data_facts, described, source_facts, split_lines
 from sweep.study.spec import StudySpec
@@ -88,7 +89,7 @@ def test_what_finds_a_text_again_is_stored():
     assert source_facts(DataConfig(source="/some/where")) == {}
 
 
-def test_a_study_goes_on_with_the_column_that_it_was_started_with(tmp_path, cache):
+def test_a_study_goes_on_with_the_column_that_it_was_started_with(tmp_path, cache, monkeypatch):
     path = tmp_path / "stories.csv"
     path.write_text("title,body\n" + "".join(f'A title,"{story}"\n' for story in STORIES))
     spec = tiny_study(tmp_path, path)
@@ -106,6 +107,8 @@ def test_a_study_goes_on_with_the_column_that_it_was_started_with(tmp_path, cach
     with open_study(spec, DataConfig(bpe_vocab_size=280), options, QuietProgress()) as again:
         assert again.facts.data["fingerprint"] == first
         stored = study_attrs(again.study).data
+        monkeypatch.chdir(tmp_path)
+        assert data_options(again.study) == "--data stories.csv --column body"
     assert stored["options"] == {"column": "body"}
     assert str(tmp_path) not in json.dumps(stored)
 

@@ -71,7 +71,7 @@ def test_baselines_and_sobol_points_are_no_random_draws():
 
 def test_the_band_never_reaches_below_the_floor():
     trials = drawn(np.linspace(8.0, 12.0, 20))
-    assert tuning_curve_table(trials, ["a"], "random")["low"].min() == 0.0
+    assert tuning_curve_table(trials, ["a"], "random")["low"].min() == 1.0  # of any perplexity
     assert tuning_curve_table(trials, ["a"], "random", floor=7.5)["low"].min() == 7.5
 
 
@@ -81,7 +81,7 @@ def test_band_holds_the_whole_true_curve_in_95_of_100_samples():
     held = 0
     for draw in rng.random((400, n)):
         trials = drawn(draw)
-        table = tuning_curve_table(trials, ["a"], "random")
+        table = tuning_curve_table(trials, ["a"], "random", floor=0.0)
         held += bool(((table["low"] <= truth) & (truth <= table["high"])).all())
     assert 0.93 <= held / 400 <= 1.0
 
@@ -95,6 +95,24 @@ def test_an_arm_without_a_complete_trial_has_no_row(stored):
     table = tuning_curve_table(results.trials_table(stored.study), ["cross_entropy", "mse"])
     assert set(table["arm"]) == {"cross_entropy"}
     assert tuning_curve_table(results.trials_table(stored.study), []).empty
+
+
+def test_the_cost_is_that_of_n_average_trials_of_the_arm_and_ends_with_its_trials():
+    trials = pd.concat(
+        [
+            drawn(np.array([60.0, 62.0, 64.0])).assign(tokens=[100.0, 300.0, 200.0]),
+            drawn(np.array([61.0, 63.0])).assign(arm="b", tokens=[50.0, math.nan]),
+        ]
+    )
+    trials.loc[trials["tokens"].isna(), "outcome"] = "pruned"  # before its first evaluation
+    table = tuning_curve_table(trials, ["a", "b"], "random")
+    assert list(of_arm(table, "a")["cost"]) == [200.0, 400.0, 600.0]
+    assert list(of_arm(table, "b")["cost"]) == [25.0, 50.0]
+    figure = plots.plot_tuning_curve(table, ["a", "b"])
+    curves = [trace for trace in figure.data if not trace.fill]
+    assert list(curves[0].x) == [200.0, 400.0, 600.0]
+    assert "3 trials, 600 tokens: 60.00" in curves[0].text[2]
+    assert "tokens" in figure.layout.xaxis.title.text
 
 
 # The figure
@@ -113,6 +131,16 @@ def test_the_tuning_curve_is_drawn_within_its_band(stored):
     if figure.layout.yaxis.type == "log":
         low, high = 10**low, 10**high
     assert all(low <= y <= high for y in first.y)  # cut at the frame where nothing bounds it
+
+
+@pytest.mark.parametrize("floor", [None, 7.5])
+def test_no_band_is_drawn_under_the_lowest_possible_perplexity(floor):
+    trials = drawn(np.array([8.0, 9.0, 300.0]))  # so the frame is wide, and reaches lower
+    figure = plots.plot_tuning_curve(
+        tuning_curve_table(trials, ["a"], "random", floor), ["a"], floor
+    )
+    (area,) = [trace for trace in figure.data if trace.fill]
+    assert min(area.y) >= (floor or 1.0)
 
 
 def test_hovering_says_when_so_few_trials_bound_nothing(stored):

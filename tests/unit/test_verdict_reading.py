@@ -18,7 +18,7 @@ from gpt.model import GPT
 from sweep.analysis import results
 from sweep.cli import main
 from sweep.search.pruners import is_shadow, should_prune
-from sweep.study.toml_file import read_study_file
+from sweep.study.toml_file import DEVICES, read_study_file
 from sweep.verdict.budget import baseline_table, ledger_table, shadow_table
 from sweep.verdict.confirm_plan import CONFIRM, SCREENING, phase_spec, plan, planned_runs, seeds_of
 from sweep.verdict.request import make_request
@@ -125,6 +125,7 @@ def test_a_study_of_one_arm_is_told_that_it_has_none_to_compare(
 def test_a_phase_of_a_verdict_is_no_sweep(stored: StoredStudy, monkeypatch, capsys):
     phase = optuna.create_study(storage=stored.storage, study_name="tiny.confirm")
     phase.set_user_attr("of", "the sweep's identity")
+    phase.set_user_attr("spec_digest", stored.spec.digest)
     phase.set_user_attr("spec", phase_spec(stored.spec, CONFIRM).model_dump(mode="json"))
     assert command(stored, monkeypatch, "verdict", "--study", "tiny.confirm") == 2
     assert "the confirm phase of the verdict on another study" in capsys.readouterr().err
@@ -251,6 +252,11 @@ def test_background_is_words_that_change_no_study(name: str):
         pytest.approx(6.7, abs=0.05),
     )
     assert "do not compare" in facts["Scale"]
+
+
+def test_background_of_a_budget_is_shown_on_its_device():
+    titles = {device: set(read_study_file("tinystories", device).background) for device in DEVICES}
+    assert titles["cpu"] - titles["cuda"] == {"What the CPU budget answers"}
 
 
 # --- pairs of runs ---------------------------------------------------------------------------

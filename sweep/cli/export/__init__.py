@@ -1,0 +1,1 @@
+"""Commands that hand a result over to other programs."""

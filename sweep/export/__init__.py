@@ -1,0 +1,1 @@
+"""Results of a sweep in the forms that other programs load."""

@@ -1,0 +1,1 @@
+"""Evidence packs: a study in one file that can be checked."""

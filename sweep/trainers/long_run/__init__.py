@@ -1,0 +1,1 @@
+"""A final training that is larger, or longer, than what was tuned."""

@@ -1,0 +1,1 @@
+"""Interim analyses: the ledger of all, and seeds that are added until the answer is settled."""

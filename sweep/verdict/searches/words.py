@@ -1,0 +1,92 @@
+"""The answer over searches in plain words, and its tables' rows."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sweep.verdict.statistics import ERROR_RATE
+from sweep.verdict.summary_text import confidence, figure_format
+
+
+def sentences(found: Mapping[str, Any], metric: str, margin: float) -> list[str]:
+    """Return one sentence per comparison: the answer to which loss is better when tuned so.
+
+    Args:
+        found: searches.compare.SearchesVerdict as plain values.
+        metric: The study's, in words.
+        margin: Of perplexity.
+    """
+    return [_compared(one, found, metric, margin) for one in found["comparisons"]]
+
+
+def basis(found: Mapping[str, Any]) -> list[str]:
+    """Say what the intervals over searches have in them."""
+    spreads = [
+        f"{one['arm']} to {one['reference']} {100 * one['between_searches']:.2f}% between searches "
+        f"and {100 * one['between_seeds']:.2f}% between seeds"
+        for one in found["comparisons"]
+    ]
+    analyses = [
+        f"{one['arm']} and {one['reference']} have been compared with "
+        f"{', '.join(map(str, one['analysed_searches']))} searches; each number but the first has "
+        f"a small share of the {ERROR_RATE:.0%}."
+        for one in found["comparisons"]
+        if len(one["analysed_searches"]) > 1
+    ]
+    return [
+        f"That is over {found['searches']} independent searches of {found['trials']} trials in "
+        f"all, the winners of each trained on {found['seeds']} seeds of their own, so the luck of "
+        f"the search is in these intervals. Standard deviations: {'; '.join(spreads)}.",
+        *analyses,
+        "What follows is about the settings that the first search found.",
+    ]
+
+
+def _compared(one: Mapping[str, Any], found: Mapping[str, Any], metric: str, margin: float) -> str:
+    arm, reference = one["arm"], one["reference"]
+    up_to = "up to " if found["trials"] % found["arms"] else ""
+    trials = -(-found["trials"] // found["arms"])
+    tuned = f"Tuned with {up_to}{trials} trial{'s' if trials > 1 else ''} each,"
+    level = confidence(one["difference"]["error_rate"])
+    apart = (
+        f"{abs(one['ratio'] - 1):.2%} {'above' if one['ratio'] > 1 else 'below'} that of "
+        f"{reference} ({level} interval over searches and seeds {_percent(one['ratio_low'])} to "
+        f"{_percent(one['ratio_high'])}; as the only analysis ever made, {confidence(ERROR_RATE)} "
+        f"{' to '.join(map(_percent, one['only_analysis']))})"
+    )
+    if one["answer"] == "equivalent":
+        return (
+            f"{tuned} {arm} and {reference} are equivalent: the {metric} of {arm} is {apart}, all "
+            f"within the {100 * margin:g}% that does not matter."
+        )
+    if one["answer"] == "inconclusive":
+        return (
+            f"{tuned} it stays open whether {arm} is better than {reference}: its {metric} is "
+            f"{apart}."
+        )
+    return f"{tuned} {arm} is {one['answer']} than {reference}: its {metric} is {apart}."
+
+
+def winner_columns(metric: str) -> list[str]:
+    """Return the headings of `winner_rows`."""
+    return ["search", "study", "arm", "its winner", metric, "change"]
+
+
+def winner_rows(found: Mapping[str, Any], *, is_perplexity: bool) -> list[list[str]]:
+    """Return a row per search and arm: what was found, and what it is worth on fresh seeds."""
+    shown = figure_format(is_perplexity)
+    return [
+        [
+            str(one["search"]),
+            one["study"],
+            winner["arm"],
+            f"trial {winner['trial']}",
+            shown(winner["perplexity"]),
+            "" if winner["ratio"] is None else _percent(winner["ratio"]),
+        ]
+        for one in found["of_each"]
+        for winner in one["winners"]
+    ]
+
+
+def _percent(ratio: float) -> str:
+    return f"{ratio - 1:+.2%}"

@@ -1,0 +1,1 @@
+"""One command that measures a GPU; see __main__."""
