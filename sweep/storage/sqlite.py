@@ -75,8 +75,16 @@ def _is_database(path: Path) -> bool:
 
 
 def read_only(path: Path) -> sqlite3.Connection:
-    """Open a connection that cannot write; in a read-only folder it fails when it is used."""
-    return sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=TIMEOUT)
+    """Open a connection that changes no row; in a read-only folder it fails when it is used.
+
+    One of mode=ro that is the last to close leaves the log that it has made beside the database,
+    one of mode=rw folds it in. A log that is there already may be all that is left of a damaged
+    database, and stays.
+    """
+    mode = "ro" if path.with_name(f"{path.name}-wal").exists() else "rw"
+    connection = sqlite3.connect(f"file:{quote(str(path))}?mode={mode}", uri=True, timeout=TIMEOUT)
+    connection.execute("PRAGMA query_only = on")
+    return connection
 
 
 def faults(connection: sqlite3.Connection, check: str = "quick_check") -> list[str]:

@@ -5,7 +5,7 @@ import os
 import sqlite3
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from gpt.events import Evaluation
 from sweep.storage.location import storage_url
 from sweep.storage.rdb import check_study, open_storage
 from sweep.storage.reader import load_study
+from sweep.storage.sqlite import check
 from sweep.storage.tables import record_evaluation
 from sweep.study.toml_file import read_study_file
 
@@ -95,13 +96,17 @@ def change_schema(path: Path, version: str) -> None:
 
 
 def assert_refused(path: Path, error: type[SquenSweepError], message: str) -> None:
-    """By every command in one line, and the file stays as it is."""
-    before = path.read_bytes()
+    """By every command in one line, and all files stay as they are."""
+    before = contents(path.parent)
     for create in (False, True):
         with pytest.raises(error, match=message) as caught:
             open_storage(str(path), create=create)
         assert "\n" not in str(caught.value)
-    assert path.read_bytes() == before
+    assert contents(path.parent) == before
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix != ".db-shm"}
 
 
 def test_a_truncated_database_is_refused_and_not_touched(tmp_path: Path):
@@ -112,10 +117,27 @@ def test_a_truncated_database_is_refused_and_not_touched(tmp_path: Path):
 
 def test_a_database_with_a_damaged_page_is_refused_and_not_touched(tmp_path: Path):
     path = stored(tmp_path)
-    content = bytearray(path.read_bytes())
-    content[4096:8192] = b"?" * 4096
-    path.write_bytes(content)
+    damage(path)
     assert_refused(path, DataError, "must be a sound database, but: ")
+
+
+def test_the_log_of_a_damaged_database_is_not_touched(tmp_path: Path):
+    path = stored(tmp_path)
+    with closing(sqlite3.connect(path)) as writer:
+        writer.execute("UPDATE studies SET study_name = 'other'")
+        writer.commit()
+        kept = {each: each.read_bytes() for each in (path, path.with_name("sweep.db-wal"))}
+    for each, content in kept.items():  # as after a kill
+        each.write_bytes(content)
+    damage(path, page=10)  # of which the log has no newer one
+    assert_refused(path, DataError, "must be a sound database, but: ")
+    assert path.with_name("sweep.db-wal").stat().st_size
+
+
+def damage(path: Path, page: int = 1) -> None:
+    content = bytearray(path.read_bytes())
+    content[page * 4096 : (page + 1) * 4096] = b"?" * 4096
+    path.write_bytes(content)
 
 
 def test_a_database_of_an_older_optuna_is_refused_with_the_command_that_upgrades_it(
@@ -185,10 +207,18 @@ def test_a_study_of_other_text_is_refused_with_the_data_that_finds_it(tmp_path: 
 def test_somebody_elses_database_is_not_read_as_ours(tmp_path: Path):
     path = tmp_path / "other.db"
     with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA journal_mode = wal")
         connection.execute("CREATE TABLE mine (x)")
     connection.close()
     with pytest.raises(DataError, match="must hold studies"):
         open_storage(str(path))
+    assert [each.name for each in tmp_path.iterdir()] == ["other.db"]
+
+
+def test_a_database_that_was_looked_at_is_one_file(tmp_path: Path):
+    path = stored(tmp_path)
+    check(path, create=False)
+    assert [each.name for each in tmp_path.iterdir()] == ["sweep.db"]
 
 
 def test_a_folder_is_no_storage(tmp_path: Path):
