@@ -66,9 +66,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-@pytest.fixture
-def our_choices() -> Iterator[None]:
-    """Leave no plugin's losses to the next test."""
+def choices_kept() -> Iterator[None]:
+    """Forget the plugins that are loaded meanwhile."""
     from gpt.plugins import load, registry
 
     before, owners, loaded = registry.known_choices(), dict(registry._owners), dict(load._loaded)
@@ -78,6 +77,18 @@ def our_choices() -> Iterator[None]:
     for now, then in ((registry._owners, owners), (load._loaded, loaded)):
         now.clear()
         now.update(then)
+
+
+@pytest.fixture
+def our_choices() -> Iterator[None]:
+    """Leave no plugin's losses to the next test."""
+    yield from choices_kept()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def our_choices_in_each_file() -> Iterator[None]:
+    """Leave none to the next file either, whatever a fixture of this one has loaded."""
+    yield from choices_kept()
 
 
 @pytest.fixture
