@@ -4,7 +4,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from gpt.losses import LOSSES
+from gpt.losses.link_functions import floored, squentropy
+from gpt.plugins import load_file
 from sweep.study.toml_file import read_study_file
 from sweep.study.validation import validate
 from sweep.verdict.interim.until import grown, is_settled, next_seeds, starting_seeds
@@ -63,3 +67,16 @@ def test_it_is_settled_once_no_comparison_is_open():
     answers = [{"settings_answer": "better"}, {"settings_answer": "inconclusive"}]
     assert not is_settled({"comparisons": answers})
     assert is_settled({"comparisons": answers[:1]})
+
+
+@pytest.mark.usefixtures("our_choices")
+@pytest.mark.parametrize("square_weight", [0.001, 1.0, 10.0])
+def test_own_link_is_the_cross_entropy_of_what_squentropys_link_function_reads(square_weight):
+    load_file(FILE.with_name("tournament_losses.py"))
+    logits = 4 * torch.randn(50, 40, dtype=torch.float64, generator=torch.manual_seed(0))
+    targets = torch.arange(50) % 40
+    p = logits.softmax(1)
+    pi = floored(squentropy(p, logits.clone(), square_weight), p)
+    expected = pi.sum(1).log() - pi.gather(1, targets[:, None]).squeeze(1).log()
+    loss = LOSSES["own_link"](logits, targets, "none", square_weight=square_weight)
+    torch.testing.assert_close(loss, expected)
