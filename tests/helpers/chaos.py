@@ -108,7 +108,7 @@ class Chaos:
     def _wait_for_a_trial(self) -> None:
         until = time.monotonic() + self.wait
         while not self.training() and time.monotonic() < until:
-            if self.driver is not None and self.driver.poll() == 0:
+            if self.driver is not None and self.driver.poll() is not None:
                 return
             time.sleep(0.1)
 
