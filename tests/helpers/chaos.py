@@ -114,6 +114,8 @@ class Chaos:
 
     def settle(self) -> None:
         """Run the command until it says that the study is complete."""
+        if self.cluster is not None:
+            self.cluster.mend()
         for _ in range(3):
             driver = self._start()
             output, _ = driver.communicate(timeout=self.patience)

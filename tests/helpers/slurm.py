@@ -114,6 +114,24 @@ class Cluster:
         self.resume_node(node, *before)
         self.wait_until(self.is_idle)
 
+    def mend(self) -> None:
+        """Bring back what is down, as an administrator would, until both nodes take jobs."""
+
+        def is_mended() -> bool:
+            states = {node: self.state(node) for node in ("n1", "n2")}
+            for node, state in states.items():
+                if self.daemons[node].poll() is not None:
+                    self.start_node(node)
+                if state.startswith("down"):
+                    self("scontrol", "update", f"NodeName={node}", "State=RESUME")
+            return set(states.values()) <= {"idle", "mixed", "allocated", "completing"}
+
+        self.wait_until(is_mended)
+
+    def state(self, node: str) -> str:
+        """Return a node's state in the first partition, such as idle."""
+        return self("sinfo", "--noheader", "--format=%T", f"--nodes={node}").partition("\n")[0]
+
     def start_controller(self) -> None:
         self._start("slurmctld", "-D")
 
