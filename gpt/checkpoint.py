@@ -181,33 +181,54 @@ def _is_intact(path: Path) -> bool:
 
 def _verified(path: Path) -> dict[str, Any]:
     """Return the manifest of a checkpoint once its files have the hashes that it lists."""
+    manifest = _manifest(path)
+    for name, expected in manifest["sha256"].items():
+        if _sha256(path / name) != expected:  # torch and safetensors load a flipped bit silently
+            raise _altered(name)
+    return manifest
+
+
+def _manifest(path: Path) -> dict[str, Any]:
     for file in (path, *path.iterdir()):
         if file.is_symlink():  # a stranger's may lead anywhere
             raise ValueError(f"{file.name} must not be a link")
     manifest: dict[str, Any] = json.loads((path / "state.json").read_text())
     if manifest.pop("own_sha256") != _own_sha256(manifest):
-        raise ValueError("state.json is damaged (its SHA-256 differs)")
+        raise _altered("state.json")
     hashes = manifest["sha256"]
     if FILES[0] not in hashes or set(hashes) - set(FILES):
         raise ValueError(f"state.json must have the SHA-256 of {' and '.join(FILES)}")
-    for name, expected in hashes.items():
-        if _sha256(path / name) != expected:  # torch and safetensors load a flipped bit silently
-            raise ValueError(f"{name} is damaged (its SHA-256 differs)")
     return manifest
 
 
 def _read(path: Path, skipped: tuple[str, ...]) -> Checkpoint:
-    from safetensors.torch import load_file
-
-    manifest = _verified(path)
-    has_optimizer = "optimizer.safetensors" in manifest["sha256"]
+    manifest = _manifest(path)
+    tensors = {name: _tensors(path / name, sha256) for name, sha256 in manifest["sha256"].items()}
     return Checkpoint(
         step=manifest["step"],
-        model=load_file(path / "model.safetensors"),
-        optimizer=load_file(path / "optimizer.safetensors") if has_optimizer else None,
+        model=tensors[FILES[0]],
+        optimizer=tensors.get(FILES[1]),
         state=manifest["state"],
         skipped=skipped,
     )
+
+
+def _tensors(path: Path, sha256: str) -> "dict[str, Tensor]":
+    """Read a file once, so that what trains is what was hashed.
+
+    safetensors' load_file maps it into memory: moments would change with the file until they are
+    first written, long after its hash was right.
+    """
+    from safetensors.torch import load
+
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise _altered(path.name)
+    return load(content)
+
+
+def _altered(name: str) -> ValueError:
+    return ValueError(f"{name} is damaged (its SHA-256 differs)")
 
 
 def _publish(temporary: Path, final: Path) -> None:

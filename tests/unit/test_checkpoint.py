@@ -67,6 +67,17 @@ def test_a_flipped_bit_falls_back_to_the_checkpoint_before(tmp_path: Path, file:
     assert "SHA-256" in loaded.skipped[0]
 
 
+def test_what_was_loaded_does_not_change_with_its_files(tmp_path: Path):
+    save(tmp_path, 10)
+    loaded = checkpoint.load(tmp_path)
+    for file in ("model.safetensors", "optimizer.safetensors"):
+        damage(tmp_path / "checkpoints" / "step-000010" / file)
+    assert loaded is not None
+    assert loaded.optimizer is not None
+    assert torch.equal(loaded.model["w"], torch.arange(1000.0) + 10)
+    assert torch.equal(loaded.optimizer["exp_avg.w"], torch.ones(1000))
+
+
 @pytest.mark.parametrize("file", ["model.safetensors", "optimizer.safetensors", "state.json"])
 def test_a_truncated_file_is_refused_with_one_line(tmp_path: Path, file: str):
     save(tmp_path, 10)
