@@ -112,4 +112,6 @@ def assert_undisturbed(folder: Path) -> None:
     for trial in stored_trials(folder):
         config = read_config(folder / "runs" / "tiny" / str(trial.number) / "config.json")
         if trial.state == TrialState.COMPLETE:
-            assert curve(folder, trial.number) == [(e.step, e.cross_entropy) for e in train(config)]
+            stored = curve(folder, trial.number)
+            undisturbed = [(e.step, e.cross_entropy) for e in train(config)]
+            assert stored == undisturbed, (trial.number, set(stored) ^ set(undisturbed))
