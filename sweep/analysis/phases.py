@@ -5,7 +5,7 @@ They are trials of two studies beside the sweep's own, which hold its identity.
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweep.analysis.results import evaluations_table, last_evaluations, run_dir
 from sweep.storage.location import runs_folder
-from sweep.storage.schema import attrs_of_all, study_attrs, trial_attrs
+from sweep.storage.schema import StudyAttrs, attrs_of_all, study_attrs, trial_attrs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,7 +50,8 @@ def confirm_runs_table(
     """
     import pandas as pd
 
-    tables = [_runs_of_phase(storage, study, phase) for phase in phases]
+    studies = attrs_of_all(storage)
+    tables = [_runs_of_phase(storage, study, phase, studies) for phase in phases]
     return pd.concat(tables, ignore_index=True)
 
 
@@ -64,8 +65,13 @@ def name_of_phase(storage: "RDBStorage", study: optuna.Study, phase: str) -> str
 
     It is found by the identity of the sweep, which stays when either of the two is renamed.
     """
+    return _name_of_phase(study, phase, attrs_of_all(storage))
+
+
+def _name_of_phase(
+    study: optuna.Study, phase: str, studies: Mapping[str, tuple[int, StudyAttrs]]
+) -> str:
     usual, identity = phase_name(study.study_name, phase), study_attrs(study).identity
-    studies = attrs_of_all(storage)
     for name, (_, attrs) in studies.items():  # copies come later
         began_as = str((attrs.spec or {}).get("name"))
         if attrs.of is not None and attrs.of == identity and began_as.endswith(f".{phase}"):
@@ -89,14 +95,18 @@ def searches_of(study: optuna.Study) -> list[optuna.Study]:
     return [optuna.load_study(study_name=name, storage=storage) for _, name in sorted(found)]
 
 
-def _runs_of_phase(storage: "RDBStorage", study: optuna.Study, phase: str) -> "pd.DataFrame":
+def _runs_of_phase(
+    storage: "RDBStorage",
+    study: optuna.Study,
+    phase: str,
+    studies: Mapping[str, tuple[int, StudyAttrs]],
+) -> "pd.DataFrame":
     import pandas as pd
 
-    name = name_of_phase(storage, study, phase)
-    there = name in optuna.get_all_study_names(storage)
+    name = _name_of_phase(study, phase, studies)
     ended = (TrialState.COMPLETE, TrialState.PRUNED)
     rows: list[dict[str, Any]] = []
-    if there:
+    if name in studies:
         confirm = optuna.load_study(study_name=name, storage=storage)
         folder = runs_folder(confirm)
         rows = [

@@ -20,7 +20,14 @@ from optuna.trial import FrozenTrial, TrialState
 
 from gpt.errors import InputError
 from sweep.storage.location import runs_folder
-from sweep.storage.schema import TrialAttrs, is_ours, study_attrs, trial_attr, trial_attrs
+from sweep.storage.schema import (
+    TrialAttrs,
+    attrs_of_all,
+    is_ours,
+    study_attrs,
+    trial_attr,
+    trial_attrs,
+)
 from sweep.study.metric import PERPLEXITY, Metric, metric_of
 
 if TYPE_CHECKING:
@@ -172,7 +179,7 @@ def evaluations_table(storage: "RDBStorage", study_name: str) -> "pd.DataFrame":
             table = pd.read_sql(query, connection).astype(dtypes)
     else:  # Optuna's tools made this database
         table = pd.DataFrame(columns=list(dtypes)).astype(dtypes)
-    if table.empty and study_name in optuna.get_all_study_names(storage):
+    if table.empty and study_name in attrs_of_all(storage):
         study = optuna.load_study(study_name=study_name, storage=storage)
         return _reported(study, list(dtypes)) if is_ours(study) else table
     return table

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from sweep.analysis.trial_stories import escaped, quoted
 from sweep.storage.schema import study_attrs, trial_attrs
-from sweep.storage.tables import record_notes
+from sweep.storage.tables import record_notes, record_overview
 from sweep.study.format import trials_line
 from sweep.study.metric import PERPLEXITY, Metric
 from sweep.tuner.callback import Callback, Counts, Evaluated, Opened, SweepEvent, TrialEnding
@@ -150,14 +150,11 @@ def _import_ahead() -> None:
 
 def publish(study: "optuna.Study", storage: "RDBStorage") -> None:
     """Write the study's note and figures as they are now."""
-    from optuna_dashboard import save_note, save_plotly_graph_object
-
     from sweep.analysis.study_reader import read_study
 
     reader = read_study(storage, study)
-    save_note(study, study_note(reader))
-    for name, figure in dashboard_figures(reader).items():
-        save_plotly_graph_object(study, figure, graph_object_id=name)
+    figures = {name: figure.to_json() for name, figure in dashboard_figures(reader).items()}
+    record_overview(storage, study._study_id, study_note(reader), figures)
 
 
 def dashboard_figures(reader: "StudyReader") -> "dict[str, go.Figure]":

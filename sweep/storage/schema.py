@@ -10,10 +10,10 @@ Of databases that an earlier version wrote, `LEGACY` columns and attributes are 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, Protocol, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Protocol, cast, get_args, get_origin
 
 if TYPE_CHECKING:
-    from optuna.storages import BaseStorage
+    from optuna.storages import BaseStorage, RDBStorage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,9 +72,16 @@ def attrs_of_all(storage: "BaseStorage") -> dict[str, tuple[int, StudyAttrs]]:
 
     Optuna's summaries of studies read every trial of each, too.
     """
-    studies = sorted(storage.get_all_studies(), key=lambda one: one._study_id)
+    backend = getattr(storage, "_backend", storage)  # of a cache
+    if hasattr(backend, "engine"):
+        from sweep.storage.tables import user_attrs_of_studies
+
+        found = user_attrs_of_studies(cast("RDBStorage", backend))
+    else:
+        studies = sorted(storage.get_all_studies(), key=lambda one: one._study_id)
+        found = {one.study_name: (one._study_id, one.user_attrs) for one in studies}
     return {
-        one.study_name: (one._study_id, StudyAttrs(**_of_ours(one.user_attrs))) for one in studies
+        name: (study_id, StudyAttrs(**_of_ours(attrs))) for name, (study_id, attrs) in found.items()
     }
 
 

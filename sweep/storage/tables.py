@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import sqlalchemy as sa
 from optuna.storages import RDBStorage
 from optuna.storages._rdb.models import StudySystemAttributeModel as StudyAttribute
+from optuna.storages._rdb.models import StudyUserAttributeModel as StudyUserAttribute
 from optuna.storages._rdb.models import TrialIntermediateValueModel as IntermediateValue
 from optuna.storages._rdb.models import TrialUserAttributeModel as TrialAttribute
 from sqlalchemy.dialects import postgresql, sqlite
@@ -163,6 +164,85 @@ def record_notes(storage: RDBStorage, study_id: int, notes: Mapping[int, str]) -
                     connection.execute(row, rows[1:])
 
     storage.patiently(write) if is_server(storage) else write()
+
+
+def record_overview(
+    storage: RDBStorage, study_id: int, note: str, figures: Mapping[str, str]
+) -> None:
+    """Write the note and the figures of a study for Optuna Dashboard, in place of those before.
+
+    Its own code reads the notes of all trials again for each of them: seconds, for thousands.
+
+    Args:
+        storage: Opened.
+        study_id: Of the study.
+        note: In Markdown.
+        figures: JSON of Plotly, by id.
+
+    Raises:
+        KeyError: there is no such study any more.
+    """
+    from optuna_dashboard._custom_plot_data import SYSTEM_ATTR_PLOT_DATA, split_plot_data
+    from optuna_dashboard._note import note_str_key_prefix, note_ver_key, split_body
+
+    prefixes = {name: f"{SYSTEM_ATTR_PLOT_DATA}{name}:" for name in figures}
+    values: dict[str, Any] = dict(split_body(note, None))
+    for name, figure in figures.items():
+        values |= split_plot_data(figure, prefixes[name])
+    table, version = StudyAttribute.__table__, note_ver_key(None)
+    mine = table.c.study_id == study_id
+    parts = sa.or_(
+        *(
+            table.c.key.startswith(prefix, autoescape=True)
+            for prefix in (note_str_key_prefix(None), *prefixes.values())
+        )
+    )
+
+    def write() -> None:
+        with _unsynced(storage.engine) as connection:
+            _require(connection, optuna_studies.c.study_id, study_id)
+            dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+            last = connection.scalar(
+                sa.select(table.c.value_json).where(mine, table.c.key == version)
+            )
+            numbered = {version: (json.loads(last) if last else 0) + 1}
+            connection.execute(sa.delete(table).where(mine, parts))
+            row = dialect.insert(table)
+            new = {"value_json": row.excluded.value_json}
+            connection.execute(
+                row.on_conflict_do_update(index_elements=["study_id", "key"], set_=new),
+                [
+                    {"study_id": study_id, "key": key, "value_json": json.dumps(value)}
+                    for key, value in (numbered | values).items()
+                ],
+            )
+
+    storage.patiently(write) if is_server(storage) else write()
+
+
+def user_attrs_of_studies(storage: RDBStorage) -> dict[str, tuple[int, dict[str, Any]]]:
+    """Read id and user attributes of every study by its name, the oldest first.
+
+    Optuna reads what the dashboard has of their trials, too.
+    """
+    table = StudyUserAttribute.__table__
+    query = (
+        sa.select(optuna_studies.c.study_id, optuna_studies.c.study_name)
+        .add_columns(table.c.key, table.c.value_json)
+        .outerjoin_from(optuna_studies, table, table.c.study_id == optuna_studies.c.study_id)
+        .order_by(optuna_studies.c.study_id)
+    )
+
+    def read() -> dict[str, tuple[int, dict[str, Any]]]:
+        found: dict[str, tuple[int, dict[str, Any]]] = {}
+        with storage.engine.connect() as connection:
+            for study_id, name, key, value in connection.execute(query):
+                _, attrs = found.setdefault(name, (study_id, {}))
+                if key is not None:
+                    attrs[key] = json.loads(value)
+        return found
+
+    return storage.patiently(read) if is_server(storage) else read()
 
 
 def _require(connection: sa.Connection, column: sa.ColumnClause[Any], number: int) -> None:

@@ -11,8 +11,11 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from optuna import create_study
 from optuna.trial import Trial, TrialState, create_trial
 from optuna_dashboard import get_note, save_note
+from optuna_dashboard._custom_plot_data import get_plotly_graph_objects
+from optuna_dashboard._note import get_note_from_system_attrs
 from stored_studies import DATA, StoredStudy, add_at_once, evaluation
 
 from gpt.config import DataConfig
@@ -26,7 +29,8 @@ from sweep.report.tables import all_table
 from sweep.search.known_trials import in_memory
 from sweep.storage.location import runs_folder
 from sweep.storage.reader import load_study, open_snapshot
-from sweep.storage.tables import evaluations, record_notes
+from sweep.storage.schema import attrs_of_all
+from sweep.storage.tables import evaluations, record_notes, record_overview
 from sweep.trainers.gpt import GPTTrainer
 from sweep.tuner.callback import Callback, Evaluated, SweepEvent, TrialEnding, TrialFinished
 from sweep.tuner.options import RunOptions
@@ -191,6 +195,33 @@ def test_notes_are_written_at_once_and_a_users_own_stays(tmp_path: Path):
     assert [note for note in found if note != "mine"] == [f"{long} {n}" for n in (0, 2, 3, 4, 5)]
 
 
+def test_the_overview_replaces_the_one_before_and_reads_no_trials_notes(tmp_path: Path):
+    stored = StoredStudy(tmp_path)
+    fill(stored, 3)
+    study, trial = stored.study, Trial(stored.study, stored.study.get_trials()[0]._trial_id)
+    save_note(trial, "of a trial")
+    save_note(study, "from before")
+    long = "x" * 5000
+    for note, drawn in ((long, {"a": long, "b_": "{}"}), ("short", {"a": "{}"})):
+        with counted(stored.storage.engine) as statements:
+            record_overview(stored.storage, study._study_id, note, drawn)
+        assert sum(statement.startswith("SELECT") for statement in statements) == 2
+        found = stored.storage.get_study_system_attrs(study._study_id)
+        assert get_note(study) == note
+        assert get_plotly_graph_objects(found) == {"b_": "{}", **drawn}
+    assert get_note_from_system_attrs(found, None)["version"] == 3
+    assert get_note(trial) == "of a trial"
+
+
+def test_attributes_of_all_studies_are_as_optuna_has_them(tmp_path: Path):
+    stored = StoredStudy(tmp_path)
+    create_study(storage=stored.storage, study_name="of another program")
+    found = attrs_of_all(in_memory(stored.study, stored.storage)._storage)
+    assert found == attrs_of_all(open_snapshot(str(stored.path)))
+    assert list(found) == ["tiny", "of another program"]
+    assert found["tiny"][1].spec is not None
+
+
 def test_nothing_is_written_to_what_was_deleted_meanwhile(tmp_path: Path):
     """SQLite would give it to the next study and the next trial, which get the same ids."""
     stored = StoredStudy(tmp_path)
@@ -203,6 +234,8 @@ def test_nothing_is_written_to_what_was_deleted_meanwhile(tmp_path: Path):
         trial.set_user_attr("outcome", "complete")
     with pytest.raises(KeyError):
         record_notes(stored.storage, number, {trial._trial_id: "text"})
+    with pytest.raises(KeyError):
+        record_overview(stored.storage, number, "text", {})
 
 
 # Heard
