@@ -29,7 +29,7 @@ from sweep.report.tables import all_table
 from sweep.search.known_trials import in_memory
 from sweep.storage.location import runs_folder
 from sweep.storage.reader import load_study, open_snapshot
-from sweep.storage.schema import attrs_of_all
+from sweep.storage.schema import attrs_of_all, study_attrs
 from sweep.storage.tables import evaluations, record_notes, record_overview
 from sweep.trainers.gpt import GPTTrainer
 from sweep.tuner.callback import Callback, Evaluated, SweepEvent, TrialEnding, TrialFinished
@@ -217,7 +217,11 @@ def test_attributes_of_all_studies_are_as_optuna_has_them(tmp_path: Path):
     stored = StoredStudy(tmp_path)
     create_study(storage=stored.storage, study_name="of another program")
     found = attrs_of_all(in_memory(stored.study, stored.storage)._storage)
-    assert found == attrs_of_all(open_snapshot(str(stored.path)))
+    expected = {
+        one.study_name: (one._study_id, study_attrs(one))
+        for one in stored.storage.get_all_studies()
+    }
+    assert found == expected
     assert list(found) == ["tiny", "of another program"]
     assert found["tiny"][1].spec is not None
 
