@@ -12,7 +12,7 @@ from sweep.export.power_law import BEND, predict
 
 
 def small_to_big() -> list[dict[str, Any]]:
-    """Checks and the long runs after them, of real stories, by tests/benchmarks/small_to_big.sh."""
+    """Checks and the long runs after them, of real stories, by tests/benchmarks/small_to_big.py."""
     path = Path(__file__).parents[1] / "benchmarks" / "small_to_big.json"
     return json.loads(path.read_text())["paths"]
 
