@@ -4,11 +4,14 @@ Add a command by adding a file with one @app.command function. torch, pandas, pl
 imported inside commands, so that --help takes a fifth of a second.
 """
 
+import errno
 import gc
+import os
 import re
 import shlex
 import signal
 import sys
+from contextlib import suppress
 from itertools import zip_longest
 from types import FrameType
 from typing import Annotated, Any, NoReturn
@@ -21,6 +24,8 @@ from sweep.cli import check, dashboard, doctor, report, run, status, train, verd
 from sweep.cli.export import export, pack, transfer
 from sweep.study.paths import DEFAULT_STORAGE
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_SPACE = "there must be space for what is written, but: {}; make some."
 OBJECTS = 50_000  # allocated until garbage is collected; with 700, imports take a sixth longer
 USAGE_ERROR: Any = typer.BadParameter.__base__  # typer exports only this subclass of it
 
@@ -128,6 +133,7 @@ def main() -> None:
         for number in ending:
             signal.signal(number, signal.SIG_DFL)
         gc.freeze()  # at exit, Python would search a million objects for garbage, for 0.5 s
+        _flush(sys.exc_info()[1])
 
 
 def _end(number: int, frame: FrameType | None) -> NoReturn:
@@ -137,8 +143,21 @@ def _end(number: int, frame: FrameType | None) -> NoReturn:
 
 def _refuse(message: str, code: int = 2) -> NoReturn:
     line = "\\n".join(message.splitlines())  # a path may hold line breaks
-    print(f"error: {line}", file=sys.stderr)
+    with suppress(OSError):  # a log on a full disk
+        print(f"error: {line}", file=sys.stderr)
     sys.exit(code)
+
+
+def _flush(ending: BaseException | None) -> None:
+    """Write what was printed. On a full disk that is an error; the code of another one stays."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError as error:
+            # else Python tries again when it ends, and makes it 120
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            if isinstance(ending, SystemExit) and not ending.code and error.errno in FULL:
+                _refuse(NO_SPACE.format(error.strerror), StorageError.exit_code)
 
 
 def _of_storage(error: Exception) -> SquenSweepError | None:
@@ -163,8 +182,10 @@ def _option(name: str) -> str | None:
 
 def _of_a_file(error: Exception) -> SquenSweepError | None:
     """Explain a file that cannot be used, such as a name that is too long; None for a bug."""
-    if not isinstance(error, OSError) or error.filename is None:
+    if not isinstance(error, OSError):
         return None
+    if error.filename is None:  # a write
+        return StorageError(NO_SPACE.format(error.strerror)) if error.errno in FULL else None
     return StorageError(f"{error.filename} must be usable, but: {error.strerror}.")
 
 

@@ -850,3 +850,25 @@ def test_a_bug_keeps_its_traceback():
     assert done.returncode == 1
     assert done.stderr.startswith("Traceback")
     assert done.stderr.endswith("ZeroDivisionError: a bug\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "full", "code"),
+    [
+        (("--version",), ("stdout",), 74),
+        (("--version",), ("stdout", "stderr"), 74),
+        (("status", "--study", "none"), ("stderr",), 2),
+        (("status", "--study", "none"), ("stdout", "stderr"), 2),
+    ],
+)
+def test_a_log_on_a_full_disk_is_an_error_and_hides_no_other(tmp_path, words, full, code):
+    with Path("/dev/full").open("w") as device:
+        streams = {
+            name: device if name in full else subprocess.PIPE for name in ("stdout", "stderr")
+        }
+        command = [sys.executable, "-m", "sweep", *words]
+        done = subprocess.run(command, cwd=tmp_path, text=True, check=False, **streams)
+    assert done.returncode == code
+    if full == ("stdout",):
+        assert done.stderr.startswith("error: there must be space for what is written, but: No")
+        assert done.stderr.count("\n") == 1
