@@ -14,7 +14,8 @@ from sweep.verdict.statistics import Floats
 
 FLOORS = 400  # values of E that are tried
 # Standard deviation of the change of slope, in nats per squared e-fold of compute: short runs are
-# not quite on a power law. The one real long run so far was off by this (small_to_big.json).
+# not quite on a power law. Of two real long runs one was off by this, one by less
+# (small_to_big.json).
 BEND = 0.13
 QUANTILES = norm.ppf((np.arange(99) + 0.5) / 99)  # of a normal distribution
 
