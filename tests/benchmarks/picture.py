@@ -100,7 +100,7 @@ def _curves(figure: go.Figure, reader: StudyReader) -> None:
         add_floor(figure, floor, [0, data["tokens"].max()], shown)
     _names(figure, reader, data)
     ends = plots.plot_curves(reader.evaluations, reader.trials, reader.arms, floor).layout.yaxis
-    axis = {key: ends[key] for key in ("type", "range", "dtick", "tickformat")}
+    axis = {key: ends[key] for key in ("type", "range", "dtick", "nticks", "tickformat")}
     figure.update_yaxes(axis | {"title_text": "validation perplexity"}, row=1, col=1)
     tokens = float(data["tokens"].max())
     range_ = [0, 1.02 * tokens]

@@ -95,11 +95,11 @@ def answer(stories: str, folder: Path, times: int, width: int, steps: int) -> di
             one["arm"]: {key: one[key] for key in ("params", "perplexity", "perplexities")}
             for one in record["confirmed"]
         },
-        **{key: comparison[key] for key in ("ratio", "ratio_low", "ratio_high", "answer")},
-        "by own link": next(
-            reading["difference"]
-            for reading in comparison["readings"]
-            if "link" in reading["yardstick"]
+        **{key: comparison[key] for key in ("ratio", "ratio_low", "ratio_high", "settings_answer")},
+        "log_ratio_by_own_link": next(
+            reading["difference"]["mean"]
+            for reading in comparison["other_metrics"]
+            if "link function" in reading["metric"]
         ),
     }
 

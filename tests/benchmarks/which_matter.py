@@ -1,10 +1,10 @@
-"""Do learning rate, depth and dropout matter in the study few_stories, and without its recipe?
+"""Do learning rate, depth and dropout matter in a study's CPU budget, and without its recipe?
 
-    python -m tests.benchmarks.few_stories STORIES
+    python -m tests.benchmarks.which_matter STORIES
 
-STORIES is a folder of real ones. From the study's centre, one or two things change at a time. Runs
-that the file holds already are kept, so that a stopped measurement goes on. Prints the perplexities
-of each setting. Seconds are of the processor, beside whatever else it did.
+STORIES is a folder of real ones. From the centre of each study, one or two things change at a time.
+Runs that the file holds already are kept, so that a stopped measurement goes on. Prints the
+perplexities of each setting. Seconds are of the processor, beside whatever else it did.
 """
 
 import contextlib
@@ -25,7 +25,8 @@ from tests.benchmarks import measuring
 
 Run = dict[str, Any]
 
-CENTRE: Run = {
+FEW: Run = {
+    "study": "few_stories",
     "text": "stories",
     "max_stories": 200,
     "optimizer": "muon",
@@ -35,7 +36,7 @@ CENTRE: Run = {
     "learning_rate": 1e-2,
     "seed": 1,
 }
-CHANGES: list[Run] = [
+CHANGES_OF_FEW: list[Run] = [
     {},
     *({"n_layer": depth} for depth in (1, 2, 6, 8)),
     *({"dropout": dropout} for dropout in (0.0, 0.2)),
@@ -51,14 +52,31 @@ CHANGES: list[Run] = [
     {"optimizer": "adamw", "dropout": 0.0},
     *({"text": "built-in", "max_stories": 300, "n_layer": depth} for depth in (1, 3, 6)),
 ]
-EVAL_TOKENS = 32768  # four times the study's, once, at the end
+ONCE: Run = FEW | {
+    "study": "tinystories",
+    "max_stories": 14000,
+    "optimizer": "adamw",
+    "dropout": 0.0,
+    "learning_rate": 1.2e-2,
+}
+CHANGES_OF_ONCE: list[Run] = [
+    *({"seed": seed, "n_layer": depth} for seed in (1, 2, 3) for depth in (1, 2, 3, 4, 6)),
+    *({"learning_rate": rate} for rate in (6e-3, 2.4e-2)),
+    *({"seed": seed, "dropout": 0.1} for seed in (1, 2)),
+    *({"loss": "squentropy", "n_layer": depth} for depth in (1, 2, 3, 4, 6)),
+    *({"loss": "squentropy", "learning_rate": rate} for rate in (6e-3, 2.4e-2)),
+    *({"text": "built-in", "n_layer": depth} for depth in (1, 2, 3, 4, 6)),
+    *({"text": "built-in", "learning_rate": rate} for rate in (6e-3, 2.4e-2)),
+]
+RUNS = [FEW | change for change in CHANGES_OF_FEW] + [ONCE | change for change in CHANGES_OF_ONCE]
+EVAL_TOKENS = 32768  # four times the studies', once, at the end
 PROCESSES = 2
-FILE = measuring.HERE / "few_stories.json"
+FILE = measuring.HERE / "which_matter.json"
 
 
 def config(run: Run, stories: str) -> TrainConfig:
     """Of the study, with what the run changes, in bfloat16."""
-    spec = read_study_file("few_stories", "cpu")
+    spec = read_study_file(run["study"], "cpu")
     source = "built-in" if run["text"] == "built-in" else stories
     data = spec.data.model_copy(update={"source": source, "max_stories": run["max_stories"]})
     params = {name: run[name] for name in ("loss", "n_layer", "dropout", "learning_rate")}
@@ -88,8 +106,8 @@ def main() -> None:
     """Train what is missing and write the results after each run."""
     os.environ["OMP_NUM_THREADS"] = "1"  # of the processes
     done: list[Run] = json.loads(FILE.read_text())["runs"] if FILE.exists() else []
-    known = [{name: run[name] for name in CENTRE} for run in done]
-    jobs = [(CENTRE | change, sys.argv[1]) for change in CHANGES if CENTRE | change not in known]
+    known = [{name: run[name] for name in FEW} for run in done]
+    jobs = [(run, sys.argv[1]) for run in RUNS if run not in known]
     with multiprocessing.get_context("spawn").Pool(PROCESSES) as pool:
         for run in pool.imap_unordered(train_one, jobs, chunksize=1):
             done.append(run)
@@ -102,8 +120,8 @@ def main() -> None:
 
 def write(done: list[Run]) -> None:
     """Write the results."""
-    order = sorted(done, key=lambda run: [str(run[name]) for name in CENTRE])
-    measuring.write("few_stories", {"eval_tokens": EVAL_TOKENS, "runs": order}, "STORIES")
+    order = sorted(done, key=lambda run: [str(run[name]) for name in FEW])
+    measuring.write("which_matter", {"eval_tokens": EVAL_TOKENS, "runs": order}, "STORIES")
 
 
 if __name__ == "__main__":
