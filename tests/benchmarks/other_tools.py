@@ -33,6 +33,7 @@ from gpt.data.dataset import prepare
 from gpt.events import Event, read_events
 from sweep.study.toml_file import read_study_file
 from tests.benchmarks import measuring
+from tests.benchmarks.nanogpt_trial import STEPS, TEXT
 
 TRIALS = 40
 SLOTS = 2  # of squen-sweep run on two cores
@@ -200,7 +201,9 @@ def main() -> None:
     parser.add_argument("--nanogpt", type=Path, required=True, metavar="DIR")
     parser.add_argument("--seeds", type=int, nargs="+", required=True)
     args = parser.parse_args()
-    data = read_study_file("tinystories", "cpu").data.model_copy(update={"source": "built-in"})
+    spec = read_study_file("tinystories", "cpu")
+    data = spec.data.model_copy(update={"source": "built-in"})
+    assert (TEXT.bpe_vocab_size, STEPS) == (data.bpe_vocab_size, spec.max_steps)
     given = {"nanogpt": args.nanogpt.resolve(), "fingerprint": prepare(data).meta.fingerprint}
     tools = {
         OURS: partial(ours, init_std=0.07),
