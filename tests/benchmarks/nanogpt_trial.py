@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from gpt.config import DataConfig
 from gpt.data.dataset import TokenData, prepare
 
-BATCH, BLOCK, STEPS, WARMUP, EVAL_INTERVAL, EVAL_TOKENS = 8, 128, 300, 150, 30, 8192
+BATCH, BLOCK, STEPS, WARMUP, EVAL_INTERVAL, EVAL_TOKENS = 8, 128, 300, 150, 50, 8192
 TEXT = DataConfig(source="built-in", max_stories=14000, bpe_vocab_size=1024)
 LEARNING_RATE, DROPOUT, N_LAYER = (6e-5, 3e-2), (0.0, 0.3), (1, 6)  # least and most
 LOSS = ["cross_entropy", "squentropy"]
