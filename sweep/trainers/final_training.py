@@ -63,7 +63,7 @@ def prepare_run(
         InputError: one of these cannot work; nothing was written then.
     """
     from gpt.optim import check_installed
-    from gpt.plugins import in_run_dir, with_plugins
+    from gpt.plugins.load import in_run_dir, with_plugins
     from gpt.system.device import check_device
     from gpt.system.distributed import share_of_batch
     from gpt.train import with_loaded_plugins

@@ -11,7 +11,7 @@ from gpt.data.dataset import prepare
 from gpt.errors import DataError
 from gpt.events import Evaluation, Event, evaluation_of, parse_event
 from gpt.model import num_params
-from gpt.plugins import in_run_dir, with_plugins
+from gpt.plugins.load import in_run_dir, with_plugins
 from gpt.system.files import atomic_write_text
 from sweep.study.dataset import data_facts, described, pin_dataset, source_facts
 from sweep.study.external.plugins import load_spec_plugins

@@ -8,7 +8,7 @@ import torch
 
 from gpt.losses import LOSSES
 from gpt.losses.link_functions import floored, squentropy
-from gpt.plugins import load_file
+from gpt.plugins.load import load_file
 from sweep.study.toml_file import read_study_file
 from sweep.study.validation import validate
 from sweep.verdict.interim.until import grown, is_settled, next_seeds, starting_seeds
