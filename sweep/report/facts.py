@@ -16,7 +16,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from gpt.config import TrainConfig
 from sweep.analysis.results import missing_runs
 from sweep.analysis.study_reader import Best, StudyReader, run_dir_of, study_options
-from sweep.storage.growth.history import extensions
+from sweep.storage.growth.extension import extensions
 from sweep.storage.location import data_options
 from sweep.storage.schema import study_attrs
 from sweep.study.dataset import split_lines

@@ -280,7 +280,9 @@ def database_exists(storage: str, notice: Callable[[str], None] | None = None) -
     path = sqlite_path(url)
     if path and not path.exists():
         return False
-    engine = _engine(url)
+    engine = sa.create_engine(
+        url, connect_args={} if path else {"connect_timeout": CONNECT_SECONDS}
+    )
     try:
         if path:
             return sa.inspect(engine).has_table("studies")
@@ -293,13 +295,6 @@ def database_exists(storage: str, notice: Callable[[str], None] | None = None) -
         raise explained(error, storage, path) or _unusable(storage, error) from None
     finally:
         engine.dispose()
-
-
-def _engine(url: str) -> sa.Engine:
-    server = sqlite_path(url) is None
-    return sa.create_engine(
-        url, connect_args={"connect_timeout": CONNECT_SECONDS} if server else {}
-    )
 
 
 def find_study(storage: RDBStorage, name: str) -> optuna.Study | None:
