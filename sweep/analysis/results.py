@@ -292,19 +292,8 @@ def best_trials(study: optuna.Study) -> list[FrozenTrial]:
     complete = complete_trials(study)
     if len(study.directions) == 1:
         return [min(complete, key=rank_key(study))] if complete else []
-    signs = [-1 if one == StudyDirection.MAXIMIZE else 1 for one in study.directions]
-    losses = [
-        [sign * value for sign, value in zip(signs, trial.values, strict=True)]
-        for trial in complete
-    ]
-    return [
-        trial
-        for trial, mine in zip(complete, losses, strict=True)
-        if not any(
-            other != mine and all(a <= b for a, b in zip(other, mine, strict=True))
-            for other in losses
-        )
-    ]
+    front = {trial.number for trial in study.best_trials}
+    return [trial for trial in complete if trial.number in front]
 
 
 def run_dir(study: optuna.Study, trial: FrozenTrial, folder: Path | None = None) -> Path:

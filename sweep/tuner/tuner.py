@@ -21,7 +21,7 @@ from sweep.analysis import results
 from sweep.backends import Job, Slot
 from sweep.search.known_trials import report_evaluation
 from sweep.search.pruners import is_shadow, may_stop_at, should_prune
-from sweep.search.samplers import next_arm, next_params, next_proposal
+from sweep.search.samplers import next_arm, next_proposal
 from sweep.storage.rdb import wait_for
 from sweep.storage.schema import (
     new_trial_attrs,
@@ -264,7 +264,8 @@ class Tuner:
         fixed = frozen.system_attrs.get("fixed_params", {})
         compare = self.spec.compare
         arm = str(fixed[compare]) if compare in fixed else next_arm(self.study, self.spec)
-        params = self.spec.completed(arm, fixed, next_params(self.study, self.spec, arm)[0])
+        drawn = next_proposal(self.study, self.spec, arm).params
+        params = self.spec.completed(arm, fixed, drawn)
         self.trainer.check_params(params)
         for name, distribution in self.spec.distributions(params).items():
             internal = distribution.to_internal_repr(params[name])
