@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from gpt.errors import InputError
+from gpt.system.files import atomic_write_text
 from sweep.cli.options import as_path, as_source, check_output, workers_of
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -34,8 +35,6 @@ def init(
         raise InputError("--data is text for the built-in GPT: leave out --data or --program.")
     path = Path(name if name.endswith(".toml") else f"{name}.toml")
     files = _program_files(path) if program else {path: _study_file(path, data)}
-    from gpt.system.files import atomic_write_text
-
     for file in files:
         check_output(file)
         if file.exists():

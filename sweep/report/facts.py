@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Any
 
-import tomli_w
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 from gpt.config import TrainConfig
@@ -20,7 +19,7 @@ from sweep.storage.growth.extension import extensions
 from sweep.storage.location import data_options
 from sweep.storage.schema import study_attrs
 from sweep.study.dataset import split_lines
-from sweep.study.format import duration, number, relative, trials_line
+from sweep.study.format import duration, number, relative, trials_line, write_toml
 from sweep.study.toml_file import shipped_files
 from sweep.verdict.confirm_results import without_stories
 
@@ -214,13 +213,4 @@ def study_file(reader: StudyReader) -> str:
     if reader.is_program:  # which has none of the tables of the built-in GPT
         spec = {key: spec[key] for key in spec if key not in ("metric", "data", "train")}
         spec["trainer"] = {k: v for k, v in spec["trainer"].items() if k != "template_text"}
-    return tomli_w.dumps(_without_none(spec))
-
-
-def _without_none(value: Any) -> Any:
-    """Leave out keys without a value: TOML has no null."""
-    if isinstance(value, dict):
-        return {key: _without_none(each) for key, each in value.items() if each is not None}
-    if isinstance(value, list):
-        return [_without_none(each) for each in value]
-    return value
+    return write_toml(spec)

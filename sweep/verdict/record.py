@@ -3,7 +3,7 @@
 The study keeps it as its attribute "verdict", and sweep.analysis.study_reader shows its words.
 """
 
-import math
+from dataclasses import asdict
 from typing import Any
 
 import optuna
@@ -11,6 +11,7 @@ from optuna.storages import RDBStorage
 
 from sweep.analysis import results
 from sweep.storage.schema import set_study_attrs, study_attrs
+from sweep.study.format import json_values
 from sweep.verdict.budget import baseline_table, ledger_table, shadow_table, taken_over
 from sweep.verdict.compare import judge
 from sweep.verdict.interim.ledger import extended, make_analysis, search_analysis, stored_analyses
@@ -57,14 +58,14 @@ def make_record(request: VerdictRequest, storage: RDBStorage) -> Record:
         },
         "arms": request.arms,
         "text": data["name"],
-        **verdict.as_dict(),
+        **asdict(verdict),
         "background": request.spec.background,
         "ledger": ledger_table(trials, evaluations, request.spec, earlier).to_dict("records"),
         "winners_curse": curse_table(request, storage).to_dict("records"),
         "shadows": shadow_table(study, request.arms, request.top).to_dict("records"),
         "baselines": baseline_table(study, request.arms).to_dict("records"),
     }
-    return dict(_plain(record))
+    return dict(json_values(record))
 
 
 def add_searches(
@@ -81,7 +82,7 @@ def add_searches(
     Raises:
         InputError: a run is missing.
     """
-    found = _plain(judge_searches(request, storage, searches).as_dict())
+    found = json_values(asdict(judge_searches(request, storage, searches)))
     answers = words.sentences(found, record["metric"], record["margin"])
     of_settings = record["answer"].replace(f" {LUCK_IS_LEFT_OUT}", "")
     return record | {
@@ -121,16 +122,3 @@ def _analyses(record: Record) -> list[dict[str, Any]]:
         search_analysis(one["arm"], one["reference"], over["searches"], over["trials"])
         for one in over.get("comparisons", [])
     ]
-
-
-def _plain(value: Any) -> Any:
-    """Convert to values that JSON has: no numpy, no NaN, no tuples."""
-    if isinstance(value, dict):
-        return {str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    if hasattr(value, "item"):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

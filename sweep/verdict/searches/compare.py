@@ -16,7 +16,7 @@ Source:
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -77,10 +77,6 @@ class SearchesVerdict:
     comparisons: list[SearchesComparison]
     of_each: list[dict[str, Any]]  # search, study, confirmed, comparisons
     ledger: list[dict[str, Any]]  # budget.ledger_table of each, with the search
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain values, as JSON holds them."""
-        return asdict(self)
 
 
 def judge_searches(request: VerdictRequest, storage: RDBStorage, searches: int) -> SearchesVerdict:
