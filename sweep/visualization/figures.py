@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 import plotly.graph_objects as go
+import plotly.io
 from optuna.distributions import IntDistribution
 
 from gpt.errors import InputError, StorageError
@@ -371,8 +372,6 @@ def _plotly_js() -> str:
 
 def _draw_pictures(figures: dict[Path, go.Figure]) -> None:
     """Draw pictures with kaleido, in one start of its browser."""
-    import plotly.io
-
     way_out = "write .html or .json instead"
     if find_spec("kaleido") is None:
         raise InputError(

@@ -25,6 +25,7 @@ from sweep.visualization.style import (
     frame,
     plain,
 )
+from sweep.visualization.trials import curves_data, slice_data
 
 ARMS = ["cross_entropy", "squentropy"]
 
@@ -138,7 +139,7 @@ def test_plain_turns_missing_values_into_none_and_numpy_into_python():
 
 
 def test_curves_data_marks_the_best_complete_trial_of_each_arm(stored):
-    data = plots.curves_data(*tables(stored))
+    data = curves_data(*tables(stored))
     assert data.groupby("number")["best"].first().to_dict() == {
         0: False, 1: True, 2: True, 3: False, 4: False, 5: False
     }  # fmt: skip
@@ -149,7 +150,7 @@ def test_curves_data_marks_the_best_complete_trial_of_each_arm(stored):
 def test_curves_data_leaves_out_what_has_no_finite_perplexity(stored):
     evaluations, trials = tables(stored)
     evaluations.loc[evaluations["trial_number"] == 4, "perplexity"] = [math.inf, math.nan]
-    assert 4 not in set(plots.curves_data(evaluations, trials)["number"])
+    assert 4 not in set(curves_data(evaluations, trials)["number"])
 
 
 def test_plot_curves_draws_the_best_thick_and_separates_trials_by_gaps(stored):
@@ -204,7 +205,7 @@ def test_plot_best_so_far_steps_down_and_marks_improvements(tmp_path):
 
 
 def test_slice_data_has_every_finished_trial_with_its_baseline(stored):
-    data = plots.slice_data(tables(stored)[1], "learning_rate")
+    data = slice_data(tables(stored)[1], "learning_rate")
     assert data["number"].tolist() == [0, 1, 2, 3, 4]
     assert data["value"].tolist() == [6e-4, 6e-4, 3e-3, 2e-4, 1e-2]
     assert plain(data["baseline"]) == ["usual", "usual", None, None, None]
@@ -214,7 +215,7 @@ def test_slice_data_has_every_finished_trial_with_its_baseline(stored):
 def test_slice_data_leaves_out_trials_without_the_parameter(tmp_path):
     stored = filled(tmp_path)
     stored.add("squentropy", [80.0], square_weight=0.5)
-    data = plots.slice_data(tables(stored)[1], "square_weight")
+    data = slice_data(tables(stored)[1], "square_weight")
     assert data["number"].tolist() == [6]
 
 
