@@ -168,7 +168,6 @@ def dashboard_figures(reader: "StudyReader") -> "dict[str, go.Figure]":
     curves = _thinned(reader.evaluations, trials)
     found = {
         "curves-by-arm": plots.plot_curves(curves, trials, arms, floor, metric),
-        "best-so-far-by-arm": plots.plot_best_so_far(reader.trials, arms, floor, metric),
         "tuning-curve-by-arm": plots.plot_tuning_curve(
             tuning_curve_table(reader.trials, arms, reader.spec["sampler"]["kind"], floor, metric),
             arms,

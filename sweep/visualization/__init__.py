@@ -11,11 +11,10 @@ from sweep.visualization.contour import plot_contour
 from sweep.visualization.cost import plot_cost
 from sweep.visualization.grid import plot_grid
 from sweep.visualization.machine import plot_memory, plot_slots, plot_speed, plot_time
-from sweep.visualization.trials import plot_best_so_far, plot_curves, plot_importances, plot_slice
+from sweep.visualization.trials import plot_curves, plot_importances, plot_slice
 from sweep.visualization.tuning_curve import plot_tuning_curve
 
 __all__ = [
-    "plot_best_so_far",
     "plot_calibration",
     "plot_confirm_runs",
     "plot_contour",

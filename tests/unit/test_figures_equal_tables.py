@@ -13,7 +13,6 @@ from sweep.analysis.calibration import calibration_table
 from sweep.analysis.importance import OF_THE_BEST, OVER_THE_RANGE, importances_table
 from sweep.analysis.machine import machine_table, time_table
 from sweep.analysis.phases import CONFIRM, SCREENING
-from sweep.analysis.results import best_so_far
 from sweep.analysis.study_reader import StudyReader, read_study
 from sweep.analysis.tuning_curve import tuning_curve_table
 from sweep.dashboard.notes import dashboard_figures
@@ -240,8 +239,6 @@ def test_no_point_is_outside_of_a_logarithmic_frame_but_of_curves(reader: StudyR
 
 def test_the_dashboards_figures_draw_the_stored_numbers(reader: StudyReader):
     drawn = dashboard_figures(reader)
-    best = best_so_far(reader.trials).dropna()
-    assert set(points(drawn["best-so-far-by-arm"])) <= set(values(best, "nth", "perplexity"))
     assert EQUAL["curves"](reader, drawn["curves-by-arm"])
     assert EQUAL["tuning-curve"](reader, drawn["tuning-curve-by-arm"])
     assert EQUAL["slice-learning_rate"](reader, drawn["learning-rate-by-arm"])
