@@ -180,7 +180,8 @@ def answer(reader: StudyReader) -> ReportAnswer:
     caveat = CAVEAT
     if reader.metric.maximize:
         caveat = caveat.replace("lowest", "highest").replace("lower", "higher")
-    return ReportAnswer(_found(reader), caveat=caveat, confirm=confirm_command(reader))
+    command = f"squen-sweep verdict {study_options(reader)}"
+    return ReportAnswer(_found(reader), caveat=caveat, confirm=command)
 
 
 def _judged(verdict: dict[str, Any], notice: str | None) -> ReportAnswer:
@@ -307,11 +308,6 @@ def _baselines(complete: pd.DataFrame) -> list[tuple[str, int, float]]:
         (row["origin"].removeprefix("baseline:"), row["number"], row["perplexity"])
         for row in rows_of(of_baselines.sort_values("number"))
     ]
-
-
-def confirm_command(reader: StudyReader) -> str:
-    """Return the command for an answer that holds with other seeds."""
-    return f"squen-sweep verdict {study_options(reader)}"
 
 
 def study_options(reader: StudyReader) -> str:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from sweep.analysis.trial_stories import escaped, quoted
 from sweep.storage.schema import study_attrs, trial_attrs
 from sweep.storage.tables import record_notes, record_overview
-from sweep.study.format import trials_line
+from sweep.study.format import number, relative, trials_line
 from sweep.study.metric import PERPLEXITY, Metric
 from sweep.tuner.callback import Callback, Counts, Evaluated, Opened, SweepEvent, TrialEnding
 
@@ -267,7 +267,6 @@ def trial_note(
 ) -> str:
     """Write a trial's note in Markdown: configuration, how it ended, metrics, a story."""
     from sweep.analysis.results import METRICS
-    from sweep.study.format import number, relative
 
     attrs = trial_attrs(trial)
     arm = escaped(attrs.arm or "")

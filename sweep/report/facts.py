@@ -18,7 +18,7 @@ from sweep.analysis.study_reader import Best, StudyReader, run_dir_of, study_opt
 from sweep.storage.growth.extension import extensions
 from sweep.storage.location import data_options
 from sweep.storage.schema import study_attrs
-from sweep.study.dataset import split_lines
+from sweep.study.dataset import amount, split_lines
 from sweep.study.format import duration, number, relative, trials_line, write_toml
 from sweep.study.toml_file import shipped_files
 from sweep.verdict.confirm_results import without_stories
@@ -133,15 +133,11 @@ def _data_facts(data: dict[str, Any]) -> list[tuple[str, str]]:
     evaluated = f"of which a fixed set of {data['eval_tokens']:,} tokens is evaluated"
     return [
         ("Text", f"{data['name']} ({data['kind']}), fingerprint {data['fingerprint'][:12]}"),
-        ("Training text", _amount(data, "train")),
-        ("Validation text", f"{_amount(data, 'validation')}, {evaluated}"),
+        ("Training text", amount(data, "train")),
+        ("Validation text", f"{amount(data, 'validation')}, {evaluated}"),
         ("Tokenizer", f"{data['tokenizer']}, {data['vocab_size']:,} tokens"),
         *(("Read as", line) for line in split_lines(data)),
     ]
-
-
-def _amount(data: dict[str, Any], split: str) -> str:
-    return f"{data[f'{split}_stories']:,} stories, {data[f'{split}_tokens']:,} tokens"
 
 
 def _machine_facts(reader: StudyReader) -> list[tuple[str, str]]:

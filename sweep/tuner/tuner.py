@@ -18,7 +18,7 @@ from gpt.errors import BusyError, InputError, StorageError, TrialsFailedError
 from gpt.events import Evaluation, Event
 from gpt.system.signals import noted
 from sweep.analysis import results
-from sweep.backends import Job, Slot
+from sweep.backends.base import Job, Slot
 from sweep.search.known_trials import report_evaluation
 from sweep.search.pruners import is_shadow, may_stop_at, should_prune
 from sweep.search.samplers import next_arm, next_proposal
