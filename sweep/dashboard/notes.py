@@ -15,6 +15,7 @@ from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING
 
+from sweep.analysis.results import METRICS, ranked
 from sweep.analysis.trial_stories import escaped, quoted
 from sweep.storage.schema import study_attrs, trial_attrs
 from sweep.storage.tables import record_notes, record_overview
@@ -188,8 +189,6 @@ def dashboard_figures(reader: "StudyReader") -> "dict[str, go.Figure]":
 
 def _few(trials: "pd.DataFrame", metric: "Metric") -> "pd.DataFrame":
     """Select the newest trials, and the best of each arm however old."""
-    from sweep.analysis.results import ranked
-
     complete = ranked(trials[trials["outcome"] == "complete"], metric)
     best = complete.drop_duplicates("arm")["number"]
     newest = trials["number"] >= len(trials) - MAX_TRIALS
@@ -266,8 +265,6 @@ def trial_note(
     metric: Metric = PERPLEXITY,
 ) -> str:
     """Write a trial's note in Markdown: configuration, how it ended, metrics, a story."""
-    from sweep.analysis.results import METRICS
-
     attrs = trial_attrs(trial)
     arm = escaped(attrs.arm or "")
     lines = [f"**{arm}**, {outcome}: {metric.name} {metric.shown(measured)}", ""]

@@ -23,12 +23,11 @@ class Entry:
     description: str
 
 
-def catalogue(storage: str, folder: Path = FOLDER) -> list[Entry]:
-    """List shipped studies, then files in `folder`, then the others of the storage; each once.
+def catalogue(storage: str) -> list[Entry]:
+    """List shipped studies, then files in FOLDER, then the others of the storage; each once.
 
     Args:
         storage: URL or path of a database, which may be missing.
-        folder: May be missing as well.
 
     Raises:
         InputError: the storage cannot be read.
@@ -37,7 +36,7 @@ def catalogue(storage: str, folder: Path = FOLDER) -> list[Entry]:
     shipped = [_of_file(name, path, stored) for name, path in shipped_files().items()]
     known = {path.name: path.read_bytes() for path in shipped_files().values()}
     files = [  # not copies, as in a clone of this repository beside an installed package
-        path for path in sorted(folder.glob("*.toml")) if not _is_copy(path, known.get(path.name))
+        path for path in sorted(FOLDER.glob("*.toml")) if not _is_copy(path, known.get(path.name))
     ]
     own = [_of_file(str(path), path, stored) for path in files]
     others = [Entry(name, _progress(study), _description(study)) for name, study in stored.items()]

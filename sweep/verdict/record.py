@@ -9,7 +9,6 @@ from typing import Any
 import optuna
 from optuna.storages import RDBStorage
 
-from sweep.analysis import results
 from sweep.storage.schema import set_study_attrs, study_attrs
 from sweep.study.format import json_values
 from sweep.verdict.budget import baseline_table, ledger_table, shadow_table, taken_over
@@ -18,6 +17,7 @@ from sweep.verdict.interim.ledger import extended, make_analysis, search_analysi
 from sweep.verdict.request import VerdictRequest
 from sweep.verdict.searches import words
 from sweep.verdict.searches.compare import judge_searches
+from sweep.verdict.searches.plan import progress
 from sweep.verdict.selection_bias import curse_table
 from sweep.verdict.summary_text import LUCK_IS_LEFT_OUT, SEARCH_LUCK, headline, paragraph
 
@@ -40,9 +40,7 @@ def make_record(request: VerdictRequest, storage: RDBStorage) -> Record:
     """
     study = request.study
     verdict = judge(request, storage)
-    trials = results.trials_table(study)
-    evaluations = results.evaluations_table(storage, study.study_name)
-    finished = int((~trials["outcome"].isin(results.UNFINISHED)).sum())
+    finished, _ = progress(study)
     attrs = study_attrs(study)
     data = attrs.data or {}
     search = (finished, attrs.n_trials or finished)
@@ -60,7 +58,7 @@ def make_record(request: VerdictRequest, storage: RDBStorage) -> Record:
         "text": data["name"],
         **asdict(verdict),
         "background": request.spec.background,
-        "ledger": ledger_table(trials, evaluations, request.spec, earlier).to_dict("records"),
+        "ledger": ledger_table(study, request.spec, storage).to_dict("records"),
         "winners_curse": curse_table(request, storage).to_dict("records"),
         "shadows": shadow_table(study, request.arms, request.top).to_dict("records"),
         "baselines": baseline_table(study, request.arms).to_dict("records"),

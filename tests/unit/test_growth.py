@@ -17,7 +17,7 @@ from sweep.storage.reader import load_study
 from sweep.storage.schema import study_attrs, trial_attrs
 from sweep.study.spec import StudySpec
 from sweep.study.toml_file import read_study_file
-from sweep.verdict.budget import ledger_table, taken_over
+from sweep.verdict.budget import ledger_table
 
 BASELINE = '[[baselines]]\nname = "usual"\nparams = { learning_rate = 1e-3, n_layer = 2 }\n'
 
@@ -179,8 +179,7 @@ def test_ledger_counts_what_was_taken_over_by_arm(stored: StoredStudy, tmp_path:
     extend(stored, spec)
     stored.spec = spec
     stored.add("z_loss", [70.0])
-    tables = trials_table(stored.study), evaluations_table(stored.storage, "tiny")
-    ledger = ledger_table(*tables, spec, taken_over(stored.study)).set_index("arm")
+    ledger = ledger_table(stored.study, spec, stored.storage).set_index("arm")
     assert dict(ledger["taken_over"]) == {"z_loss": 0, "cross_entropy": 3, "squentropy": 3}
     assert dict(ledger["asked"]) == {"z_loss": 1, "cross_entropy": 3, "squentropy": 3}
 

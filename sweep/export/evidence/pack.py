@@ -128,7 +128,11 @@ def _stage(storage: RDBStorage, study: optuna.Study, folder: Path, show: Show) -
     files += _stage_configurations(study, folder)
     written_with = _stage_report(folder, study.study_name, show)
     files += [REPORT, STUDY_FILE]
-    manifest = {**_manifest(study), "provenance": written_with, "files": _hashes(folder, files)}
+    hashes = {
+        name: {"sha256": sha256_of(folder / name), "bytes": (folder / name).stat().st_size}
+        for name in files
+    }
+    manifest = {**_manifest(study), "provenance": written_with, "files": hashes}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     return files
 
@@ -207,13 +211,6 @@ def _manifest(study: optuna.Study) -> dict[str, Any]:
         "packed": datetime.now(UTC).isoformat(timespec="seconds"),
         "question": (attrs.spec or {}).get("question"),
         "answer": (attrs.verdict or {}).get("answer"),
-    }
-
-
-def _hashes(folder: Path, files: list[str]) -> dict[str, dict[str, Any]]:
-    return {
-        name: {"sha256": sha256_of(folder / name), "bytes": (folder / name).stat().st_size}
-        for name in files
     }
 
 

@@ -64,7 +64,9 @@ def verify_pack(path: Path, *, show: Show = unseen) -> Verified:
     with tempfile.TemporaryDirectory(prefix="squen-sweep-") as name:
         folder = Path(name)
         manifest = _unpack(path, folder)
-        if _comment_of(path) != COMMENT + hash_before_comment(path).encode():
+        with zipfile.ZipFile(path) as pack:
+            comment = pack.comment
+        if comment != COMMENT + hash_before_comment(path).encode():
             raise DataError(
                 f"{path} must be as it was packed, but bytes beside its files have changed, or it "
                 f"is cut off."
@@ -79,11 +81,6 @@ def verify_pack(path: Path, *, show: Show = unseen) -> Verified:
         figures=figures,
         versions=manifest["provenance"]["versions"],
     )
-
-
-def _comment_of(path: Path) -> bytes:
-    with zipfile.ZipFile(path) as pack:
-        return pack.comment
 
 
 def _unpack(path: Path, folder: Path) -> dict[str, Any]:
