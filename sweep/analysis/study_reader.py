@@ -221,9 +221,9 @@ def _ranking(reader: StudyReader, entries: list["Best"], alone: bool) -> Iterato
         yield f"{name} reached a validation {metric.name} of {metric.shown(first.perplexity)}."
         return
     best = metric.shown(first.perplexity)
+    superlative = "highest" if metric.maximize else "lowest"
     yield (
-        f"{named(reader, first.arm)} reached the {metric.best_word} validation {metric.name}, "
-        f"{best}."
+        f"{named(reader, first.arm)} reached the {superlative} validation {metric.name}, {best}."
     )
     for other in others:
         against = f", {change(other.ratio)}" if other.ratio > 0 else ""

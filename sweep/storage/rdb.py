@@ -189,7 +189,8 @@ def create_study(
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
-        study.set_metric_names([metric.label])
+        label = f"validation {metric.name}" if metric.is_perplexity else metric.name
+        study.set_metric_names([label])  # for Optuna's own dashboard
     set_study_attrs(study, device=device, **attrs_of_spec(study, spec, data))
     return study
 

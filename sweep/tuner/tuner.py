@@ -381,7 +381,7 @@ class Tuner:
     def _on_pruned(self, run: TrialRun, exit_code: int | None) -> None:
         step, value = run.last or (0, self.worst)
         kind = self.spec.pruner.kind
-        worse = f"{self.metric.worse_side} the median"
+        worse = f"{'below' if self.metric.maximize else 'above'} the median"
         why = worse if kind == "median" else f"stopped by {kind} within the trials"
         reason = f"{why} of its arm at step {step}"
         self._tell(run, TrialState.PRUNED, "pruned", value, reason)
