@@ -7,7 +7,7 @@ memory and made anew each time: nothing has to be kept in step, not even after a
 import copy
 import math
 from collections.abc import Container, Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 from optuna.samplers import BaseSampler
@@ -156,7 +156,7 @@ def _curve(trial: FrozenTrial) -> dict[int, float]:
 def _quiet_study(
     storage: BaseStorage,
     sampler: BaseSampler | None,
-    direction: str | StudyDirection,
+    direction: Literal["minimize", "maximize"] | StudyDirection,
     name: str | None = None,
 ) -> optuna.Study:
     """Create a study without Optuna's log line."""
