@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 from gpt.config import GPTConfig, TrainConfig, read_config
 from gpt.data.tokenizer import read_encoding
 from gpt.errors import InputError
-from gpt.events import Evaluation
-from sweep.trainers.final_training import evaluations_of
+from gpt.events import Evaluation, evaluation_of, read_events
 
 if TYPE_CHECKING:
     import tiktoken
@@ -50,7 +49,11 @@ def read_trained_run(run_dir: Path) -> TrainedRun:
             f"{run_dir} must hold a checkpoint, but there is none; train it first, or a trial "
             f"again: squen-sweep export --trial NUMBER -o trial.toml, then train trial.toml."
         )
-    reached = [one for one in evaluations_of(run_dir) if one.step <= saved.step]
+    reached = [
+        evaluation_of(event)
+        for event in read_events(run_dir)[0]
+        if event["event"] == "evaluation" and event["step"] <= saved.step
+    ]
     weights = saved.model
     if config.parametrization != "standard" and not config.qk_norm:  # those with it are refused
         weights, config = standard_weights(weights, config), _standard(config)

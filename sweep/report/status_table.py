@@ -31,7 +31,6 @@ from sweep.backends.local import LocalProcess
 from sweep.storage.location import runs_folder
 from sweep.storage.schema import StudyAttrs, is_ours, study_attrs
 from sweep.study import format as fmt
-from sweep.study.range_ends import ends_of_trial
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -156,6 +155,8 @@ def _best_line(study: optuna.Study, ours: bool) -> str:
 
 def _range_ends(study: optuna.Study) -> str:
     """Name the settings of the best trial of each arm that lie at an end of their range."""
+    from sweep.study.range_ends import ends_of_trial  # late: it imports pydantic
+
     trials, spec = study.get_trials(deepcopy=False), study_attrs(study).spec
     found = {
         arm: ends_of_trial(spec, trials[number].params)
