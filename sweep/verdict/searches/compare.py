@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from optuna.storages import RDBStorage
 
+from sweep.analysis.study_reader import rows_of
 from sweep.verdict.budget import ledger_table
 from sweep.verdict.compare import Comparison, Verdict, judge, of_arm_to_reference
 from sweep.verdict.interim.ledger import (
@@ -97,7 +98,7 @@ def judge_searches(request: VerdictRequest, storage: RDBStorage, searches: int) 
         ledger=[
             {"search": number, **row}
             for number, one in enumerate(requests, start=1)
-            for row in ledger_table(one.study, one.spec, storage).to_dict("records")
+            for row in rows_of(ledger_table(one.study, one.spec, storage))
         ],
     )
 
