@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 
 from gpt.errors import DataError
-from gpt.system.files import sync
+from gpt.system.files import sha256_of, sync
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -100,14 +100,14 @@ def save(
             tensors["optimizer.safetensors"] = optimizer
         for name, content in tensors.items():
             _save_tensors(content, temporary / name)
-        hashes = {name: _sha256(temporary / name) for name in tensors}
+        hashes = {name: sha256_of(temporary / name) for name in tensors}
         manifest = {"step": step, "sha256": hashes, "state": state}
         text = json.dumps({**manifest, "own_sha256": _own_sha256(manifest)}, indent=1)
         (temporary / "state.json").write_text(text)
         _publish(temporary, final)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    _remove_old(folder, keep=1 if optimizer is None else KEEP, kept=kept)
+    _remove_old(run_dir, keep=1 if optimizer is None else KEEP, kept=kept)
 
 
 def load(run_dir: Path, step: int | None = None) -> Checkpoint | None:
@@ -183,7 +183,7 @@ def _verified(path: Path) -> dict[str, Any]:
     """Return the manifest of a checkpoint once its files have the hashes that it lists."""
     manifest = _manifest(path)
     for name, expected in manifest["sha256"].items():
-        if _sha256(path / name) != expected:  # torch and safetensors load a flipped bit silently
+        if sha256_of(path / name) != expected:  # torch and safetensors load a flipped bit silently
             raise _altered(name)
     return manifest
 
@@ -255,28 +255,19 @@ def _step_of(path: Path) -> int:
     return int(path.name.removeprefix("step-"))
 
 
-def _remove_old(folder: Path, keep: int, kept: Collection[int]) -> None:
-    for path in _checkpoints(folder)[:-keep]:
+def _remove_old(run_dir: Path, keep: int, kept: Collection[int]) -> None:
+    for path in _checkpoints(run_dir / "checkpoints")[:-keep]:
         if _step_of(path) not in kept:
             shutil.rmtree(path)
-    _remove_unfinished(folder)
+    tidy(run_dir)
 
 
 def tidy(run_dir: Path) -> None:
-    """Remove unfinished checkpoints of processes that were killed; no process may train now."""
-    _remove_unfinished(run_dir / "checkpoints")
-
-
-def _remove_unfinished(folder: Path) -> None:
-    for path in folder.glob(".step-*"):
+    """Remove unfinished checkpoints of processes that were killed; no other may train now."""
+    for path in (run_dir / "checkpoints").glob(".step-*"):
         shutil.rmtree(path, ignore_errors=True)
 
 
 def _own_sha256(manifest: dict[str, Any]) -> str:
     """SHA-256 of the manifest's content: a flipped digit is valid JSON, too."""
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -18,12 +18,11 @@ if TYPE_CHECKING:
     from tiktoken import Encoding
 
 
-def load_model(run_dir: Path, device: str = "cpu", *, best: bool = False) -> GPT:
+def load_model(run_dir: Path, *, best: bool = False) -> GPT:
     """Load the model of a run's newest intact checkpoint, in evaluation mode.
 
     Args:
         run_dir: A run directory with a checkpoint.
-        device: The device of the model.
         best: Load the checkpoint with the lowest cross-entropy instead.
 
     Raises:
@@ -40,7 +39,7 @@ def load_model(run_dir: Path, device: str = "cpu", *, best: bool = False) -> GPT
         saved = checkpoint.load(run_dir, step) or saved
     model = GPT(config)
     model.load_state_dict(saved.model, strict=False)  # lm_head.weight is wte.weight
-    return model.to(device).eval()
+    return model.eval()
 
 
 def sample(
@@ -51,7 +50,6 @@ def sample(
     top_k: int | None = 50,
     seed: int = 0,
     num_samples: int = 1,
-    device: str = "cpu",
     link: bool = False,
     best: bool = False,
 ) -> list[str]:
@@ -65,7 +63,6 @@ def sample(
         top_k: Draw from the k most likely tokens; None: from all.
         seed: The same seed gives the same stories.
         num_samples: Number of stories.
-        device: The device of the model, "cpu" or "cuda".
         link: Draw from the probabilities under the link function of the loss that trained the
             model (gpt.losses.link_functions), not from softmax.
         best: See `load_model`.
@@ -74,12 +71,12 @@ def sample(
         InputError: see `load_model`.
         DataError: see `load_model`.
     """
-    model = load_model(run_dir, device, best=best)
+    model = load_model(run_dir, best=best)
     encoding = tokenizer.read_encoding(run_dir / "tokenizer.json")
     end = tokenizer.end_of_text(encoding)
     start = [end, *encoding.encode_ordinary(prompt)]
-    idx = torch.tensor([start] * num_samples, device=device)  # (num_samples, T)
-    generator = torch.Generator(device).manual_seed(seed)
+    idx = torch.tensor([start] * num_samples)  # (num_samples, T)
+    generator = torch.Generator().manual_seed(seed)
     options = {"scores_of": _link_scores(run_dir)} if link else {}
     idx = generate(model, idx, max_new_tokens, temperature, top_k, generator, end, **options)
     return [encoding.decode(_story(row.tolist(), len(start), end)) for row in idx]

@@ -28,7 +28,7 @@ from gpt.errors import BusyError, DivergedError, InputError, SquenSweepError, St
 from gpt.evaluate import write_story_scores
 from gpt.events import Evaluation, append_event, attempts, read_events
 from gpt.losses.options import check_choice
-from gpt.plugins import load_plugins
+from gpt.plugins.load import load_plugins
 from gpt.sample import sample_from
 from gpt.system import distributed
 from gpt.system.files import disk_error, is_disk_error
@@ -188,7 +188,7 @@ def with_loaded_plugins(config: TrainConfig, folder: Path) -> TrainConfig:
     """Load the plugins of a run, and check what it trains with once more.
 
     Raises:
-        InputError: see gpt.plugins.load_plugins; or a plugin does not define what the run names.
+        InputError: see gpt.plugins.load.load_plugins; or a plugin does not define what is named.
     """
     if config.plugins:
         load_plugins(config.plugins, folder)

@@ -6,43 +6,9 @@ gpt.losses.fused_linear takes the loss without the logits. It is not imported he
 torch's compiler, for a second, which no reader of a configuration needs.
 """
 
-from gpt.losses.functional import (
-    LOSSES,
-    absolute,
-    brier_ce,
-    check_loss,
-    cross_entropy,
-    focal,
-    huber,
-    logistic,
-    logit_l2,
-    logit_variance,
-    poly1,
-    rescaled_squentropy,
-    squentropy,
-    z_loss,
-)
+from gpt.losses.functional import LOSSES
 from gpt.losses.logit_stats import LogitStats
 from gpt.losses.loss import IGNORE_INDEX, Loss
 from gpt.losses.options import Option
 
-__all__ = [
-    "IGNORE_INDEX",
-    "LOSSES",
-    "LogitStats",
-    "Loss",
-    "Option",
-    "absolute",
-    "brier_ce",
-    "check_loss",
-    "cross_entropy",
-    "focal",
-    "huber",
-    "logistic",
-    "logit_l2",
-    "logit_variance",
-    "poly1",
-    "rescaled_squentropy",
-    "squentropy",
-    "z_loss",
-]
+__all__ = ["IGNORE_INDEX", "LOSSES", "LogitStats", "Loss", "Option"]

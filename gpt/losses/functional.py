@@ -10,8 +10,6 @@ cross-entropy is in nats; what is added to it has no unit. Every term is a mean 
 not grow with V, so that options keep their meaning from one vocabulary to another.
 """
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -19,7 +17,7 @@ from torch.nn import functional as F
 from gpt.losses import link_functions
 from gpt.losses.logit_stats import LogitStats
 from gpt.losses.loss import Loss
-from gpt.losses.options import Option, check_choice
+from gpt.losses.options import Option
 
 TINY = 1e-30  # keeps powers of 1 - p_y differentiable where p_y is 1
 
@@ -254,8 +252,3 @@ LOSSES: dict[str, Loss] = {
     ),
     "logistic": Loss(logistic, {"residual_weight": RESIDUAL_WEIGHT}, link_functions.logistic),
 }
-
-
-def check_loss(name: str, options: Mapping[str, float]) -> None:
-    """Raise ValueError with one line unless LOSSES has `name` and it takes these options."""
-    check_choice("loss", LOSSES, name, options)

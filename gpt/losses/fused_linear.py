@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from gpt.losses.functional import LOSSES, check_loss
+from gpt.losses.functional import LOSSES
 from gpt.losses.logit_stats import ChunkStats
 from gpt.losses.loss import IGNORE_INDEX, Loss, check_floating, check_reduction, check_targets
+from gpt.losses.options import check_choice
 
 # Rows whose logits are held at a time, more of a small vocabulary. With fewer, matrix products
 # wait for W (2 times slower at 32 rows on a CPU), and small ones for Python.
@@ -106,7 +107,7 @@ def _loss_and_gradients(
             f"but got {tuple(hidden.shape)} and {tuple(weight.shape)}."
         )
     check_targets(targets, len(hidden), len(weight), ignore_index)
-    check_loss(loss, options)
+    check_choice("loss", LOSSES, loss, options)
     exact = _exact(dtype)
     counts = targets != ignore_index
     shares = counts.to(exact)  # before the division, whose digits would be float32's otherwise

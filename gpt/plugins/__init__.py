@@ -13,32 +13,3 @@ A file is named by a study or a configuration, and is one file: its SHA-256 is a
 package names such a module as an entry point of the group `squen_sweep.plugins`; its version pins
 it. Only what trains runs a plugin's code: a run directory or a database that is read does not.
 """
-
-from gpt.plugins.load import (
-    GROUP,
-    Plugins,
-    file_sha256,
-    in_run_dir,
-    installed_version,
-    is_file,
-    load_file,
-    load_installed,
-    load_plugins,
-    with_plugins,
-)
-from gpt.plugins.registry import choices_of, plugin_of
-
-__all__ = [
-    "GROUP",
-    "Plugins",
-    "choices_of",
-    "file_sha256",
-    "in_run_dir",
-    "installed_version",
-    "is_file",
-    "load_file",
-    "load_installed",
-    "load_plugins",
-    "plugin_of",
-    "with_plugins",
-]

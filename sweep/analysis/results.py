@@ -28,7 +28,7 @@ from sweep.storage.schema import (
     trial_attr,
     trial_attrs,
 )
-from sweep.study.metric import PERPLEXITY, Metric, metric_of
+from sweep.study.metric import Metric, metric_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -292,19 +292,8 @@ def best_trials(study: optuna.Study) -> list[FrozenTrial]:
     complete = complete_trials(study)
     if len(study.directions) == 1:
         return [min(complete, key=rank_key(study))] if complete else []
-    signs = [-1 if one == StudyDirection.MAXIMIZE else 1 for one in study.directions]
-    losses = [
-        [sign * value for sign, value in zip(signs, trial.values, strict=True)]
-        for trial in complete
-    ]
-    return [
-        trial
-        for trial, mine in zip(complete, losses, strict=True)
-        if not any(
-            other != mine and all(a <= b for a, b in zip(other, mine, strict=True))
-            for other in losses
-        )
-    ]
+    front = {trial.number for trial in study.best_trials}
+    return [trial for trial in complete if trial.number in front]
 
 
 def run_dir(study: optuna.Study, trial: FrozenTrial, folder: Path | None = None) -> Path:
@@ -355,23 +344,6 @@ def complete_trials(study: optuna.Study, arm: str | None = None) -> list[FrozenT
         and all(map(math.isfinite, trial.values))
         and all(bound <= 0 for bound in trial.system_attrs.get("constraints") or ())
     ]
-
-
-def best_so_far(trials: "pd.DataFrame", metric: Metric = PERPLEXITY) -> "pd.DataFrame":
-    """Return the best complete perplexity after each finished trial of an arm.
-
-    Returns:
-        number (of the trial), arm, nth (1, 2, ... within the arm, by number; pruned and diverged
-        trials count, they cost budget too), perplexity (NaN until the arm has a complete trial).
-    """
-    finished = trials[~trials["outcome"].isin(UNFINISHED)].sort_values("number")
-    complete = finished["perplexity"].where(finished["outcome"] == "complete")
-    by_arm = complete.groupby(finished["arm"])
-    best = by_arm.cummax() if metric.maximize else by_arm.cummin()
-    table = finished[["number", "arm"]].copy()
-    table["nth"] = table.groupby("arm").cumcount() + 1
-    table["perplexity"] = best.groupby(finished["arm"]).ffill()
-    return table.reset_index(drop=True)
 
 
 def outcome_counts(trials: "pd.DataFrame", arms: list[str]) -> "pd.DataFrame":

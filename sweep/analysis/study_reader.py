@@ -180,7 +180,8 @@ def answer(reader: StudyReader) -> ReportAnswer:
     caveat = CAVEAT
     if reader.metric.maximize:
         caveat = caveat.replace("lowest", "highest").replace("lower", "higher")
-    return ReportAnswer(_found(reader), caveat=caveat, confirm=confirm_command(reader))
+    command = f"squen-sweep verdict {study_options(reader)}"
+    return ReportAnswer(_found(reader), caveat=caveat, confirm=command)
 
 
 def _judged(verdict: dict[str, Any], notice: str | None) -> ReportAnswer:
@@ -220,9 +221,9 @@ def _ranking(reader: StudyReader, entries: list["Best"], alone: bool) -> Iterato
         yield f"{name} reached a validation {metric.name} of {metric.shown(first.perplexity)}."
         return
     best = metric.shown(first.perplexity)
+    superlative = "highest" if metric.maximize else "lowest"
     yield (
-        f"{named(reader, first.arm)} reached the {metric.best_word} validation {metric.name}, "
-        f"{best}."
+        f"{named(reader, first.arm)} reached the {superlative} validation {metric.name}, {best}."
     )
     for other in others:
         against = f", {change(other.ratio)}" if other.ratio > 0 else ""
@@ -307,11 +308,6 @@ def _baselines(complete: pd.DataFrame) -> list[tuple[str, int, float]]:
         (row["origin"].removeprefix("baseline:"), row["number"], row["perplexity"])
         for row in rows_of(of_baselines.sort_values("number"))
     ]
-
-
-def confirm_command(reader: StudyReader) -> str:
-    """Return the command for an answer that holds with other seeds."""
-    return f"squen-sweep verdict {study_options(reader)}"
 
 
 def study_options(reader: StudyReader) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from gpt.errors import InputError
-from sweep.backends.base import ANY, Backend, Job, Resources, Slot, Status
+from sweep.backends.base import ANY, Backend, Resources
 from sweep.backends.local import LocalBackend
 from sweep.backends.ray import RayBackend
 from sweep.backends.slurm import SlurmBackend
@@ -34,26 +34,15 @@ def make_backend(
         resources: For each trial.
 
     Raises:
-        InputError: there is no such backend, or an option is another backend's.
+        InputError: there is no such backend, `workers` is below 1, or an option is another
+            backend's.
     """
     if name not in BACKENDS:
         raise InputError(f"--backend must be one of {', '.join(BACKENDS)}, but got {name!r}.")
+    if workers is not None and workers < 1:
+        raise InputError(f"workers must be at least 1, but got {workers}.")
     given = {"slurm": tuple(sbatch), "ray": () if ray_address is None else (ray_address,)}
     for other, option in (("slurm", "--sbatch"), ("ray", "--ray-address")):
         if given[other] and name != other:
             raise InputError(f"{option} must come with --backend {other}, but got it without.")
     return BACKENDS[name](device, workers, given.get(name, ()), resources)
-
-
-__all__ = [
-    "BACKENDS",
-    "Backend",
-    "Job",
-    "LocalBackend",
-    "RayBackend",
-    "Resources",
-    "Slot",
-    "SlurmBackend",
-    "Status",
-    "make_backend",
-]

@@ -45,8 +45,6 @@ class LocalBackend:
 
     def check(self) -> None:
         """Raise InputError unless the device is there, and what each trial needs of it."""
-        if self._workers is not None and self._workers < 1:
-            raise InputError(f"workers must be at least 1, but got {self._workers}.")
         gpus, cpus, cores = self._resources.gpus or 0, self._resources.cpus, available_cores()
         if cpus is not None and cpus > cores:
             raise InputError(

@@ -122,8 +122,6 @@ class RayBackend:
 
     def check(self) -> None:
         """Raise an InputError or a NetworkError where no trial could run; starts none."""
-        if self._workers is not None and self._workers < 1:
-            raise InputError(f"workers must be at least 1, but got {self._workers}.")
         if self._device not in ("auto", "cpu", "cuda"):
             raise InputError(
                 f"--device must be auto, cpu or cuda with --backend ray, which chooses the GPU "

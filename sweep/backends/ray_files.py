@@ -3,7 +3,6 @@
 A file that has the same size and time of change on both sides is not sent again.
 """
 
-import hashlib
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,7 +12,7 @@ from typing import NamedTuple
 
 from gpt.errors import DataError
 from gpt.events import FILE
-from gpt.system.files import sync
+from gpt.system.files import sha256_of, sync
 
 PIECE_BYTES = 32 * 2**20  # of one message, at most
 ARRIVING = ".arriving"  # folder in a run directory of files that are not complete yet
@@ -130,7 +129,7 @@ def snapshot(
     moved = {parent_of(name) for name in present.keys() ^ after.keys()} - {""}
     stable = {name: stamp for name, stamp in wanted.items() if after.get(name) == stamp}
     sent = {name: stamp for name, stamp in stable.items() if parent_of(name) not in moved}
-    return Offer(sorted(after), sent, {name: sha256_on_disk(into / name) for name in sent})
+    return Offer(sorted(after), sent, {name: sha256_of(into / name) for name in sent})
 
 
 def put_in_place(run_dir: Path, offer: Offer) -> bool:
@@ -144,7 +143,7 @@ def put_in_place(run_dir: Path, offer: Offer) -> bool:
         True unless one was dropped.
     """
     arrived = run_dir / ARRIVING
-    torn = {name for name in offer.stamps if sha256_on_disk(arrived / name) != offer.sha256[name]}
+    torn = {name for name in offer.stamps if sha256_of(arrived / name) != offer.sha256[name]}
     for name in torn:
         (arrived / name).unlink()
     set_times(arrived, {name: stamp for name, stamp in offer.stamps.items() if name not in torn})
@@ -164,12 +163,6 @@ def put_in_place(run_dir: Path, offer: Offer) -> bool:
 def parent_of(name: str) -> str:
     """Return the folder of a file, by its name; "" is the run directory."""
     return name.rpartition("/")[0]
-
-
-def sha256_on_disk(path: Path) -> str:
-    """Return the SHA-256 of a file in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _merge(source: Path, target: Path) -> None:

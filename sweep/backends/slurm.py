@@ -86,8 +86,6 @@ class SlurmBackend:
 
     def check(self) -> None:
         """Raise an InputError or a NetworkError where SLURM would not take a job; hand in none."""
-        if self._workers < 1:
-            raise InputError(f"workers must be at least 1, but got {self._workers}.")
         if 0 < self._gpus < 1:
             raise InputError(
                 f"resources.gpus must be whole with --backend slurm, which shares no GPU between "

@@ -1,10 +1,10 @@
 """JSON lines on stdout, one object for each event: for programs that follow a sweep."""
 
 import json
-import math
 from dataclasses import asdict
 from typing import Any
 
+from sweep.study.format import json_values
 from sweep.study.metric import PERPLEXITY
 from sweep.tuner.callback import (
     Callback,
@@ -57,12 +57,5 @@ class JsonProgress(Callback):
 
 
 def _print(event: str, **fields: Any) -> None:
-    print(json.dumps({"event": event, **_finite(fields)}, ensure_ascii=False), flush=True)
-
-
-def _finite(fields: dict[str, Any]) -> dict[str, Any]:
-    """Replace infinity and NaN, which JSON does not know, by null."""
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in fields.items()
-    }
+    line = json_values({"event": event, **fields})
+    print(json.dumps(line, ensure_ascii=False), flush=True)

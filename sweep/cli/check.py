@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from gpt.errors import InputError
+from gpt.system.files import atomic_write_text
 from sweep.cli.options import as_path, as_source, check_output, workers_of
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -34,8 +35,6 @@ def init(
         raise InputError("--data is text for the built-in GPT: leave out --data or --program.")
     path = Path(name if name.endswith(".toml") else f"{name}.toml")
     files = _program_files(path) if program else {path: _study_file(path, data)}
-    from gpt.system.files import atomic_write_text
-
     for file in files:
         check_output(file)
         if file.exists():
@@ -96,19 +95,19 @@ def check(
     from rich.table import Table
     from rich.text import Text
 
-    from sweep.backends import Resources, make_backend
     from sweep.cli import console
     from sweep.study.toml_file import read_resources, read_study_file
+    from sweep.tuner.options import RunOptions
     from sweep.tuner.plan import plan_of
 
     if trials < 1:
         raise InputError(f"--trials must be at least 1, but got {trials}.")
-    asked = read_resources(str(file))
-    backend = make_backend("local", device, None, resources=Resources(asked.gpus, asked.cpus))
+    options = RunOptions(device=device, workers=workers_of(workers))
+    backend = options.make_backend(read_resources(str(file)))
     spec = read_study_file(str(file), backend.kind())
     table = Table.grid(padding=(0, 2))
     with console.working("measuring") as show:
-        for name, words in plan_of(spec, device, workers_of(workers), trials):
+        for name, words in plan_of(spec, options, trials):
             table.add_row(Text(name, "bold"), Text(words))
             show(name)
     console.show(table)

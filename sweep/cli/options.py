@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gpt.errors import InputError
+from gpt.errors import BusyError, InputError
 from gpt.system.files import is_replaceable
 from sweep.study.paths import read_path, read_source
 
 if TYPE_CHECKING:
     import optuna
     from optuna.storages import RDBStorage
+
+    from sweep.tuner.summary import Summary
 
 
 def as_path(param: typer.CallbackParam, value: Path | None) -> Path | None:
@@ -139,6 +141,18 @@ def say_how_to_resume(what: str) -> None:
     command = shlex.join(["squen-sweep", *sys.argv[1:]])
     start = "\r" if sys.stderr.isatty() else ""  # over the ^C that the terminal wrote
     print(f"{start}{what}; run the same command again to continue: {command}", file=sys.stderr)
+
+
+def stop_if_interrupted(summary: "Summary", what: str) -> None:
+    """Exit where a sweep was interrupted, once it is said how to resume it.
+
+    Args:
+        summary: Of the sweep.
+        what: That it counts, in words.
+    """
+    if summary.interrupted:
+        say_how_to_resume(f"stopped at {summary.finished} of {summary.total} {what}")
+        raise typer.Exit(128 + summary.signal if summary.signal else BusyError.exit_code)
 
 
 def workers_of(text: str) -> int | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gpt.errors import BusyError, InputError, TrialsFailedError
+from gpt.errors import InputError, TrialsFailedError
 from sweep.cli.options import (
     BackendName,
     Column,
@@ -22,7 +22,7 @@ from sweep.cli.options import (
     Timeout,
     as_source,
     resumable,
-    say_how_to_resume,
+    stop_if_interrupted,
     workers_of,
 )
 from sweep.study.paths import DEFAULT_STORAGE
@@ -125,9 +125,7 @@ def run(
         text = text if column is None else text.model_copy(update={"column": column})
         callback = _callback(spec.name, runs, track or [], quiet, as_json)
         summary = run_study(spec, text, options, callback, trials=trials)
-    if summary.interrupted:
-        say_how_to_resume(f"stopped at {summary.finished} of {summary.total} trials")
-        raise typer.Exit(128 + summary.signal if summary.signal else BusyError.exit_code)
+    stop_if_interrupted(summary, "trials")
     report = _report_of(summary, runs, storage, quiet or as_json)
     if as_json:
         typer.echo(json.dumps({"event": "summary", **asdict(summary), "report": str(report)}))

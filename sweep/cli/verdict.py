@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gpt.errors import BusyError, InputError
+from gpt.errors import InputError
 from sweep.cli.options import (
     AsJson,
     BackendName,
@@ -24,7 +24,7 @@ from sweep.cli.options import (
     Timeout,
     Workers,
     resumable,
-    say_how_to_resume,
+    stop_if_interrupted,
     stored_study,
     workers_of,
 )
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from sweep.tuner.options import RunOptions
-    from sweep.tuner.summary import Summary
     from sweep.verdict.confirm_runs import MakeCallback
     from sweep.verdict.record import Record
     from sweep.verdict.request import VerdictRequest
@@ -215,7 +214,8 @@ def _answered(
             record = _analysed(request, storage, left(), make_callback)
         if searches > 1:
             stopped = run_searches(request, storage, left, make_callback, searches)
-            _stop_if_interrupted(stopped)
+            if stopped is not None:
+                stop_if_interrupted(stopped, f"runs of {stopped.study}")
             record = add_searches(record, request, storage, searches)
             keep(study, record)
     out = options.runs / study.study_name / "report.html"
@@ -237,7 +237,7 @@ def _analysed(
     from sweep.verdict.record import keep, make_record
 
     summary = run_phases(request, storage, options, make_callback)
-    _stop_if_interrupted(summary)
+    stop_if_interrupted(summary, f"runs of {summary.study}")
     runs = confirm_runs_table(storage, request.study)
     if request.spec.trainer is None and (missing := without_stories(runs)):
         print(
@@ -247,13 +247,6 @@ def _analysed(
     record = make_record(request, storage)
     keep(request.study, record)
     return record
-
-
-def _stop_if_interrupted(summary: "Summary | None") -> None:
-    if summary is not None and summary.interrupted:
-        where = f"{summary.finished} of {summary.total} runs of {summary.study}"
-        say_how_to_resume(f"stopped at {where}")
-        raise typer.Exit(128 + summary.signal if summary.signal else BusyError.exit_code)
 
 
 def _table(record: "Record") -> "Table":

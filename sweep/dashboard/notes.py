@@ -15,10 +15,11 @@ from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING
 
+from sweep.analysis.results import METRICS, ranked
 from sweep.analysis.trial_stories import escaped, quoted
 from sweep.storage.schema import study_attrs, trial_attrs
 from sweep.storage.tables import record_notes, record_overview
-from sweep.study.format import trials_line
+from sweep.study.format import number, relative, trials_line
 from sweep.study.metric import PERPLEXITY, Metric
 from sweep.tuner.callback import Callback, Counts, Evaluated, Opened, SweepEvent, TrialEnding
 
@@ -168,7 +169,6 @@ def dashboard_figures(reader: "StudyReader") -> "dict[str, go.Figure]":
     curves = _thinned(reader.evaluations, trials)
     found = {
         "curves-by-arm": plots.plot_curves(curves, trials, arms, floor, metric),
-        "best-so-far-by-arm": plots.plot_best_so_far(reader.trials, arms, floor, metric),
         "tuning-curve-by-arm": plots.plot_tuning_curve(
             tuning_curve_table(reader.trials, arms, reader.spec["sampler"]["kind"], floor, metric),
             arms,
@@ -189,8 +189,6 @@ def dashboard_figures(reader: "StudyReader") -> "dict[str, go.Figure]":
 
 def _few(trials: "pd.DataFrame", metric: "Metric") -> "pd.DataFrame":
     """Select the newest trials, and the best of each arm however old."""
-    from sweep.analysis.results import ranked
-
     complete = ranked(trials[trials["outcome"] == "complete"], metric)
     best = complete.drop_duplicates("arm")["number"]
     newest = trials["number"] >= len(trials) - MAX_TRIALS
@@ -267,9 +265,6 @@ def trial_note(
     metric: Metric = PERPLEXITY,
 ) -> str:
     """Write a trial's note in Markdown: configuration, how it ended, metrics, a story."""
-    from sweep.analysis.results import METRICS
-    from sweep.study.format import number, relative
-
     attrs = trial_attrs(trial)
     arm = escaped(attrs.arm or "")
     lines = [f"**{arm}**, {outcome}: {metric.name} {metric.shown(measured)}", ""]

@@ -8,7 +8,6 @@ import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -16,6 +15,7 @@ from gpt.config import TrainConfig
 from gpt.errors import InputError
 from sweep.export.nanogpt import to_nanogpt
 from sweep.export.trial import Origin
+from sweep.study.format import write_toml
 
 
 def export_format(path: Path | None, name: str | None) -> str:
@@ -69,8 +69,6 @@ def is_export(path: Path) -> bool:
 
 def to_toml(config: TrainConfig, origin: Origin, file: str) -> str:
     """Return TOML that `squen-sweep train` runs as it is; keys without a value are left out."""
-    import tomli_w
-
     train = f"squen-sweep train {shlex.quote(file)}"
     header = (
         f"# {origin.line()}\n"
@@ -80,21 +78,12 @@ def to_toml(config: TrainConfig, origin: Origin, file: str) -> str:
     values = config.model_dump(mode="json")
     if not config.plugins:
         del values["plugins"]
-    return header + tomli_w.dumps(_without_none(values))
+    return header + write_toml(values)
 
 
 def to_json(config: TrainConfig, origin: Origin, file: str) -> str:
     """Return JSON that `squen-sweep train` runs as it is: the text of a run's config.json."""
     return json.dumps(config.model_dump(mode="json"), indent=2) + "\n"
-
-
-def _without_none(values: dict[str, Any]) -> dict[str, Any]:
-    """Leave out keys without a value: TOML has no null, and a missing key means off."""
-    return {
-        key: _without_none(value) if isinstance(value, dict) else value
-        for key, value in values.items()
-        if value is not None
-    }
 
 
 EXPORTERS: dict[str, Callable[[TrainConfig, Origin, str], str]] = {

@@ -26,7 +26,6 @@ class TrainedRun:
     encoding: "tiktoken.Encoding"
     step: int
     weights: "dict[str, Tensor]"  # by nanoGPT's names, without the tied lm_head
-    optimizer: "dict[str, Tensor] | None"  # see gpt.checkpoint; None once the run is done
     evaluation: Evaluation | None  # at that step, or before it
 
 
@@ -64,7 +63,6 @@ def read_trained_run(run_dir: Path) -> TrainedRun:
         encoding=read_encoding(run_dir / "tokenizer.json"),
         step=saved.step,
         weights=weights,
-        optimizer=saved.optimizer,
         evaluation=reached[-1] if reached else None,
     )
 

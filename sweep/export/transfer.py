@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +21,23 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import spearmanr
 
-from gpt.config import DataConfig, TrainConfig
+from gpt.config import TrainConfig
 from gpt.errors import InputError
 from gpt.model import num_params
 from sweep.analysis import results
 from sweep.analysis.phases import name_of_phase
 from sweep.export.power_law import predict
 from sweep.storage.rdb import stored_text
-from sweep.storage.schema import set_study_attrs, study_attrs, trial_attrs
+from sweep.storage.schema import trial_attrs
 from sweep.study.search_space import Parameter
 from sweep.study.spec import PrunerSpec, StudySpec
 from sweep.trainers.long_run.prediction import PREDICTIONS, Prediction, keep_predictions
 from sweep.trainers.long_run.scale import Scale, scaled
 from sweep.trainers.memory import training_flops
 from sweep.tuner.options import RunOptions
-from sweep.tuner.run import open_tuner
 from sweep.tuner.summary import Summary
 from sweep.verdict.confirm_plan import EVALUATIONS, PlannedRun, plan
-from sweep.verdict.confirm_runs import MakeCallback, lock_sweep
+from sweep.verdict.confirm_runs import MakeCallback, lock_sweep, run_beside
 from sweep.verdict.request import VerdictRequest, sweep_spec
 
 STEP_OF_WAY = 0.25  # of the way to the long run, from one size to the next: half of it is checked
@@ -215,34 +215,28 @@ def run_transfer(
     """
     spec = transfer.spec
     request = VerdictRequest(transfer.study, spec, [transfer.arm], 1, 1)
-    text = stored_text(transfer.study, spec)
     with lock_sweep(request, options, make_callback):
         for size in transfer.sizes:
-            summary = _run_size(transfer, size, text, storage, options, make_callback)
+            summary = run_beside(
+                request,
+                storage,
+                replace(options, wait=False),
+                make_callback,
+                size.phase,
+                size_spec(spec, size),
+                plan_all=partial(plan, runs=_runs_of(transfer, size)),
+            )
             if summary.interrupted:
                 break
     return summary
 
 
-def _run_size(
-    transfer: Transfer,
-    size: Size,
-    text: DataConfig,
-    storage: RDBStorage,
-    options: RunOptions,
-    make_callback: MakeCallback,
-) -> Summary:
-    name = name_of_phase(storage, transfer.study, size.phase)
-    spec = size_spec(transfer.spec, size).model_copy(update={"name": name})
-    runs = [
+def _runs_of(transfer: Transfer, size: Size) -> list[PlannedRun]:
+    return [
         PlannedRun(transfer.arm, number, params_of(transfer, size, number, seed), seed)
         for seed in size.seeds
         for number in size.configs
     ]
-    with open_tuner(spec, text, replace(options, wait=False), make_callback()) as tuner:
-        if study_attrs(tuner.study).of is None:
-            set_study_attrs(tuner.study, of=study_attrs(transfer.study).identity)
-        return tuner.run(plan(tuner.study, spec, runs))
 
 
 def size_spec(spec: StudySpec, size: Size) -> StudySpec:

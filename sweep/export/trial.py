@@ -8,19 +8,18 @@ parameters and the line that trains it again.
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import optuna
 
 from gpt.config import TrainConfig, read_config
 from gpt.errors import InputError
+from sweep.analysis.results import best_trial, run_dir
 from sweep.storage.rdb import located_spec, stored_text
 from sweep.storage.schema import study_attrs, trial_attrs
-from sweep.study.format import relative
+from sweep.study.format import relative, write_toml
 from sweep.study.metric import PERPLEXITY, Metric, metric_of
 from sweep.study.program import rendered_arguments, rendered_file, rendered_name
 from sweep.study.range_ends import ends_of_trial
-
-if TYPE_CHECKING:
-    import optuna
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ class Origin:
 
 
 def export(
-    study: "optuna.Study", arm: str | None = None, number: int | None = None
+    study: optuna.Study, arm: str | None = None, number: int | None = None
 ) -> tuple[TrainConfig, Origin]:
     """Return the configuration of a finished trial, and its origin.
 
@@ -64,13 +63,11 @@ def export(
     Raises:
         InputError: no such arm or trial, no complete trial yet, or another program made the trial.
     """
-    from sweep.analysis.results import best_trial
-
     trial = best_trial(study, arm) if number is None else _finished_trial(study, number)
     return trial_config(study, trial), _origin(study, trial)
 
 
-def _origin(study: "optuna.Study", trial: "optuna.trial.FrozenTrial") -> Origin:
+def _origin(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> Origin:
     return Origin(
         study=study.study_name,
         trial=trial.number,
@@ -83,20 +80,18 @@ def _origin(study: "optuna.Study", trial: "optuna.trial.FrozenTrial") -> Origin:
     )
 
 
-def is_of_program(study: "optuna.Study") -> bool:
+def is_of_program(study: optuna.Study) -> bool:
     """Return True if a program of the user's trained the trials of a study."""
     return bool((study_attrs(study).spec or {}).get("trainer"))
 
 
 def trained_trial(
-    study: "optuna.Study", arm: str | None = None, number: int | None = None
+    study: optuna.Study, arm: str | None = None, number: int | None = None
 ) -> tuple[Path, Origin]:
     """Return the run directory of a finished trial of the built-in GPT, and its origin.
 
     Args and errors are those of `export`; a program's trial has no model of ours.
     """
-    from sweep.analysis.results import best_trial, run_dir
-
     if is_of_program(study):
         raise InputError(
             f"study {study.study_name!r} must have trained the built-in GPT to export its weights, "
@@ -107,16 +102,12 @@ def trained_trial(
 
 
 def export_program(
-    study: "optuna.Study", arm: str | None = None, number: int | None = None
+    study: optuna.Study, arm: str | None = None, number: int | None = None
 ) -> tuple[str, Origin]:
     """Return the parameters of a program's trial as TOML, with the shell line that trains it again.
 
     Args and errors are those of `export`.
     """
-    import tomli_w
-
-    from sweep.analysis.results import best_trial, run_dir
-
     trial = best_trial(study, arm) if number is None else _finished_trial(study, number)
     origin, of_study = _origin(study, trial), study_attrs(study)
     spec = located_spec(study)
@@ -140,7 +131,7 @@ def export_program(
     ]
     header = f"# {origin.line()}\n# The same run again:\n# {' && '.join(line)}\n\n"
     tables = {"command": command, "folder": relative(Path(program.folder)), "params": params}
-    return header + tomli_w.dumps(tables | ({"files": files} if files else {})), origin
+    return header + write_toml(tables | ({"files": files} if files else {})), origin
 
 
 def _writing(path: Path, text: str) -> str:
@@ -150,14 +141,12 @@ def _writing(path: Path, text: str) -> str:
     return f"{shlex.join(['printf', each_on_a_line, *lines])} > {shlex.quote(str(path))}"
 
 
-def trial_config(study: "optuna.Study", trial: "optuna.trial.FrozenTrial") -> TrainConfig:
+def trial_config(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> TrainConfig:
     """Return the configuration that a trial trained with, on its text as it lies now.
 
     Raises:
         InputError: another program made the trial, or this version refuses its study.
     """
-    from sweep.analysis.results import run_dir
-
     folder = run_dir(study, trial)  # or it says that there never was one
     attrs, of_study = trial_attrs(trial), study_attrs(study)
     spec = located_spec(study)
@@ -183,7 +172,7 @@ def _threads_of(run_dir: Path) -> int:
         return 1
 
 
-def _finished_trial(study: "optuna.Study", number: int) -> "optuna.trial.FrozenTrial":
+def _finished_trial(study: optuna.Study, number: int) -> optuna.trial.FrozenTrial:
     trials = study.get_trials(deepcopy=False)
     if not 0 <= number < len(trials):
         raise InputError(

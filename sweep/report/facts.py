@@ -10,17 +10,16 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Any
 
-import tomli_w
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 from gpt.config import TrainConfig
 from sweep.analysis.results import missing_runs
 from sweep.analysis.study_reader import Best, StudyReader, run_dir_of, study_options
-from sweep.storage.growth.history import extensions
+from sweep.storage.growth.extension import extensions
 from sweep.storage.location import data_options
 from sweep.storage.schema import study_attrs
-from sweep.study.dataset import split_lines
-from sweep.study.format import duration, number, relative, trials_line
+from sweep.study.dataset import amount, split_lines
+from sweep.study.format import duration, number, relative, trials_line, write_toml
 from sweep.study.toml_file import shipped_files
 from sweep.verdict.confirm_results import without_stories
 
@@ -134,15 +133,11 @@ def _data_facts(data: dict[str, Any]) -> list[tuple[str, str]]:
     evaluated = f"of which a fixed set of {data['eval_tokens']:,} tokens is evaluated"
     return [
         ("Text", f"{data['name']} ({data['kind']}), fingerprint {data['fingerprint'][:12]}"),
-        ("Training text", _amount(data, "train")),
-        ("Validation text", f"{_amount(data, 'validation')}, {evaluated}"),
+        ("Training text", amount(data, "train")),
+        ("Validation text", f"{amount(data, 'validation')}, {evaluated}"),
         ("Tokenizer", f"{data['tokenizer']}, {data['vocab_size']:,} tokens"),
         *(("Read as", line) for line in split_lines(data)),
     ]
-
-
-def _amount(data: dict[str, Any], split: str) -> str:
-    return f"{data[f'{split}_stories']:,} stories, {data[f'{split}_tokens']:,} tokens"
 
 
 def _machine_facts(reader: StudyReader) -> list[tuple[str, str]]:
@@ -214,13 +209,4 @@ def study_file(reader: StudyReader) -> str:
     if reader.is_program:  # which has none of the tables of the built-in GPT
         spec = {key: spec[key] for key in spec if key not in ("metric", "data", "train")}
         spec["trainer"] = {k: v for k, v in spec["trainer"].items() if k != "template_text"}
-    return tomli_w.dumps(_without_none(spec))
-
-
-def _without_none(value: Any) -> Any:
-    """Leave out keys without a value: TOML has no null."""
-    if isinstance(value, dict):
-        return {key: _without_none(each) for key, each in value.items() if each is not None}
-    if isinstance(value, list):
-        return [_without_none(each) for each in value]
-    return value
+    return write_toml(spec)

@@ -53,7 +53,6 @@ def write_report(
     study: optuna.Study,
     out: Path,
     *,
-    prompts: Sequence[str] = PROMPTS,
     show: Show = unseen,
 ) -> Path:
     """Write the report of a study to `out`, completely or not at all.
@@ -62,7 +61,6 @@ def write_report(
         storage: Holds the study and its evaluations.
         study: In any state: also before its first complete trial.
         out: Replaced if it exists; its folder is made.
-        prompts: How the stories of every arm begin.
         show: Called with each step.
 
     Returns:
@@ -74,9 +72,10 @@ def write_report(
     show("reading the study")
     if results.complete_trials(study):
         results.run_dir(study, results.best_trial(study))  # or it says whose they are
-    page = render(read_study(storage, study), prompts, show)
+    page = render(read_study(storage, study), show=show)
     try:
-        _write_atomically(out, page)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write_text(out, page)
     except OSError as error:
         raise StorageError(
             f"the report must go where a file can be written, but {out}: {error.strerror}; "
@@ -183,9 +182,3 @@ def _drawn(figure: Figure) -> dict[str, Any]:
         "height": drawn.layout.height,
         "json": str(drawn.to_json()).replace("<", "\\u003c"),
     }
-
-
-def _write_atomically(out: Path, text: str) -> None:
-    """Replace `out` at once: others see the old file or the new one, never a part."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write_text(out, text)

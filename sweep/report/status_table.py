@@ -9,24 +9,40 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import optuna
+
+from gpt.errors import InputError
+from sweep.analysis.phases import searches_of
+from sweep.analysis.results import (
+    UNFINISHED,
+    best_by_arm,
+    best_trials,
+    compared_parameter,
+    longest,
+    metric_of_study,
+    missing_runs,
+    module_of_trials,
+    run_dir,
+    search_space,
+    trial_rows,
+)
+from sweep.analysis.time_left import pruner_of, seconds_left, stored_paces
+from sweep.backends.local import LocalProcess
+from sweep.storage.location import runs_folder
 from sweep.storage.schema import StudyAttrs, is_ours, study_attrs
 from sweep.study import format as fmt
 
 if TYPE_CHECKING:
-    import optuna
     from rich.console import RenderableType
     from rich.table import Table
 
-    from sweep.analysis.time_left import Pace
     from sweep.study.metric import Metric
     from sweep.tuner.summary import Summary
 
 
-def study_status(study: "optuna.Study", width: int) -> "list[RenderableType]":
+def study_status(study: optuna.Study, width: int) -> "list[RenderableType]":
     """Render the status of a study, running or not, in `width` columns."""
     from rich.text import Text
-
-    from sweep.analysis.results import missing_runs, trial_rows
 
     rows, ours = trial_rows(study), is_ours(study)
     attrs = study_attrs(study) if ours else StudyAttrs()
@@ -56,26 +72,15 @@ def study_status(study: "optuna.Study", width: int) -> "list[RenderableType]":
 
 def _newest(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Select the newest MOST_ROWS trials; those that are unfinished come first into it."""
-    from sweep.analysis.results import UNFINISHED
-
     ordered = sorted(rows, key=lambda row: (row["outcome"] in UNFINISHED, row["number"]))
     return sorted(ordered[-MOST_ROWS:], key=lambda row: int(row["number"]))
 
 
-def status_json(study: "optuna.Study") -> str:
+def status_json(study: optuna.Study) -> str:
     """Return the status as JSON: facts, counts, the best per arm, missing runs and every trial.
 
     Of a study of another program the best trials, several where it has several objectives.
     """
-    from sweep.analysis.results import (
-        best_by_arm,
-        best_trials,
-        metric_of_study,
-        missing_runs,
-        search_space,
-        trial_rows,
-    )
-
     rows, ours = trial_rows(study), is_ours(study)
     attrs = study_attrs(study) if ours else StudyAttrs()
     found: dict[str, Any] = {
@@ -99,7 +104,7 @@ def status_json(study: "optuna.Study") -> str:
     found["trials"] = [_record(row, space, own) for row in rows]
     if ours:  # the figure in the column `perplexity`, by its name
         found["trials"] = [{**row, name: row.pop("perplexity")} for row in found["trials"]]
-    return json.dumps(_finite(found), indent=1, ensure_ascii=False)
+    return json.dumps(fmt.json_values(found), indent=1, ensure_ascii=False)
 
 
 def _record(
@@ -112,31 +117,17 @@ def _record(
     return {**flat, **space, **row["params"]}
 
 
-def _finite(value: Any) -> Any:
-    """Replace numbers that JSON has not by null."""
-    if isinstance(value, dict):
-        return {key: _finite(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def _outcomes(rows: list[dict[str, Any]]) -> dict[str, int]:
     """Count outcomes, the most frequent first."""
     return dict(Counter(row["outcome"] for row in rows).most_common())
 
 
 def _finished(rows: list[dict[str, Any]]) -> int:
-    from sweep.analysis.results import UNFINISHED
-
     return sum(row["outcome"] not in UNFINISHED for row in rows)
 
 
-def _searches(study: "optuna.Study") -> list[dict[str, Any]]:
+def _searches(study: optuna.Study) -> list[dict[str, Any]]:
     """Count the trials of the further searches that a verdict runs."""
-    from sweep.analysis.phases import searches_of
-    from sweep.analysis.results import trial_rows
-
     return [
         {
             "study": one.study_name,
@@ -147,10 +138,8 @@ def _searches(study: "optuna.Study") -> list[dict[str, Any]]:
     ]
 
 
-def _best_line(study: "optuna.Study", ours: bool) -> str:
+def _best_line(study: optuna.Study, ours: bool) -> str:
     """Name the best trial of each arm; in another program's study those that none beats."""
-    from sweep.analysis.results import best_by_arm, best_trials, metric_of_study
-
     if ours:
         best = best_by_arm(study)
         return f"best: {fmt.best_line(best, metric_of_study(study).shown)}" if best else ""
@@ -164,10 +153,9 @@ def _best_line(study: "optuna.Study", ours: bool) -> str:
     return f"best ({goals}): {numbers}, no trial is better in every value"
 
 
-def _range_ends(study: "optuna.Study") -> str:
+def _range_ends(study: optuna.Study) -> str:
     """Name the settings of the best trial of each arm that lie at an end of their range."""
-    from sweep.analysis.results import best_by_arm
-    from sweep.study.range_ends import ends_of_trial
+    from sweep.study.range_ends import ends_of_trial  # late: it imports pydantic
 
     trials, spec = study.get_trials(deepcopy=False), study_attrs(study).spec
     found = {
@@ -225,7 +213,7 @@ def _next_commands(summary: "Summary", folder: Path, suffix: str, steps: int | N
     ]
 
 
-def _facts(study: "optuna.Study", attrs: StudyAttrs) -> list[str]:
+def _facts(study: optuna.Study, attrs: StudyAttrs) -> list[str]:
     """List study, data and, if known, the lowest possible perplexity, one line each."""
     if attrs.spec is None:
         return [f"study {study.study_name}, which another program made"]
@@ -243,10 +231,8 @@ def _facts(study: "optuna.Study", attrs: StudyAttrs) -> list[str]:
     return facts
 
 
-def _without_folders(study: "optuna.Study", missing: list[int]) -> str:
+def _without_folders(study: optuna.Study, missing: list[int]) -> str:
     """Name the trials whose run directory is gone, and what works without it."""
-    from sweep.storage.location import runs_folder
-
     folder = fmt.relative(runs_folder(study))
     return (
         f"no run directory in {folder} of {fmt.trials_line(missing)}: figures and export are from "
@@ -254,12 +240,10 @@ def _without_folders(study: "optuna.Study", missing: list[int]) -> str:
     )
 
 
-def _table(study: "optuna.Study", trials: list[dict[str, Any]], width: int) -> "Table":
+def _table(study: optuna.Study, trials: list[dict[str, Any]], width: int) -> "Table":
     """Make one row per trial, without origin and reason if there is no room for them."""
     from rich.table import Table
     from rich.text import Text
-
-    from sweep.analysis.results import compared_parameter, metric_of_study, search_space
 
     wide, ours = width >= WIDE_TERMINAL, is_ours(study)
     space = search_space(study)
@@ -299,7 +283,7 @@ def _table(study: "optuna.Study", trials: list[dict[str, Any]], width: int) -> "
     return table
 
 
-def _objectives(study: "optuna.Study") -> list[str]:
+def _objectives(study: optuna.Study) -> list[str]:
     """Name the objectives of another program's study."""
     if study.metric_names:
         return list(study.metric_names)
@@ -329,17 +313,14 @@ def _widths(columns: list[str], words: int, rows: list[list[str]], width: int) -
     return [shared.get(place, width) for place, width in enumerate(widths)]
 
 
-def _curves(study: "optuna.Study") -> dict[int, str]:
+def _curves(study: optuna.Study) -> dict[int, str]:
     """Draw the curve of each running trial, as `run` does."""
-    from sweep.analysis.results import longest
-    from sweep.study.format import sparkline
-
     spec = study_attrs(study).spec or {}
     max_steps = spec.get("train", {}).get("max_steps")
     if program := spec.get("trainer"):
         max_steps = program["max_steps"] or longest(study)
     return {
-        trial.number: sparkline(
+        trial.number: fmt.sparkline(
             [value for _, value in sorted(trial.intermediate_values.items())],
             min(1.0, (trial.last_step or 0) / max_steps),
         )
@@ -348,15 +329,12 @@ def _curves(study: "optuna.Study") -> dict[int, str]:
     }
 
 
-def _running(study: "optuna.Study") -> "list[optuna.trial.FrozenTrial]":
+def _running(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
     return [trial for trial in study.get_trials(deepcopy=False) if trial.state.name == "RUNNING"]
 
 
-def _run_dirs(study: "optuna.Study") -> "list[Path]":
+def _run_dirs(study: optuna.Study) -> list[Path]:
     """List the run directories of the running trials; one that was just asked has none yet."""
-    from gpt.errors import InputError
-    from sweep.analysis.results import run_dir
-
     found = []
     for trial in _running(study):
         with suppress(InputError):
@@ -364,30 +342,15 @@ def _run_dirs(study: "optuna.Study") -> "list[Path]":
     return found
 
 
-def _seconds_left(study: "optuna.Study") -> float | None:
+def _seconds_left(study: optuna.Study) -> float | None:
     """Estimate the seconds left; None if no process trains here, or it would be a guess."""
-    from sweep.analysis.results import UNFINISHED, module_of_trials
-    from sweep.analysis.time_left import pruner_of, seconds_left, stored_paces
-    from sweep.backends.local import LocalProcess
-
     slots = len(LocalProcess.find(dict.fromkeys(_run_dirs(study), module_of_trials(study))))
     if not slots:
         return None
-    ended = [pace for pace in stored_paces(study) if pace.outcome not in UNFINISHED]
-    running = [_pace_of(trial, study) for trial in _running(study)]
-    total = study_attrs(study).n_trials or len(ended) + len(running)
-    waiting = max(0, total - len(ended) - len(running))
-    return seconds_left([*ended, *running], waiting, slots, pruner_of(study))
-
-
-def _pace_of(trial: "optuna.trial.FrozenTrial", study: "optuna.Study") -> "Pace":
-    """Return the pace of a running trial, of which the database knows the last evaluation only."""
-    from sweep.analysis.results import arm_of
-    from sweep.analysis.time_left import Pace
-
-    max_steps = (study_attrs(study).spec or {}).get("train", {}).get("max_steps")
-    fraction = (trial.last_step or 0) / max_steps if max_steps else 0.0
-    return Pace(arm_of(trial), "running", fraction, None)
+    started = [pace for pace in stored_paces(study) if pace.outcome != "waiting"]
+    total = study_attrs(study).n_trials or len(started)
+    waiting = max(0, total - len(started))
+    return seconds_left(started, waiting, slots, pruner_of(study))
 
 
 def _row(

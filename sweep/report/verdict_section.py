@@ -5,12 +5,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sweep.analysis.study_reader import DASH
 from sweep.study.format import change, duration
 from sweep.verdict.record import Record
 from sweep.verdict.searches.words import winner_columns, winner_rows
 from sweep.verdict.summary_text import confidence, figure_format, table_columns, table_rows
-
-_DASH = "–"  # where there is no value
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class Rows:
 
 
 def _is_number(cell: str) -> bool:
-    return cell in ("", _DASH) or cell[-1:].isdigit() or cell.endswith(("%", "%)"))
+    return cell in ("", DASH) or cell[-1:].isdigit() or cell.endswith(("%", "%)"))
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ def _shown(record: Record) -> Callable[[float], str]:
 def _margin(other: Mapping[str, Any], of_perplexity: str) -> str:
     if other["is_perplexity"]:
         return of_perplexity
-    return _DASH if other["margin"] is None else f"{other['margin']:.4f}"
+    return DASH if other["margin"] is None else f"{other['margin']:.4f}"
 
 
 def _ratio(difference: Mapping[str, Any]) -> list[str]:
@@ -192,7 +191,7 @@ def _shadows(record: Record) -> Rows:
             one["arm"],
             str(one["shadows"]),
             str(one["among_best"]),
-            _DASH if one["rate"] is None else f"{one['low']:.0%} to {one['high']:.0%}",
+            DASH if one["rate"] is None else f"{one['low']:.0%} to {one['high']:.0%}",
         ]
         for one in record["shadows"]
     ]

@@ -102,10 +102,12 @@ class _Known(InMemoryStorage):
 class _Pruning(_Known):
     """Known trials of an arm, whose system attributes are written to the stored study."""
 
-    def __init__(self, trials: list[FrozenTrial], stored: BaseStorage, maximize: bool) -> None:
+    def __init__(
+        self, trials: list[FrozenTrial], stored: BaseStorage, direction: StudyDirection
+    ) -> None:
         super().__init__(trials)
         self._stored = stored
-        self._sign = -1 if maximize else 1
+        self._sign = -1 if direction == StudyDirection.MAXIMIZE else 1
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         self._stored.set_trial_system_attr(trial_id, key, value)
@@ -125,9 +127,8 @@ def pruning_view(study: optuna.Study, name: str, trials: list[FrozenTrial]) -> o
         name: Of the arm; Hyperband chooses a trial's bracket by it and by the trial's number.
         trials: As they are stored, with their numbers.
     """
-    maximize = study.direction == StudyDirection.MAXIMIZE
-    direction: Literal["minimize", "maximize"] = "maximize" if maximize else "minimize"
-    return _quiet_study(_Pruning(trials, study._storage, maximize), None, direction, name)
+    known = _Pruning(trials, study._storage, study.direction)
+    return _quiet_study(known, None, study.direction, name)
 
 
 def _seen(trial: FrozenTrial, number: int, compare: str | None) -> FrozenTrial:
@@ -155,7 +156,7 @@ def _curve(trial: FrozenTrial) -> dict[int, float]:
 def _quiet_study(
     storage: BaseStorage,
     sampler: BaseSampler | None,
-    direction: Literal["minimize", "maximize"],
+    direction: Literal["minimize", "maximize"] | StudyDirection,
     name: str | None = None,
 ) -> optuna.Study:
     """Create a study without Optuna's log line."""

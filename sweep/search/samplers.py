@@ -57,12 +57,6 @@ class Proposal:
     system_attrs: dict[str, Any] = field(default_factory=dict)  # a sampler's state, as of CMA-ES
 
 
-def next_params(study: optuna.Study, spec: StudySpec, arm: str) -> tuple[dict[str, Any], str]:
-    """Return the arm's next parameters and their origin; see `next_proposal`."""
-    proposal = next_proposal(study, spec, arm)
-    return proposal.params, proposal.origin
-
-
 def next_proposal(study: optuna.Study, spec: StudySpec, arm: str) -> Proposal:
     """Return the arm's next trial: a baseline, a Sobol point, or what the sampler proposes."""
     trials = arm_trials(study, arm)

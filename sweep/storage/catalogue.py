@@ -2,15 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import optuna
 
 from gpt.errors import InputError
+from sweep.storage.location import storage_path
+from sweep.storage.reader import open_snapshot
 from sweep.storage.schema import is_confirm_study, is_ours, study_attrs
-from sweep.study import toml_file as study_file
-from sweep.study.toml_file import shipped_studies
-
-if TYPE_CHECKING:
-    import optuna
+from sweep.study.toml_file import read_tables, shipped_files
 
 FOLDER = Path("studies")  # where users keep files of their own
 
@@ -24,26 +23,22 @@ class Entry:
     description: str
 
 
-def catalogue(storage: str, folder: Path = FOLDER) -> list[Entry]:
-    """List shipped studies, then files in `folder`, then the others of the storage; each once.
+def catalogue(storage: str) -> list[Entry]:
+    """List shipped studies, then files in FOLDER, then the others of the storage; each once.
 
     Args:
         storage: URL or path of a database, which may be missing.
-        folder: May be missing as well.
 
     Raises:
         InputError: the storage cannot be read.
     """
     stored = _stored(storage)
-    shipped = [
-        Entry(study.name, _progress(stored.pop(study.name, None)), study.description)
-        for study in shipped_studies()
-    ]
-    known = {path.name: path.read_bytes() for path in study_file.shipped_files().values()}
+    shipped = [_of_file(name, path, stored) for name, path in shipped_files().items()]
+    known = {path.name: path.read_bytes() for path in shipped_files().values()}
     files = [  # not copies, as in a clone of this repository beside an installed package
-        path for path in sorted(folder.glob("*.toml")) if not _is_copy(path, known.get(path.name))
+        path for path in sorted(FOLDER.glob("*.toml")) if not _is_copy(path, known.get(path.name))
     ]
-    own = [_of_file(path, stored) for path in files]
+    own = [_of_file(str(path), path, stored) for path in files]
     others = [Entry(name, _progress(study), _description(study)) for name, study in stored.items()]
     return [*shipped, *own, *others]
 
@@ -55,26 +50,20 @@ def _is_copy(path: Path, content: bytes | None) -> bool:
         return False
 
 
-def _of_file(path: Path, stored: "dict[str, optuna.Study]") -> Entry:
+def _of_file(name: str, path: Path, stored: dict[str, optuna.Study]) -> Entry:
     try:
-        tables = study_file.read_tables(path)
+        tables = read_tables(path)
     except InputError as error:
-        return Entry(str(path), "", f"not a study: {error}")
+        return Entry(name, "", f"not a study: {error}")
     study = stored.pop(str(tables.get("name")), None)
-    return Entry(str(path), _progress(study), str(tables.get("description", "")))
+    return Entry(name, _progress(study), str(tables.get("description", "")))
 
 
-def _stored(storage: str) -> "dict[str, optuna.Study]":
+def _stored(storage: str) -> dict[str, optuna.Study]:
     """Return the studies of a storage by name, without the confirm runs."""
-    from sweep.storage.location import storage_path
-
     path = storage_path(storage)
     if path is not None and not path.exists():
         return {}
-    import optuna
-
-    from sweep.storage.reader import open_snapshot
-
     opened = open_snapshot(storage)
     studies = (
         optuna.load_study(study_name=name, storage=opened)
@@ -83,13 +72,13 @@ def _stored(storage: str) -> "dict[str, optuna.Study]":
     return {study.study_name: study for study in studies if not is_confirm_study(study)}
 
 
-def _description(study: "optuna.Study") -> str:
+def _description(study: optuna.Study) -> str:
     if not is_ours(study):
         return "made by another program"
     return str((study_attrs(study).spec or {}).get("description", ""))
 
 
-def _progress(study: "optuna.Study | None") -> str:
+def _progress(study: optuna.Study | None) -> str:
     if study is None:
         return ""
     trials = study.get_trials(deepcopy=False)

@@ -12,7 +12,7 @@ import optuna
 from optuna.storages import BaseStorage, RDBStorage
 
 from gpt.errors import InputError
-from sweep.storage.schema import set_study_attrs, study_attrs, trial_attrs
+from sweep.storage.schema import study_attrs, trial_attrs
 from sweep.storage.snapshot import Snapshot
 from sweep.study.paths import read_path
 
@@ -84,11 +84,6 @@ def database_folder(storage: BaseStorage) -> Path:
         return storage.path.parent
     path = sqlite_path(storage.url) if isinstance(storage, RDBStorage) else None
     return Path() if path is None else path.parent
-
-
-def set_runs_folder(study: optuna.Study, folder: Path) -> None:
-    """Store the folder of a study's run directories, relative to the database."""
-    set_study_attrs(study, runs=relative_to_database(study, folder))
 
 
 def relative_to_database(study: optuna.Study, path: Path) -> str:

@@ -15,13 +15,7 @@ import optuna
 from filelock import FileLock, Timeout
 
 from gpt.errors import BusyError, InputError, StorageError
-from sweep.storage.location import (
-    MARKER,
-    owner_of_runs,
-    relative_to_database,
-    runs_folder,
-    set_runs_folder,
-)
+from sweep.storage.location import MARKER, owner_of_runs, relative_to_database, runs_folder
 from sweep.storage.schema import StudyAttrs, attrs_of_all, set_study_attrs, study_attrs
 
 
@@ -127,8 +121,8 @@ def claim_runs(study: optuna.Study, folder: Path) -> None:
         identity = uuid.uuid4().hex
         set_study_attrs(study, identity=identity)
         (folder / MARKER).write_text(identity)
-    if attrs.runs != relative_to_database(study, folder):
-        set_runs_folder(study, folder)
+    if attrs.runs != (runs := relative_to_database(study, folder)):
+        set_study_attrs(study, runs=runs)
 
 
 def _refuse_copy(study: optuna.Study, identity: str) -> None:

@@ -189,7 +189,8 @@ def create_study(
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
-        study.set_metric_names([metric.label])
+        label = f"validation {metric.name}" if metric.is_perplexity else metric.name
+        study.set_metric_names([label])  # for Optuna's own dashboard
     set_study_attrs(study, device=device, **attrs_of_spec(study, spec, data))
     return study
 
@@ -280,7 +281,9 @@ def database_exists(storage: str, notice: Callable[[str], None] | None = None) -
     path = sqlite_path(url)
     if path and not path.exists():
         return False
-    engine = _engine(url)
+    engine = sa.create_engine(
+        url, connect_args={} if path else {"connect_timeout": CONNECT_SECONDS}
+    )
     try:
         if path:
             return sa.inspect(engine).has_table("studies")
@@ -293,13 +296,6 @@ def database_exists(storage: str, notice: Callable[[str], None] | None = None) -
         raise explained(error, storage, path) or _unusable(storage, error) from None
     finally:
         engine.dispose()
-
-
-def _engine(url: str) -> sa.Engine:
-    server = sqlite_path(url) is None
-    return sa.create_engine(
-        url, connect_args={"connect_timeout": CONNECT_SECONDS} if server else {}
-    )
 
 
 def find_study(storage: RDBStorage, name: str) -> optuna.Study | None:

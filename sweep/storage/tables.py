@@ -41,6 +41,16 @@ evaluations = sa.Table(
     ),
 )
 
+# Optuna's tables with rows of a study, and of a trial.
+OF_STUDIES = ("studies", "study_directions", "study_user_attributes", "study_system_attributes")
+OF_TRIALS = (
+    "trial_params",
+    "trial_values",
+    "trial_intermediate_values",
+    "trial_user_attributes",
+    "trial_system_attributes",
+)
+
 optuna_studies = sa.table("studies", sa.column("study_id"), sa.column("study_name"))
 optuna_trials = sa.table(
     "trials", sa.column("trial_id"), sa.column("number"), sa.column("study_id")

@@ -85,8 +85,8 @@ def split_lines(facts: Mapping[str, Any]) -> list[str]:
         f"of {_listed(splits['validation'])}" if splits["validation"] else CUTS[splits["cut"]]
     )
     lines = [
-        f"training text: {_amount(facts, 'train')} of {_listed(splits['train'])}; "
-        f"validation text: {_amount(facts, 'validation')} {held_out}"
+        f"training text: {amount(facts, 'train')} of {_listed(splits['train'])}; "
+        f"validation text: {amount(facts, 'validation')} {held_out}"
     ]
     if splits["unread"]:
         lines.append(f"not read: {_listed(splits['unread'])}")
@@ -99,7 +99,8 @@ CUTS = {
 }
 
 
-def _amount(facts: Mapping[str, Any], split: str) -> str:
+def amount(facts: Mapping[str, Any], split: str) -> str:
+    """Return the stories and tokens of a split, in words."""
     stories = facts[f"{split}_stories"]
     counted = "1 story" if stories == 1 else f"{stories:,} stories"
     return f"{counted}, {facts[f'{split}_tokens']:,} tokens"

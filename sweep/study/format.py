@@ -30,6 +30,32 @@ def unseen(what: str, done: float | None = None) -> None:
     """Show nothing: a Show for quiet commands."""
 
 
+def json_values(value: Any) -> Any:
+    """Convert to values that JSON has: no numpy, no tuples; NaN and infinity become null."""
+    if isinstance(value, dict):
+        return {str(key): json_values(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_values(one) for one in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def write_toml(values: dict[str, Any]) -> str:
+    """Write TOML, without the keys that have no value: it has no null."""
+    import tomli_w
+
+    return tomli_w.dumps(_without_none(values))
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_none(each) for key, each in value.items() if each is not None}
+    if isinstance(value, list):
+        return [_without_none(each) for each in value]
+    return value
+
+
 def share_of(message: str) -> float | None:
     """Return the share at the end of a message: "tokenising: 3 of 4 stories (75%)" -> 0.75."""
     found = re.search(r"\((\d+)%\)$", message)

@@ -20,21 +20,6 @@ class Metric:
         """Optuna's name of the direction."""
         return "maximize" if self.maximize else "minimize"
 
-    @property
-    def label(self) -> str:
-        """Name of the objective in Optuna's own dashboard."""
-        return f"validation {self.name}" if self.is_perplexity else self.name
-
-    @property
-    def best_word(self) -> str:
-        """Superlative of the best value, in a sentence."""
-        return "highest" if self.maximize else "lowest"
-
-    @property
-    def worse_side(self) -> str:
-        """Preposition for values that are worse than another, in a sentence."""
-        return "below" if self.maximize else "above"
-
     def rank(self, value: float) -> float:
         """Return a number that is lower for better values."""
         return -value if self.maximize else value

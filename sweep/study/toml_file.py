@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
@@ -141,22 +141,6 @@ def one_line(text: str) -> str:
 def _require_table(key: str, value: Any) -> None:
     if not isinstance(value, Mapping):
         raise ValueError(f"{key}: must be a table, but got {value!r}")
-
-
-class StudySummary(NamedTuple):
-    """A shipped study."""
-
-    name: str
-    description: str
-    path: Path
-
-
-def shipped_studies() -> list[StudySummary]:
-    """Return the studies of the package, by name."""
-    return [
-        StudySummary(name, read_tables(path)["description"], path)
-        for name, path in shipped_files().items()
-    ]
 
 
 def read_study_file(study: str, device: str) -> StudySpec:

@@ -9,18 +9,20 @@ import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from gpt import checkpoint
 from gpt.config import TrainConfig, read_config, train_config
-from gpt.errors import InputError, StorageError
+from gpt.data.dataset import prepare
+from gpt.errors import DivergedError, InputError, StorageError
+from gpt.events import Evaluation, evaluation_of, read_events
+from gpt.optim import check_installed
+from gpt.system.device import check_device
 from gpt.system.files import atomic_write_text
 from gpt.system.signals import noted
 from sweep.study.format import duration, is_terminal, perplexity
 from sweep.trainers.long_run.longer import extend
 from sweep.trainers.long_run.scale import changes_in_words, check_memory, read_scale, scaled
-
-if TYPE_CHECKING:
-    from gpt.events import Evaluation
 
 CONFIG = "config.json"
 
@@ -62,9 +64,7 @@ def prepare_run(
     Raises:
         InputError: one of these cannot work; nothing was written then.
     """
-    from gpt.optim import check_installed
-    from gpt.plugins import in_run_dir, with_plugins
-    from gpt.system.device import check_device
+    from gpt.plugins.load import in_run_dir, with_plugins
     from gpt.system.distributed import share_of_batch
     from gpt.train import with_loaded_plugins
     from sweep.trainers.several_gpus import check_gpus
@@ -186,8 +186,6 @@ def with_prepared_data(
     Raises:
         InputError: the text is not there, too short, or of another vocabulary.
     """
-    from gpt.data.dataset import prepare
-
     tokens = prepare(config.data, progress)
     tokens.require(config.block_size)
     size = tokens.meta.vocab_size
@@ -246,9 +244,6 @@ def is_done(run_dir: Path) -> bool:
     Raises:
         InputError: they are damaged.
     """
-    from gpt import checkpoint
-    from gpt.events import read_events
-
     events, _ = read_events(run_dir)
     done = any(event["event"] == "done" for event in events)
     return done and checkpoint.load(run_dir) is not None
@@ -268,7 +263,6 @@ def continue_run(run_dir: Path, max_steps: int, gpus: int = 1) -> int | None:
         KeyboardInterrupt: Ctrl-C came twice.
         TrainingFailedError: the loss is no longer finite, or memory ran out.
     """
-    from gpt.errors import DivergedError
     from gpt.system.distributed import PeerError
     from gpt.train import is_out_of_memory, train_directory
     from sweep.trainers.several_gpus import train_on_several
@@ -300,10 +294,8 @@ def continue_run(run_dir: Path, max_steps: int, gpus: int = 1) -> int | None:
     return None if is_done(run_dir) else signals[0]
 
 
-def evaluations_of(run_dir: Path) -> "list[Evaluation]":
+def evaluations_of(run_dir: Path) -> list[Evaluation]:
     """Return the evaluations of a run by step, of two of a step the first."""
-    from gpt.events import evaluation_of, read_events
-
     events, _ = read_events(run_dir)
     logged = [evaluation_of(event) for event in events if event["event"] == "evaluation"]
     by_step = {evaluation.step: evaluation for evaluation in reversed(logged)}
@@ -344,12 +336,12 @@ def _refuse_other(run_dir: Path, old: TrainConfig, new: TrainConfig) -> None:
         )
 
 
-def _show_lines(evaluations: "Iterable[Evaluation]", max_steps: int) -> None:
+def _show_lines(evaluations: Iterable[Evaluation], max_steps: int) -> None:
     for evaluation in evaluations:
         print(_line(evaluation, max_steps), flush=True)
 
 
-def _show_bar(evaluations: "Iterable[Evaluation]", max_steps: int) -> None:
+def _show_bar(evaluations: Iterable[Evaluation], max_steps: int) -> None:
     """Show a bar that moves at each evaluation and a running clock, with the lines above them."""
     from rich.progress import (
         BarColumn,
@@ -373,7 +365,7 @@ def _show_bar(evaluations: "Iterable[Evaluation]", max_steps: int) -> None:
             bar.update(task, completed=evaluation.step, description=left)
 
 
-def _line(evaluation: "Evaluation", max_steps: int) -> str:
+def _line(evaluation: Evaluation, max_steps: int) -> str:
     return (
         f"step {evaluation.step}/{max_steps}: perplexity {perplexity(evaluation.perplexity)}, "
         f"training loss {evaluation.train_loss:.4f}, {evaluation.tokens_per_second:,.0f} tokens/s, "
@@ -381,6 +373,6 @@ def _line(evaluation: "Evaluation", max_steps: int) -> str:
     )
 
 
-def _seconds_left(evaluation: "Evaluation", max_steps: int) -> float:
+def _seconds_left(evaluation: Evaluation, max_steps: int) -> float:
     """Extrapolate the run's seconds per step so far."""
     return (max_steps - evaluation.step) * evaluation.elapsed_seconds / evaluation.step

@@ -5,13 +5,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from gpt import checkpoint
 from gpt.config import DataConfig, TrainConfig, read_config
 from gpt.data.dataset import prepare
 from gpt.errors import DataError
 from gpt.events import Evaluation, Event, evaluation_of, parse_event
 from gpt.model import num_params
-from gpt.plugins import in_run_dir, with_plugins
+from gpt.optim import check_installed
+from gpt.plugins.load import in_run_dir, with_plugins
 from gpt.system.files import atomic_write_text
 from sweep.study.dataset import data_facts, described, pin_dataset, source_facts
 from sweep.study.external.plugins import load_spec_plugins
@@ -53,8 +56,6 @@ class GPTTrainer:
             InputError: an optimiser needs a package that is not installed, or the text is not
                 there or too short.
         """
-        from gpt.optim import check_installed  # imports torch
-
         load_spec_plugins(spec)
         self._spec = spec
         searched = spec.search.get("optimizer")
@@ -161,8 +162,6 @@ def faster_dtype(device: str) -> str:
     GPUs with tensor cores but without bfloat16 (V100, T4) take float16. An Apple GPU takes float32:
     nobody has measured one yet.
     """
-    import torch
-
     if device.startswith("cuda"):
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return "bfloat16"

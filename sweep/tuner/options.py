@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sweep.backends import Backend, Resources, make_backend
+from sweep.backends import make_backend
+from sweep.backends.base import Backend, Resources
 from sweep.study.paths import DEFAULT_STORAGE
 from sweep.study.spec import ResourcesSpec
 from sweep.tuner.limits import Limits

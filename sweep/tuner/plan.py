@@ -12,12 +12,13 @@ from gpt.config import TrainConfig
 from gpt.data import corpus
 from gpt.data.files import find
 from gpt.model import num_params
-from sweep.backends import Resources, Slot, make_backend
+from sweep.backends.base import Slot
 from sweep.study.format import duration, number, unseen
 from sweep.study.program import TrainerSpec
 from sweep.study.search_space import Parameter
 from sweep.study.spec import GPT2_VOCAB_SIZE, StudySpec
 from sweep.trainers.registry import trainer_of
+from sweep.tuner.options import RunOptions
 
 # Fields of TrainConfig, besides n_layer, on which a trial's time and memory depend.
 SIZES = ("n_embd", "n_head", "block_size", "batch_size", "gradient_accumulation_steps")
@@ -32,22 +33,18 @@ class Depth:
     largest: TrainConfig
 
 
-def plan_of(
-    spec: StudySpec, device: str, workers: int | None, trials: int
-) -> Iterator[tuple[str, str]]:
+def plan_of(spec: StudySpec, options: RunOptions, trials: int) -> Iterator[tuple[str, str]]:
     """Yield the plan of a study as pairs of a name and words; it measures for some seconds.
 
     Args:
         spec: Resolved for the kind of device.
-        device: "auto", "cpu", "cuda" or "cuda:N".
-        workers: Trials at a time; None chooses.
+        options: With the device, and how many trials run at a time.
         trials: Total of the study.
 
     Raises:
         InputError: the device, the text or the program is not there.
     """
-    resources = Resources(spec.resources.gpus, spec.resources.cpus)
-    backend = make_backend("local", device, workers, resources=resources)
+    backend = options.make_backend(spec.resources)
     backend.check()
     slots = backend.capacity()
     trainer = trainer_of(spec, spec.data)

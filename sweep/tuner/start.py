@@ -10,7 +10,7 @@ import optuna
 from optuna.storages import RDBStorage
 
 from gpt.config import DataConfig
-from sweep.backends import Backend, Slot
+from sweep.backends.base import Backend, Slot
 from sweep.backends.room import free_bytes, slots_that_fit
 from sweep.search.known_trials import in_memory
 from sweep.storage.errors import in_one_line

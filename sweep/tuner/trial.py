@@ -8,7 +8,7 @@ from optuna.trial import Trial
 from gpt.errors import BusyError, StorageError
 from gpt.events import Event
 from gpt.system.files import disk_error
-from sweep.backends import Job, Status
+from sweep.backends.base import Job, Status
 from sweep.study.format import duration
 from sweep.trainers.base import RunFacts
 from sweep.tuner.exits import Ending, Exit, Intent, ending_of, exit_of

@@ -18,10 +18,10 @@ from gpt.errors import BusyError, InputError, StorageError, TrialsFailedError
 from gpt.events import Evaluation, Event
 from gpt.system.signals import noted
 from sweep.analysis import results
-from sweep.backends import Job, Slot
+from sweep.backends.base import Job, Slot
 from sweep.search.known_trials import report_evaluation
 from sweep.search.pruners import is_shadow, may_stop_at, should_prune
-from sweep.search.samplers import next_arm, next_params, next_proposal
+from sweep.search.samplers import next_arm, next_proposal
 from sweep.storage.rdb import wait_for
 from sweep.storage.schema import (
     new_trial_attrs,
@@ -264,7 +264,8 @@ class Tuner:
         fixed = frozen.system_attrs.get("fixed_params", {})
         compare = self.spec.compare
         arm = str(fixed[compare]) if compare in fixed else next_arm(self.study, self.spec)
-        params = self.spec.completed(arm, fixed, next_params(self.study, self.spec, arm)[0])
+        drawn = next_proposal(self.study, self.spec, arm).params
+        params = self.spec.completed(arm, fixed, drawn)
         self.trainer.check_params(params)
         for name, distribution in self.spec.distributions(params).items():
             internal = distribution.to_internal_repr(params[name])
@@ -380,7 +381,7 @@ class Tuner:
     def _on_pruned(self, run: TrialRun, exit_code: int | None) -> None:
         step, value = run.last or (0, self.worst)
         kind = self.spec.pruner.kind
-        worse = f"{self.metric.worse_side} the median"
+        worse = f"{'below' if self.metric.maximize else 'above'} the median"
         why = worse if kind == "median" else f"stopped by {kind} within the trials"
         reason = f"{why} of its arm at step {step}"
         self._tell(run, TrialState.PRUNED, "pruned", value, reason)

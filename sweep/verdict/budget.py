@@ -1,15 +1,22 @@
 """Each arm's share of the search: its budget, its baselines, and how often the pruner was wrong."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Sequence
 
 import optuna
 import pandas as pd
+from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from scipy import stats
 
-from sweep.analysis.results import OUTCOMES, complete_trials, last_evaluations, rank_key
+from sweep.analysis.results import (
+    OUTCOMES,
+    complete_trials,
+    evaluations_table,
+    last_evaluations,
+    rank_key,
+    trials_table,
+)
 from sweep.search.arms import arm_trials
 from sweep.storage.schema import trial_attrs
 from sweep.study.spec import StudySpec
@@ -24,19 +31,13 @@ def taken_over(study: optuna.Study) -> dict[str, int]:
     return dict(Counter(one.arm for one in attrs if one.arm and one.taken_over is not None))
 
 
-def ledger_table(
-    trials: pd.DataFrame,
-    evaluations: pd.DataFrame,
-    spec: StudySpec,
-    earlier: Mapping[str, int] = MappingProxyType({}),
-) -> pd.DataFrame:
+def ledger_table(study: optuna.Study, spec: StudySpec, storage: RDBStorage) -> pd.DataFrame:
     """Return one row per arm, in the order of the study file.
 
     Args:
-        trials: results.trials_table.
-        evaluations: results.evaluations_table of the same study.
+        study: Of the search.
         spec: Its study file.
-        earlier: See `taken_over`.
+        storage: Holds the evaluations.
 
     Returns:
         arm, asked, complete, pruned, diverged, oom, failed, running, waiting (numbers of trials),
@@ -44,8 +45,9 @@ def ledger_table(
         device_seconds (training and evaluation, on one slot), tuned_parameters (searched in this
         arm, without compare's).
     """
+    earlier, evaluations = taken_over(study), evaluations_table(storage, study.study_name)
     last = last_evaluations(evaluations)[["tokens", "elapsed_seconds"]]
-    of_trial = trials[["number", "arm", "outcome"]].join(last, on="number")
+    of_trial = trials_table(study)[["number", "arm", "outcome"]].join(last, on="number")
     rows = [
         _row(arm, of_trial[of_trial["arm"] == arm], spec) | {"taken_over": earlier.get(arm, 0)}
         for arm in spec.arms

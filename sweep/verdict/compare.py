@@ -7,7 +7,7 @@ Every answer is about the settings that one search found, not about all that an 
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -134,10 +134,6 @@ class Verdict:
     held_back_tokens: int | None
     confirmed: list[ConfirmedArm]
     comparisons: list[Comparison]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain values, as JSON holds them."""
-        return asdict(self)
 
 
 def judge(request: VerdictRequest, storage: RDBStorage) -> Verdict:

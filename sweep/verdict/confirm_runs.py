@@ -13,7 +13,6 @@ import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
 
-from gpt.config import DataConfig
 from gpt.data.dataset import prepare
 from gpt.errors import InputError
 from sweep.analysis.phases import CONFIRM, SCREENING, name_of_phase
@@ -28,7 +27,6 @@ from sweep.tuner.callback import Callback, Message
 from sweep.tuner.options import RunOptions
 from sweep.tuner.run import open_tuner
 from sweep.tuner.summary import Summary
-from sweep.tuner.tuner import Tuner
 from sweep.verdict.confirm_plan import phase_spec, plan, planned_runs, seeds_of
 from sweep.verdict.confirm_results import chosen_trials
 from sweep.verdict.request import VerdictRequest
@@ -112,7 +110,7 @@ def _run(
         options,
         make_callback,
         phase,
-        make_spec=lambda name: phase_spec(request.spec, phase).model_copy(update={"name": name}),
+        phase_spec(request.spec, phase),
         plan_all=lambda study, spec: plan(study, spec, planned_runs(trials, seeds)),
     )
 
@@ -123,8 +121,8 @@ def run_beside(
     options: RunOptions,
     make_callback: MakeCallback,
     ending: str,
+    spec: StudySpec,
     *,
-    make_spec: Callable[[str], StudySpec],
     plan_all: Callable[[optuna.Study, StudySpec], int],
 ) -> Summary:
     """Run a study that belongs to a sweep, on its text and under its name with an ending.
@@ -135,19 +133,21 @@ def run_beside(
         options: Where and how it runs.
         make_callback: Of its display.
         ending: Of its name.
-        make_spec: Returns the study of a name.
+        spec: Of the study, under any name.
         plan_all: Plans what is missing, and returns the total of trials.
 
     Raises:
         InputError: sweep.tuner.run.run refuses.
     """
     name = name_of_phase(storage, request.study, ending)
-    spec = make_spec(name)
+    spec = spec.model_copy(update={"name": name})
     began = find_study(storage, name) is not None
     grown = bool(study_attrs(request.study).extensions)  # since then, maybe: its phases follow
     options = replace(options, extend=began and grown)
-    with open_tuner(spec, _text_of(request), options, make_callback()) as tuner:
-        _bind(tuner, request)
+    text = stored_text(request.study, request.spec)  # pinned: other text is refused
+    with open_tuner(spec, text, options, make_callback()) as tuner:
+        if study_attrs(tuner.study).of is None:  # trials are matched by number: bound by identity
+            set_study_attrs(tuner.study, of=study_attrs(request.study).identity)
         return tuner.run(plan_all(tuner.study, spec))
 
 
@@ -165,14 +165,9 @@ def shared(options: RunOptions) -> TimeLeft:
     return left
 
 
-def _text_of(request: VerdictRequest) -> DataConfig:
-    """Return the sweep's text, pinned: other text is refused when it is prepared."""
-    return stored_text(request.study, request.spec)
-
-
 def _require_held_back(request: VerdictRequest) -> None:
     """Refuse before the first run a text that is gone, or has no stories for the last."""
-    spec, text = phase_spec(request.spec, CONFIRM), _text_of(request)
+    spec, text = phase_spec(request.spec, CONFIRM), stored_text(request.study, request.spec)
     try:
         tokens = prepare(text)
     except InputError:
@@ -183,9 +178,3 @@ def _require_held_back(request: VerdictRequest) -> None:
             f"{text.source}; bring it back and run the same command again."
         ) from None
     data_facts(tokens, spec)
-
-
-def _bind(tuner: Tuner, request: VerdictRequest) -> None:
-    """Bind a phase to its sweep: trials are matched by number, so a name is not enough."""
-    if study_attrs(tuner.study).of is None:
-        set_study_attrs(tuner.study, of=study_attrs(request.study).identity)

@@ -3,20 +3,21 @@
 The study keeps it as its attribute "verdict", and sweep.analysis.study_reader shows its words.
 """
 
-import math
+from dataclasses import asdict
 from typing import Any
 
 import optuna
 from optuna.storages import RDBStorage
 
-from sweep.analysis import results
 from sweep.storage.schema import set_study_attrs, study_attrs
+from sweep.study.format import json_values
 from sweep.verdict.budget import baseline_table, ledger_table, shadow_table, taken_over
 from sweep.verdict.compare import judge
 from sweep.verdict.interim.ledger import extended, make_analysis, search_analysis, stored_analyses
 from sweep.verdict.request import VerdictRequest
 from sweep.verdict.searches import words
 from sweep.verdict.searches.compare import judge_searches
+from sweep.verdict.searches.plan import progress
 from sweep.verdict.selection_bias import curse_table
 from sweep.verdict.summary_text import LUCK_IS_LEFT_OUT, SEARCH_LUCK, headline, paragraph
 
@@ -39,9 +40,7 @@ def make_record(request: VerdictRequest, storage: RDBStorage) -> Record:
     """
     study = request.study
     verdict = judge(request, storage)
-    trials = results.trials_table(study)
-    evaluations = results.evaluations_table(storage, study.study_name)
-    finished = int((~trials["outcome"].isin(results.UNFINISHED)).sum())
+    finished, _ = progress(study)
     attrs = study_attrs(study)
     data = attrs.data or {}
     search = (finished, attrs.n_trials or finished)
@@ -57,14 +56,14 @@ def make_record(request: VerdictRequest, storage: RDBStorage) -> Record:
         },
         "arms": request.arms,
         "text": data["name"],
-        **verdict.as_dict(),
+        **asdict(verdict),
         "background": request.spec.background,
-        "ledger": ledger_table(trials, evaluations, request.spec, earlier).to_dict("records"),
+        "ledger": ledger_table(study, request.spec, storage).to_dict("records"),
         "winners_curse": curse_table(request, storage).to_dict("records"),
         "shadows": shadow_table(study, request.arms, request.top).to_dict("records"),
         "baselines": baseline_table(study, request.arms).to_dict("records"),
     }
-    return dict(_plain(record))
+    return dict(json_values(record))
 
 
 def add_searches(
@@ -81,7 +80,7 @@ def add_searches(
     Raises:
         InputError: a run is missing.
     """
-    found = _plain(judge_searches(request, storage, searches).as_dict())
+    found = json_values(asdict(judge_searches(request, storage, searches)))
     answers = words.sentences(found, record["metric"], record["margin"])
     of_settings = record["answer"].replace(f" {LUCK_IS_LEFT_OUT}", "")
     return record | {
@@ -121,16 +120,3 @@ def _analyses(record: Record) -> list[dict[str, Any]]:
         search_analysis(one["arm"], one["reference"], over["searches"], over["trials"])
         for one in over.get("comparisons", [])
     ]
-
-
-def _plain(value: Any) -> Any:
-    """Convert to values that JSON has: no numpy, no NaN, no tuples."""
-    if isinstance(value, dict):
-        return {str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    if hasattr(value, "item"):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -158,7 +158,8 @@ def answers(differences: Sequence[Difference]) -> list[SettingsAnswer]:
     small to matter is none that anybody should act on.
     """
     apart = adjusted([difference.p for difference in differences], differences)
-    alike = adjusted([_or_one(difference.p_equivalent) for difference in differences], differences)
+    known = [1.0 if one.p_equivalent is None else one.p_equivalent for one in differences]
+    alike = adjusted(known, differences)
     return [
         _answer(difference.mean, p, p_equivalent)
         for difference, p, p_equivalent in zip(differences, apart, alike, strict=True)
@@ -176,10 +177,6 @@ def adjusted(p_values: Sequence[float], differences: Sequence[Difference]) -> li
         for p, difference in zip(p_values, differences, strict=True)
     ]
     return holm(scaled)
-
-
-def _or_one(p: float | None) -> float:
-    return 1.0 if p is None else p
 
 
 def _answer(mean: float, p: float, p_equivalent: float) -> SettingsAnswer:
@@ -266,7 +263,6 @@ def two_level_bootstrap(
     second: Floats,
     tokens: Floats,
     error_rate: float = ERROR_RATE,
-    seed: int = 0,
 ) -> tuple[float, float]:
     """Return an interval of the mean difference per token over seeds and stories.
 
@@ -281,13 +277,12 @@ def two_level_bootstrap(
         second: The other arm's, on the same seeds and stories.
         tokens: Targets of each story, shape (M,).
         error_rate: Of the interval, in (0, 1).
-        seed: Of the resampling.
 
     Source:
         Owen (2007), "The pigeonhole bootstrap", arXiv:0712.1111.
     """
     n_seeds, n_stories = first.shape
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     seeds = rng.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), REPLICATES)  # (R, S)
     stories = rng.multinomial(n_stories, np.full(n_stories, 1 / n_stories), REPLICATES)  # (R, M)
     sums = ((seeds @ (first - second)) * stories).sum(axis=1)

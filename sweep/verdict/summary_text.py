@@ -80,9 +80,9 @@ def table_rows(record: Mapping[str, Any]) -> list[list[str]]:
         row = [one["arm"], str(one["trial"]), shown(one["perplexity"])]
         if one["arm"] in compared:
             comparison = compared[one["arm"]]
-            ends = " to ".join(_percent(comparison[key]) for key in ("ratio_low", "ratio_high"))
+            ends = " to ".join(percent(comparison[key]) for key in ("ratio_low", "ratio_high"))
             level = confidence(comparison["difference"]["error_rate"])
-            row += [_percent(comparison["ratio"]), f"{ends} ({level})", _only_analysis(comparison)]
+            row += [percent(comparison["ratio"]), f"{ends} ({level})", _only_analysis(comparison)]
             row += [comparison["settings_answer"]]
         else:
             row += ["", "", "", "the reference"]
@@ -94,7 +94,7 @@ def _only_analysis(comparison: Mapping[str, Any]) -> str:
     """Write the interval of a single analysis; a record of an earlier version has none."""
     if "only_analysis" not in comparison:
         return ""
-    return f"{' to '.join(map(_percent, comparison['only_analysis']))} ({confidence(ERROR_RATE)})"
+    return f"{' to '.join(map(percent, comparison['only_analysis']))} ({confidence(ERROR_RATE)})"
 
 
 def confidence(error_rate: float) -> str:
@@ -108,30 +108,41 @@ def confidence(error_rate: float) -> str:
 def _compared(comparison: Comparison, verdict: Verdict) -> list[str]:
     arm, reference = comparison.arm, comparison.reference
     level = confidence(comparison.difference.error_rate)
-    ends = f"{_percent(comparison.ratio_low)} to {_percent(comparison.ratio_high)}"
+    ends = f"{percent(comparison.ratio_low)} to {percent(comparison.ratio_high)}"
     found = "With the settings that this search found,"
     interval = f"({level} interval of the change {ends})"
-    apart = f"{_apart(comparison.ratio)} that of {reference} {interval}"
-    further: list[str] = []
-    if comparison.settings_answer == "equivalent":
-        first = (
-            f"{found} {arm} and {reference} are equivalent: the {verdict.metric} of {arm} is "
-            f"{apart}, all within the {100 * verdict.margin:g}% that does not matter."
-        )
-    elif comparison.settings_answer == "inconclusive":
-        first = (
-            f"{found} it stays open whether {arm} is better than {reference}: its "
-            f"{verdict.metric} is {apart}."
-        )
-        further = [_further(comparison)]
-    else:
-        first = (
-            f"{found} {arm} is {comparison.settings_answer} than {reference}: its "
-            f"{verdict.metric} is {apart}."
-        )
-    once = " to ".join(_percent(end) for end in comparison.only_analysis)
+    apart = f"{apart_of(comparison.ratio)} that of {reference} {interval}"
+    answer = comparison.settings_answer
+    first = answered(found, arm, reference, answer, verdict.metric, apart, verdict.margin)
+    further = [_further(comparison)] if answer == "inconclusive" else []
+    once = " to ".join(percent(end) for end in comparison.only_analysis)
     alone = f"As the only analysis ever made, its {confidence(ERROR_RATE)} interval is {once}."
     return [first, *further, alone, *_by_other_metrics(comparison)]
+
+
+def answered(
+    found: str, arm: str, reference: str, answer: str, metric: str, apart: str, margin: float
+) -> str:
+    """Return the sentence that answers a comparison.
+
+    Args:
+        found: The words before it, which say what it is about.
+        arm: The arm that is compared.
+        reference: With which.
+        answer: One of sweep.verdict.compare's.
+        metric: In words.
+        apart: How far the arms are apart, with the interval.
+        margin: Of perplexity.
+    """
+    if answer == "equivalent":
+        return (
+            f"{found} {arm} and {reference} are equivalent: the {metric} of {arm} is {apart}, all "
+            f"within the {100 * margin:g}% that does not matter."
+        )
+    is_it = f"{arm} is {answer} than {reference}"
+    if answer == "inconclusive":
+        is_it = f"it stays open whether {arm} is better than {reference}"
+    return f"{found} {is_it}: its {metric} is {apart}."
 
 
 def _further(comparison: Comparison) -> str:
@@ -258,7 +269,7 @@ def _outlier(one: ConfirmedArm, verdict: Verdict) -> str:
     index = verdict.seeds.index(one.outlier_seed or 0)
     others = sorted(one.perplexities[:index] + one.perplexities[index + 1 :])
     pairs = [pair.difference.per_seed for pair in verdict.comparisons if pair.arm == one.arm]
-    without = [_percent(math.exp(fmean(p[:index] + p[index + 1 :]))) for p in pairs]
+    without = [percent(math.exp(fmean(p[:index] + p[index + 1 :]))) for p in pairs]
     alone = f" Without it the change would be {without[0]}." if without else ""
     return (
         f"{one.arm} is not stable at these settings: seed {one.outlier_seed} ended at "
@@ -293,10 +304,11 @@ def _listed(names: list[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
-def _apart(ratio: float) -> str:
+def apart_of(ratio: float) -> str:
     """Put a ratio of perplexities into words: "2.10% above"."""
     return f"{abs(ratio - 1):.2%}" + (" above" if ratio > 1 else " below")
 
 
-def _percent(ratio: float) -> str:
+def percent(ratio: float) -> str:
+    """Write a ratio as a change: "+2.10%"."""
     return f"{ratio - 1:+.2%}"

@@ -6,36 +6,15 @@ and a position in the report.
 """
 
 from sweep.visualization.calibration import plot_calibration
-from sweep.visualization.confirm import (
-    confirm_data,
-    confirm_means,
-    forest_data,
-    plot_confirm_runs,
-    plot_forest,
-)
-from sweep.visualization.contour import contour_data, plot_contour
-from sweep.visualization.cost import cost_data, plot_cost
-from sweep.visualization.grid import grid_data, plot_grid
+from sweep.visualization.confirm import plot_confirm_runs, plot_forest
+from sweep.visualization.contour import plot_contour
+from sweep.visualization.cost import plot_cost
+from sweep.visualization.grid import plot_grid
 from sweep.visualization.machine import plot_memory, plot_slots, plot_speed, plot_time
-from sweep.visualization.trials import (
-    curves_data,
-    plot_best_so_far,
-    plot_curves,
-    plot_importances,
-    plot_slice,
-    slice_data,
-)
+from sweep.visualization.trials import plot_curves, plot_importances, plot_slice
 from sweep.visualization.tuning_curve import plot_tuning_curve
 
 __all__ = [
-    "confirm_data",
-    "confirm_means",
-    "contour_data",
-    "cost_data",
-    "curves_data",
-    "forest_data",
-    "grid_data",
-    "plot_best_so_far",
     "plot_calibration",
     "plot_confirm_runs",
     "plot_contour",
@@ -50,5 +29,4 @@ __all__ = [
     "plot_speed",
     "plot_time",
     "plot_tuning_curve",
-    "slice_data",
 ]

@@ -2,12 +2,13 @@
 
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pandas as pd
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
+from sweep.study.metric import Metric
 from sweep.visualization.style import log_ticks
 
 
@@ -49,6 +50,29 @@ def labelled(arm: str, hover: str = "%{text}") -> dict[str, Any]:
     name = html.escape(arm, quote=False)
     text = f"<b>{name}</b><br>{hover}<extra></extra>"
     return {"name": name, "legendgroup": name, "hovertemplate": text}
+
+
+def colour_scale(
+    low: float, high: float, shown: Callable[[float], float], metric: Metric
+) -> dict[str, Any]:
+    """Make a scale of colours from `low` to `high` on which dark is better.
+
+    Args:
+        low: In the unit of the map.
+        high: Likewise.
+        shown: Returns the result that a number of that unit stands for.
+        metric: What the trials are ranked by.
+    """
+    marks = [low + i * (high - low) / 4 for i in range(5)]
+    bar = {
+        "title": {"text": "perplexity", "side": "right"},
+        "tickvals": marks,
+        "ticktext": [f"{shown(mark):,.3g}" for mark in marks],
+        "outlinewidth": 0,
+        "thickness": 14,
+    }
+    colours = "Cividis_r" if metric.maximize else "Cividis"
+    return {"colorscale": colours, "cmin": low, "cmax": high, "colorbar": bar}
 
 
 def rows(data: pd.DataFrame) -> list[dict[Any, Any]]:

@@ -185,8 +185,7 @@ def forest_data(record: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def _interval(difference: Mapping[str, Any]) -> tuple[float, float, float, list[float]]:
-    ends = (math.exp(difference[key]) for key in ("mean", "low", "high"))
-    mean, low, high = ends
+    mean, low, high = (math.exp(difference[key]) for key in ("mean", "low", "high"))
     return mean, low, high, [math.exp(value) for value in difference["per_seed"]]
 
 

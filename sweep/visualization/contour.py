@@ -15,7 +15,7 @@ from scipy.interpolate import LinearNDInterpolator
 from scipy.spatial import QhullError
 
 from sweep.study.metric import PERPLEXITY, Metric
-from sweep.visualization._axes import labelled, parameter_axis, rows
+from sweep.visualization._axes import colour_scale, labelled, parameter_axis, rows
 from sweep.visualization.style import GREY, empty_figure, finish, plain
 
 CELLS = 40  # of the grid on which it is interpolated, along each parameter
@@ -132,14 +132,7 @@ def _scale(results: "pd.Series[float]", logs: bool, metric: Metric) -> dict[str,
     heights = results.map(math.log if logs else float)
     worst = heights.quantile(0.1 if metric.maximize else 0.9)
     low, high = sorted([float(worst), float(heights.max() if metric.maximize else heights.min())])
-    marks = [low + i * (high - low) / 4 for i in range(5)]
-    bar = {"title": {"text": "perplexity", "side": "right"}, "outlinewidth": 0, "thickness": 14}
-    labels = {
-        "tickvals": marks,
-        "ticktext": [f"{math.exp(mark) if logs else mark:,.3g}" for mark in marks],
-    }
-    colours = "Cividis_r" if metric.maximize else "Cividis"
-    return {"colorscale": colours, "cmin": low, "cmax": high, "colorbar": bar | labels}
+    return colour_scale(low, high, math.exp if logs else float, metric)
 
 
 def _surface(data: tuple[_Floats, _Floats, _Floats], arm: str) -> go.Contour:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 import plotly.graph_objects as go
+import plotly.io
 from optuna.distributions import IntDistribution
 
 from gpt.errors import InputError, StorageError
@@ -105,20 +106,17 @@ def _of_verdict(reader: StudyReader) -> Iterator[Figure]:
         ),
         section="verdict",
     )
+    unseen_stories = "" if reader.is_program else ", on stories that the search never saw"
     yield Figure(
         "confirm-ratios",
         "Compared seed by seed",
-        f"Ratio of perplexities, {_pairs(reader)}{_on_stories(reader)}. "
+        f"Ratio of perplexities, {_pairs(reader)}{unseen_stories}. "
         "Rings: one seed each. Diamond and line: mean and interval of a paired t test over "
         "seeds. Grey band: differences too small to matter. Thin: other metrics, and a "
         "bootstrap over seeds and stories.",
         partial(plots.plot_forest, reader.verdict, reader.arms),
         section="verdict",
     )
-
-
-def _on_stories(reader: StudyReader) -> str:
-    return "" if reader.is_program else ", on stories that the search never saw"
 
 
 def _pairs(reader: StudyReader) -> str:
@@ -362,17 +360,12 @@ def _text(figure: go.Figure, form: str) -> str:
         return str(figure.to_json())
     opaque = go.Figure(figure).update_layout(paper_bgcolor=BACKGROUND)
     page = str(opaque.to_html(include_plotlyjs=False))
-    return page.replace("<head>", f"<head><script>{_plotly_js()}</script>", 1)
-
-
-def _plotly_js() -> str:
-    return gzip.decompress(PLOTLY_JS.read_bytes()).decode("utf-8")
+    script = gzip.decompress(PLOTLY_JS.read_bytes()).decode("utf-8")
+    return page.replace("<head>", f"<head><script>{script}</script>", 1)
 
 
 def _draw_pictures(figures: dict[Path, go.Figure]) -> None:
     """Draw pictures with kaleido, in one start of its browser."""
-    import plotly.io
-
     way_out = "write .html or .json instead"
     if find_spec("kaleido") is None:
         raise InputError(

@@ -13,7 +13,7 @@ from plotly.subplots import make_subplots
 from sweep.analysis.results import UNFINISHED
 from sweep.study.format import column_format
 from sweep.study.metric import PERPLEXITY, Metric
-from sweep.visualization._axes import labelled, rows
+from sweep.visualization._axes import colour_scale, labelled, rows
 from sweep.visualization.style import (
     GREY,
     empty_figure,
@@ -128,16 +128,8 @@ def _scale(best: "pd.Series[float]", logs: bool, metric: Metric) -> dict[str, An
     """Return a colour scale, logarithmic unless a value is below 0, labelled with perplexities."""
     heights = best.dropna().map(math.log10 if logs else float)
     low, high = (float(heights.min()), float(heights.max())) if len(heights) else (0.0, 1.0)
-    marks = [low + i * (high - low) / 4 for i in range(5)]
-    bar = {
-        "title": {"text": "perplexity", "side": "right"},
-        "tickvals": marks,
-        "outlinewidth": 0,
-        "thickness": 14,
-    }
-    bar["ticktext"] = [f"{10**mark if logs else mark:,.3g}" for mark in marks]
-    colours = "Cividis_r" if metric.maximize else "Cividis"
-    return {"colorscale": colours, "cmin": low, "cmax": high or low + 1e-9, "colorbar": bar}
+    shown: Callable[[float], float] = (lambda mark: 10**mark) if logs else float
+    return colour_scale(low, high, shown, metric)
 
 
 def _heatmap(

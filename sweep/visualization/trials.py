@@ -1,4 +1,4 @@
-"""Plots of trials: learning curves, best so far, slices by one parameter, importances."""
+"""Plots of trials: learning curves, slices by one parameter, importances."""
 
 import math
 from collections.abc import Sequence
@@ -9,9 +9,9 @@ import plotly.graph_objects as go
 from optuna.distributions import BaseDistribution, IntDistribution
 
 from sweep.analysis.importance import MIN_TRIALS
-from sweep.analysis.results import UNFINISHED, best_so_far, ranked
+from sweep.analysis.results import UNFINISHED, ranked
 from sweep.study.metric import PERPLEXITY, Metric
-from sweep.visualization._axes import integer_ticks, labelled, offsets, parameter_axis, rows
+from sweep.visualization._axes import labelled, offsets, parameter_axis, rows
 from sweep.visualization.style import (
     FADED,
     GREY,
@@ -121,47 +121,6 @@ def _crosses(of_arm: pd.DataFrame, arm: str, colour: str) -> go.Scatter:
     return without_value(trace)
 
 
-def plot_best_so_far(
-    trials: pd.DataFrame,
-    arms: Sequence[str],
-    floor: float | None = None,
-    metric: Metric = PERPLEXITY,
-) -> go.Figure:
-    """Draw the best perplexity of each arm against its trials so far, that is, its budget."""
-    data = best_so_far(trials, metric).dropna(subset="perplexity")
-    if data.empty:
-        return empty_figure("No complete trial yet.")
-    shown = frame(data["perplexity"], floor)
-    figure = go.Figure()
-    for arm, colour in arm_colours(arms).items():
-        of_arm = data[data["arm"] == arm]
-        line = _steps(of_arm, arm, colour, arm_symbols(arms)[arm])
-        figure.add_trace(line.update(line_dash=arm_dashes(arms)[arm]))
-    add_floor(figure, floor, [1, data["nth"].max()], shown)
-    most = int(data["nth"].max())
-    figure.update_xaxes(
-        title_text="trials of the arm", range=[0.5, most + 0.5], **integer_ticks(most)
-    )
-    return finish(figure, shown)
-
-
-def _steps(of_arm: pd.DataFrame, arm: str, colour: str, symbol: str) -> go.Scatter:
-    """Draw a line that steps down, with a marker at every improvement."""
-    improved = of_arm["perplexity"].diff().fillna(1) != 0
-    ends = improved | (of_arm["nth"] == of_arm["nth"].max())  # in between, the line is level
-    of_arm, improved = of_arm[ends], improved[ends]
-    return go.Scatter(
-        x=plain(of_arm["nth"]),
-        y=plain(of_arm["perplexity"]),
-        text=[_label(row, "best so far") for row in rows(of_arm)],
-        mode="lines+markers",
-        line={"color": colour, "width": 2.5, "shape": "hv"},
-        marker={"symbol": symbol, "opacity": 1, "line": {"width": 0}},
-        marker_size=[9 * new for new in improved],
-        **labelled(arm),
-    )
-
-
 def slice_data(trials: pd.DataFrame, parameter: str) -> pd.DataFrame:
     """Return every finished trial that has the parameter.
 
@@ -195,7 +154,7 @@ def plot_slice(
     if isinstance(distribution, IntDistribution) and not distribution.log:
         data["x"] = data["value"].astype("float64") + data["arm"].map(offsets(arms))
     data["y"] = data["perplexity"]
-    data["text"] = [_label(row, row["outcome"], parameter) for row in rows(data)]
+    data["text"] = [_label(row, parameter) for row in rows(data)]
     figure = go.Figure()
     for arm, colour in arm_colours(arms).items():
         of_arm, symbol = data[data["arm"] == arm], arm_symbols(arms)[arm]
@@ -279,15 +238,14 @@ def _at_step(row: dict[Any, Any]) -> str:
     return f"trial {row['number']}, step {row['step']}<br>perplexity {row['perplexity']:,.2f}"
 
 
-def _label(row: dict[Any, Any], state: str, parameter: str | None = None) -> str:
-    lines = [f"trial {row['number']}, {state}"]
-    if parameter is not None:
-        value = row["value"]
-        lines.append(
-            f"{parameter} {value:.4g}" if isinstance(value, float) else f"{parameter} {value}"
-        )
-        if not pd.isna(row["baseline"]):
-            lines.append(f"baseline {row['baseline']}")
+def _label(row: dict[Any, Any], parameter: str) -> str:
+    value = row["value"]
+    lines = [
+        f"trial {row['number']}, {row['outcome']}",
+        f"{parameter} {value:.4g}" if isinstance(value, float) else f"{parameter} {value}",
+    ]
+    if not pd.isna(row["baseline"]):
+        lines.append(f"baseline {row['baseline']}")
     known = not pd.isna(row["perplexity"])
     lines.append(f"perplexity {row['perplexity']:,.2f}" if known else "no perplexity")
     return "<br>".join(lines)

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
 from stored_studies import evaluation
 
 from sweep.search.pruners import may_stop_at, should_prune
-from sweep.search.samplers import next_arm, next_params, sobol_params
+from sweep.search.samplers import next_arm, next_proposal, sobol_params
 from sweep.storage.rdb import open_storage
 from sweep.storage.tables import record_evaluation
 from sweep.study.spec import StudySpec
@@ -81,7 +81,8 @@ def one_trial(storage: RDBStorage, study: optuna.Study, spec: StudySpec) -> tupl
     """
     started, started_cpu = time.perf_counter(), time.process_time()
     arm = next_arm(study, spec)
-    params, origin = next_params(study, spec, arm)
+    proposal = next_proposal(study, spec, arm)
+    params, origin = proposal.params, proposal.origin
     study.add_trial(
         create_trial(
             state=TrialState.RUNNING,

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import optimize, stats
 
-from sweep.verdict.interim.until import grown
+from sweep.verdict.interim.until import next_seeds
 from sweep.verdict.statistics import error_rate, search_error_rate
 
 Floats = npt.NDArray[np.float64]
@@ -47,6 +47,14 @@ WIDTHS = (5, 10, 30)
 OURS = "every number of seeds counted (the verdict's)"
 MIXTURE = "confidence sequence: normal mixture of t"
 FREE_OF_AN_END = "alpha spending by n / (n + 2.5)"
+
+
+def grown(seeds: int, most: int, growth: float) -> list[int]:
+    """Return the seeds of all analyses from the first on, if none of them settles it."""
+    analyses = [seeds]
+    while analyses[-1] < most:
+        analyses.append(next_seeds(analyses[-1], most, growth=growth))
+    return analyses
 
 
 def quantiles(levels: Sequence[float], looks: Sequence[int]) -> Floats:

@@ -19,7 +19,9 @@ from sweep import visualization as plots
 from sweep.analysis.study_reader import StudyReader, answer, read_study
 from sweep.storage.rdb import open_storage
 from sweep.storage.reader import load_study
+from sweep.visualization.confirm import forest_data
 from sweep.visualization.style import GREY, add_floor, arm_colours, frame
+from sweep.visualization.trials import curves_data
 
 WIDTH, HEIGHT, SCALE = 1600, 800, 1.5  # pixels, and how many of them are really drawn
 INK, MUTED, LINES = "#1c1e21", "#5b616b", "#e4e2dd"
@@ -85,7 +87,7 @@ def _words(
 
 
 def _curves(figure: go.Figure, reader: StudyReader) -> None:
-    data = plots.curves_data(reader.evaluations, reader.trials)
+    data = curves_data(reader.evaluations, reader.trials)
     floor = reader.data.get("floor_perplexity")
     shown = frame(data["perplexity"], floor, fenced=True)
     for best in (False, True):  # the best on top of all others
@@ -123,7 +125,7 @@ def _names(figure: go.Figure, reader: StudyReader, data: Any) -> None:
 
 def _forest(figure: go.Figure, reader: StudyReader) -> None:
     verdict = reader.verdict or {}
-    data, margin = plots.forest_data(verdict), verdict["margin"]
+    data, margin = forest_data(verdict), verdict["margin"]
     data = data[data["primary"]].reset_index(drop=True)
     colours, count = arm_colours(reader.arms), len(data)
     low, high = 1 / (1 + margin), 1 + margin

@@ -18,7 +18,7 @@ from optuna.trial import TrialState, create_trial
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 
-from sweep.search.samplers import next_arm, next_params
+from sweep.search.samplers import next_arm, next_proposal
 from sweep.study.spec import StudySpec
 from sweep.study.toml_file import read_study_file
 from tests.benchmarks import measuring
@@ -64,7 +64,8 @@ def sweep(spec: StudySpec, surface: dict[str, Any], seed: int) -> dict[str, list
     values: dict[str, list[tuple[float, float]]] = {arm: [] for arm in spec.arms}
     for _ in range(TRIALS):
         arm = next_arm(study, spec)
-        params, origin = next_params(study, spec, arm)
+        proposal = next_proposal(study, spec, arm)
+        params, origin = proposal.params, proposal.origin
         true = float(surface[arm].predict(np.array([place(spec, params)]))[0])
         seen = true + NOISE * float(rng.standard_normal())
         values[arm].append((seen, true))

@@ -33,7 +33,7 @@ from stored_studies import STUDY as TINY
 
 from gpt.config import DataConfig
 from gpt.events import FILE, Evaluation, Event, has_grown, read_lines
-from sweep.backends import Job, Slot, Status
+from sweep.backends.base import Job, Slot, Status
 from sweep.dashboard.notes import DashboardNotes
 from sweep.search.known_trials import in_memory
 from sweep.storage.location import runs_folder

@@ -20,7 +20,7 @@ import torch
 from gpt.config import DataConfig
 from gpt.data.dataset import prepare
 from gpt.events import read_events
-from sweep.backends import Job, Slot
+from sweep.backends.base import Job, Slot
 from sweep.backends.local import LocalProcess, available_cores
 from sweep.study.dataset import pin_dataset
 from sweep.study.spec import StudySpec

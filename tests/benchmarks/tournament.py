@@ -114,8 +114,7 @@ def play(
         study = load_study(storage, of_round.name)
         best = {arm: value for arm, (_, value) in results.best_by_arm(study).items()}
         ranked = [Ranked(member, best.get(member)) for member in members]
-        evaluations = results.evaluations_table(storage, study.study_name)
-        budget = ledger_table(results.trials_table(study), evaluations, of_round)
+        budget = ledger_table(study, of_round, storage)
         members = going_on(ranked, reference, leaving)
         rounds.append(
             {

@@ -29,7 +29,6 @@ NO_ARMS = STUDY.replace('compare = "loss"', "").partition("[search.square_weight
 
 FIGURES = [
     "curves-by-arm",
-    "best-so-far-by-arm",
     "tuning-curve-by-arm",
     "learning-rate-by-arm",
 ]

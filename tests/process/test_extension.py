@@ -25,7 +25,7 @@ from tiny_runs import write_stories
 from tiny_studies import run_tiny, tiny_study
 
 from gpt.config import read_config
-from gpt.plugins import file_sha256, load_file
+from gpt.plugins.load import file_sha256, load_file
 from sweep.storage.rdb import open_storage
 from sweep.storage.reader import load_study
 from sweep.study.toml_file import read_study_file

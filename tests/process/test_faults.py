@@ -31,7 +31,7 @@ from gpt.config import read_config
 from gpt.errors import BusyError, StorageError
 from gpt.events import read_events
 from gpt.train import train_directory
-from sweep.backends import Job, Slot
+from sweep.backends.base import Job, Slot
 from sweep.backends.local import LocalProcess
 from sweep.callbacks.plain import QuietProgress
 from sweep.tuner.callback import Evaluated, SweepEvent

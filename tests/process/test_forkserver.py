@@ -14,8 +14,8 @@ from faults import inject
 from tiny_runs import tiny_config, write_run, write_stories
 
 from gpt.events import read_events
-from sweep.backends import Job, Slot
 from sweep.backends import fork_client as forkserver
+from sweep.backends.base import Job, Slot
 from sweep.backends.local import LocalProcess
 
 SLOT = Slot(0, "cpu", 1)

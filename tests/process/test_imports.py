@@ -13,7 +13,7 @@ import pytest
         ("sweep.analysis.results", {"torch", "plotly", "pandas", "sqlalchemy"}),
         ("sweep.callbacks.trackers", {"wandb", "mlflow"}),
         ("sweep.storage.reader", {"sqlalchemy", "alembic", "pandas", "pydantic"}),
-        ("sweep.report.status_table", {"sqlalchemy", "pandas", "optuna", "rich"}),
+        ("sweep.report.status_table", {"sqlalchemy", "pandas", "torch", "rich"}),
         ("sweep.tuner.doctor", {"sqlalchemy", "pandas", "torch"}),
         ("sweep.cli", {"optuna", "pydantic", "psutil", "numpy"}),
     ],

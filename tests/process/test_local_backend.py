@@ -14,7 +14,7 @@ from tiny_studies import run_tiny, tiny_study
 
 from gpt.errors import InputError
 from gpt.events import append_event
-from sweep.backends import Slot
+from sweep.backends.base import Slot
 from sweep.backends.local import (
     MAX_AUTO_WORKERS,
     LocalProcess,

@@ -24,8 +24,8 @@ from tiny_studies import run_tiny, tiny_study
 
 from gpt.errors import StorageError, TrialsFailedError
 from gpt.events import Event, append_event, read_events
-from sweep.backends import Job, Slot, SlurmBackend
-from sweep.backends.slurm import job_name
+from sweep.backends.base import Job, Slot
+from sweep.backends.slurm import SlurmBackend, job_name
 from sweep.tuner import callback as events
 from sweep.tuner.callback import Callback
 

@@ -13,12 +13,12 @@ from pathlib import Path
 import pandas
 import pyarrow
 import pytest
+from parsed_stories import parses
 from pyarrow import parquet
 
 from gpt.config import DataConfig
 from gpt.data import corpus
 from gpt.data.corpus import Corpus, identity, read_corpus, split_by_hash
-from gpt.data.grammar import grammar
 from gpt.errors import InputError
 
 STORIES = [f"Story {number} is about a cat.\nThe end." for number in range(200)]
@@ -384,7 +384,7 @@ def test_the_built_in_corpus_knows_the_probability_of_every_validation_story():
     assert len(told.validation) == 500
     assert "NOT TinyStories" in told.notice
     for text, nats in zip(told.validation[:20], told.validation_nats, strict=False):
-        assert nats == pytest.approx(grammar.nats(text))
+        assert [nats] == pytest.approx(parses(text))
 
 
 def test_the_built_in_corpus_is_always_the_same_and_shares_no_story_between_splits():

@@ -8,7 +8,7 @@ from stored_studies import DATA, STUDY, StoredStudy
 
 from gpt.errors import InputError
 from sweep.analysis.results import evaluations_table, trials_table
-from sweep.search.samplers import equal_budget, next_arm, next_params
+from sweep.search.samplers import equal_budget, next_arm, next_proposal
 from sweep.storage.growth.extension import extended_keys
 from sweep.storage.growth.takeover import extend_study, fork_study, settle_runs, stage_runs
 from sweep.storage.location import runs_folder
@@ -17,7 +17,7 @@ from sweep.storage.reader import load_study
 from sweep.storage.schema import study_attrs, trial_attrs
 from sweep.study.spec import StudySpec
 from sweep.study.toml_file import read_study_file
-from sweep.verdict.budget import ledger_table, taken_over
+from sweep.verdict.budget import ledger_table
 
 BASELINE = '[[baselines]]\nname = "usual"\nparams = { learning_rate = 1e-3, n_layer = 2 }\n'
 
@@ -153,13 +153,13 @@ def test_the_new_arm_catches_up_and_samplers_learn_from_all_trials(
     assert equal_budget(stored.study, spec) == 9
     for _ in range(3):
         assert next_arm(stored.study, spec) == "z_loss"
-        params, _ = next_params(stored.study, spec, "z_loss")
+        params = next_proposal(stored.study, spec, "z_loss").params
         stored.add("z_loss", [70.0], **{k: v for k, v in params.items() if k != "loss"})
     seasoned = spec.model_copy(
         update={"sampler": spec.sampler.model_copy(update={"startup_trials": 1})}
     )
     for arm in spec.arms:
-        params, _ = next_params(stored.study, seasoned, arm)
+        params = next_proposal(stored.study, seasoned, arm).params
         assert params["loss"] == arm
     assert {t.distributions["loss"] for t in stored.study.trials} == {
         spec.search["loss"].distribution()
@@ -171,7 +171,7 @@ def test_a_new_baseline_counts_for_the_budget_of_every_arm(stored: StoredStudy, 
     spec = study_file(tmp_path, more=BASELINE)
     extend(stored, spec)
     assert equal_budget(stored.study, spec) == 2 * (3 + 1)
-    assert next_params(stored.study, spec, "squentropy")[1] == "baseline:usual"
+    assert next_proposal(stored.study, spec, "squentropy").origin == "baseline:usual"
 
 
 def test_ledger_counts_what_was_taken_over_by_arm(stored: StoredStudy, tmp_path: Path):
@@ -179,8 +179,7 @@ def test_ledger_counts_what_was_taken_over_by_arm(stored: StoredStudy, tmp_path:
     extend(stored, spec)
     stored.spec = spec
     stored.add("z_loss", [70.0])
-    tables = trials_table(stored.study), evaluations_table(stored.storage, "tiny")
-    ledger = ledger_table(*tables, spec, taken_over(stored.study)).set_index("arm")
+    ledger = ledger_table(stored.study, spec, stored.storage).set_index("arm")
     assert dict(ledger["taken_over"]) == {"z_loss": 0, "cross_entropy": 3, "squentropy": 3}
     assert dict(ledger["asked"]) == {"z_loss": 1, "cross_entropy": 3, "squentropy": 3}
 

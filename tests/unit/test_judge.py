@@ -24,7 +24,8 @@ from sweep.verdict.request import make_request
 from sweep.verdict.selection_bias import curse_table
 from sweep.verdict.statistics import error_rate
 from sweep.verdict.summary_text import SEARCH_LUCK, paragraph, table_columns, table_rows
-from sweep.visualization import forest_data, plot_forest
+from sweep.visualization import plot_forest
+from sweep.visualization.confirm import forest_data
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 

@@ -6,7 +6,7 @@ import optuna
 import pytest
 
 from gpt.errors import BusyError
-from sweep.backends import Job, Slot, Status
+from sweep.backends.base import Job, Slot, Status
 from sweep.trainers.base import RunFacts
 from sweep.tuner.exits import Exit, Intent
 from sweep.tuner.limits import GRACE_SECONDS, Limits, SuspendAwareClock

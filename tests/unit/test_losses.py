@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gpt.losses.functional import LOSSES, check_loss
+from gpt.losses.functional import LOSSES
 from gpt.losses.loss import IGNORE_INDEX
+from gpt.losses.options import check_choice
 
 
 def log_softmax(f: list[float]) -> list[float]:
@@ -274,7 +275,7 @@ def test_rescaled_squentropy_is_by_default_what_the_original_study_trained():
 
 def test_an_unknown_loss_is_named_with_those_that_exist():
     with pytest.raises(ValueError, match=r"loss must be one of cross_entropy, squentropy.*'mse'"):
-        check_loss("mse", {})
+        check_choice("loss", LOSSES, "mse", {})
 
 
 @pytest.mark.parametrize(
@@ -291,7 +292,7 @@ def test_an_unknown_loss_is_named_with_those_that_exist():
 )
 def test_an_option_that_cannot_be_is_refused(loss: str, options: dict[str, float], message: str):
     with pytest.raises(ValueError, match=message):
-        check_loss(loss, options)
+        check_choice("loss", LOSSES, loss, options)
 
 
 F32, INTS = torch.zeros(4, 5), torch.zeros(4, dtype=torch.long)

@@ -23,7 +23,7 @@ from gpt.events import FILE, Event, has_grown, read_lines
 from sweep.analysis import importance
 from sweep.analysis.importance import OF_THE_BEST, OVER_THE_RANGE, importances_table
 from sweep.analysis.study_reader import MOST_SHOWN, StudyReader, read_study, shown, shown_of
-from sweep.backends import Job, Slot, Status
+from sweep.backends.base import Job, Slot, Status
 from sweep.report.status_table import MOST_ROWS, study_status
 from sweep.report.tables import all_table
 from sweep.search.known_trials import in_memory

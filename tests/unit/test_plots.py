@@ -25,6 +25,7 @@ from sweep.visualization.style import (
     frame,
     plain,
 )
+from sweep.visualization.trials import curves_data, slice_data
 
 ARMS = ["cross_entropy", "squentropy"]
 
@@ -119,8 +120,10 @@ def test_arms_beyond_the_palette_differ_in_symbol_dash_and_pattern():
 def test_lines_and_bars_of_the_eighth_arm_are_told_from_those_of_the_first():
     arms = [str(i) for i in range(8)]
     trials = pd.DataFrame({"arm": arms, "outcome": "complete", "perplexity": 50.0})
-    trials = trials.assign(number=range(8), last_step=100)
-    first, *_, eighth = plots.plot_best_so_far(trials, arms).data
+    evaluations = pd.DataFrame({"trial_number": range(8), "step": 100, "tokens": 100})
+    evaluations["perplexity"] = 50.0
+    drawn = plots.plot_curves(evaluations, trials.assign(number=range(8)), arms).data
+    first, *_, eighth = (line for line in drawn if line.line.width == 3.5)
     assert (first.line.color, first.line.dash) == (eighth.line.color, "solid")
     assert eighth.line.dash == "dash"
     importances = pd.DataFrame({"arm": arms, "parameter": "n_layer", "importance": 1.0})
@@ -138,7 +141,7 @@ def test_plain_turns_missing_values_into_none_and_numpy_into_python():
 
 
 def test_curves_data_marks_the_best_complete_trial_of_each_arm(stored):
-    data = plots.curves_data(*tables(stored))
+    data = curves_data(*tables(stored))
     assert data.groupby("number")["best"].first().to_dict() == {
         0: False, 1: True, 2: True, 3: False, 4: False, 5: False
     }  # fmt: skip
@@ -149,7 +152,7 @@ def test_curves_data_marks_the_best_complete_trial_of_each_arm(stored):
 def test_curves_data_leaves_out_what_has_no_finite_perplexity(stored):
     evaluations, trials = tables(stored)
     evaluations.loc[evaluations["trial_number"] == 4, "perplexity"] = [math.inf, math.nan]
-    assert 4 not in set(plots.curves_data(evaluations, trials)["number"])
+    assert 4 not in set(curves_data(evaluations, trials)["number"])
 
 
 def test_plot_curves_draws_the_best_thick_and_separates_trials_by_gaps(stored):
@@ -186,25 +189,11 @@ def test_floor_is_a_level_line_over_the_whole_figure(stored):
     assert len(figure.data) == count
 
 
-# Best so far
-
-
-def test_plot_best_so_far_steps_down_and_marks_improvements(tmp_path):
-    stored = filled(tmp_path)
-    stored.add("cross_entropy", [70.0])
-    figure = plots.plot_best_so_far(tables(stored)[1], ARMS)
-    line = trace_of(figure, "cross_entropy")
-    assert line.x == (1, 2, 3)
-    assert line.y == (100.0, 60.0, 60.0)
-    assert line.marker.size == (9, 9, 0)
-    assert line.line.shape == "hv"
-
-
 # Slices
 
 
 def test_slice_data_has_every_finished_trial_with_its_baseline(stored):
-    data = plots.slice_data(tables(stored)[1], "learning_rate")
+    data = slice_data(tables(stored)[1], "learning_rate")
     assert data["number"].tolist() == [0, 1, 2, 3, 4]
     assert data["value"].tolist() == [6e-4, 6e-4, 3e-3, 2e-4, 1e-2]
     assert plain(data["baseline"]) == ["usual", "usual", None, None, None]
@@ -214,7 +203,7 @@ def test_slice_data_has_every_finished_trial_with_its_baseline(stored):
 def test_slice_data_leaves_out_trials_without_the_parameter(tmp_path):
     stored = filled(tmp_path)
     stored.add("squentropy", [80.0], square_weight=0.5)
-    data = plots.slice_data(tables(stored)[1], "square_weight")
+    data = slice_data(tables(stored)[1], "square_weight")
     assert data["number"].tolist() == [6]
 
 
@@ -234,11 +223,6 @@ def test_plot_slice_spans_all_that_was_searched(stored):
     assert rates.range[0] < -4 < -2 < rates.range[1]
     layers = plots.plot_slice(trials, "n_layer", ARMS, space["n_layer"]).layout.xaxis
     assert layers.range == (0.5, 6.5)
-
-
-def test_integers_are_labelled_once(stored):
-    trials = tables(stored)[1]
-    assert plots.plot_best_so_far(trials, ARMS).layout.xaxis.dtick == 1
 
 
 def test_plot_slice_shows_outcomes_by_size_symbol_and_ring(stored):
@@ -331,7 +315,6 @@ def test_every_plot_of_an_empty_study_says_that_there_is_nothing_yet(tmp_path):
     trials["n_layer"] = pd.Series(dtype="Int64")
     figures = [
         plots.plot_curves(evaluations, trials, ARMS, floor=7.5),
-        plots.plot_best_so_far(trials, ARMS),
         plots.plot_slice(trials, "n_layer", ARMS, IntDistribution(1, 6)),
         plots.plot_importances(importances_table(stored.study, ARMS), ARMS),
     ]

@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 
 from sweep import visualization as plots
+from sweep.visualization.confirm import confirm_data, confirm_means
 from sweep.visualization.style import PALETTE
 
 ARMS = ["cross_entropy", "squentropy"]
@@ -32,7 +33,7 @@ def trace_of(figure, name: str):
 
 
 def test_confirm_data_has_the_seeds_of_the_configuration_that_was_chosen_last():
-    data = plots.confirm_data(RUNS)
+    data = confirm_data(RUNS)
     assert [tuple(row) for row in data[["arm", "of_trial", "seed", "perplexity"]].to_numpy()] == [
         ("cross_entropy", 4, 2001, 62.0),
         ("cross_entropy", 4, 2002, 60.0),
@@ -42,7 +43,7 @@ def test_confirm_data_has_the_seeds_of_the_configuration_that_was_chosen_last():
 
 
 def test_confirm_means_are_geometric_with_a_t_interval_over_seeds():
-    first = plots.confirm_means(plots.confirm_data(RUNS)).iloc[0]
+    first = confirm_means(confirm_data(RUNS)).iloc[0]
     nats = [math.log(60), math.log(62)]
     assert first["perplexity"] == pytest.approx(math.sqrt(60 * 62))
     half = stats.t.ppf(0.975, 1) * abs(nats[1] - nats[0]) / 2
@@ -53,7 +54,7 @@ def test_confirm_means_are_geometric_with_a_t_interval_over_seeds():
 def test_an_arm_with_a_run_that_diverged_has_no_mean_and_shows_it():
     runs = pd.concat([RUNS, runs_of(("confirm", "squentropy", 7, 2003, "diverged", math.nan))])
     runs["number"] = range(len(runs))
-    assert list(plots.confirm_means(plots.confirm_data(runs))["arm"]) == ["cross_entropy"]
+    assert list(confirm_means(confirm_data(runs))["arm"]) == ["cross_entropy"]
     figure = plots.plot_confirm_runs(runs, ARMS)
     seeds, lost = (trace for trace in figure.data if trace.name == "squentropy")
     assert (seeds.marker.symbol, seeds.y) == ("diamond", (66.0, 64.0))
@@ -80,7 +81,7 @@ def test_the_mean_of_each_arm_has_its_interval_and_one_entry_in_the_legend():
     )
     assert [trace.showlegend for trace in means] == [True, False]
     low = means[0].y[0] - means[0].error_y.arrayminus[0]
-    assert low == pytest.approx(plots.confirm_means(plots.confirm_data(RUNS))["low"][0])
+    assert low == pytest.approx(confirm_means(confirm_data(RUNS))["low"][0])
 
 
 def test_arms_keep_their_colour_where_only_some_were_confirmed():

@@ -8,6 +8,8 @@ from stored_studies import StoredStudy
 
 from sweep import visualization as plots
 from sweep.analysis import results
+from sweep.visualization.cost import cost_data
+from sweep.visualization.grid import grid_data
 
 ARMS = ["cross_entropy", "squentropy"]
 SPACE = {
@@ -33,7 +35,7 @@ GRID = trials_of(
 
 
 def test_grid_data_counts_trials_and_takes_the_best_complete_one_of_a_cell():
-    data = plots.grid_data(GRID, "dropout", "n_layer", SPACE)
+    data = grid_data(GRID, "dropout", "n_layer", SPACE)
     rows = [tuple(row) for row in data.itertuples(index=False)]
     assert rows[0] == ("cross_entropy", "0–0.05", "1", 2, 50.0)
     assert rows[1][:4] == ("cross_entropy", "0.25–0.3", "3", 1)  # the upper end is in
@@ -42,13 +44,13 @@ def test_grid_data_counts_trials_and_takes_the_best_complete_one_of_a_cell():
 
 
 def test_grid_data_cuts_a_logarithmic_range_by_its_logarithm():
-    data = plots.grid_data(GRID, "learning_rate", "n_layer", SPACE)
+    data = grid_data(GRID, "learning_rate", "n_layer", SPACE)
     assert set(data["x"]) == {"0.01–0.032"}  # half a decade each
 
 
 def test_grid_data_takes_choices_as_they_are():
     space = SPACE | {"dropout": CategoricalDistribution([0.01, 0.04, 0.3])}
-    assert set(plots.grid_data(GRID, "dropout", "n_layer", space)["x"]) == {"0.01", "0.04", "0.3"}
+    assert set(grid_data(GRID, "dropout", "n_layer", space)["x"]) == {"0.01", "0.04", "0.3"}
 
 
 def test_plot_grid_has_a_map_per_arm_with_counts_on_one_scale():
@@ -82,7 +84,7 @@ def tables(stored: StoredStudy) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def test_cost_data_marks_the_pareto_front_of_complete_trials(stored):
     trials, evaluations = tables(stored)
-    data = plots.cost_data(trials, evaluations).set_index("number")
+    data = cost_data(trials, evaluations).set_index("number")
     assert data["seconds"].to_dict() == {0: 4.0, 1: 6.0, 3: 2.0, 4: 2.0}  # 2 has no perplexity
     assert data["front"].to_dict() == {0: True, 1: True, 3: False, 4: False}
 

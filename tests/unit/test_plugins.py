@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from gpt import plugins
 from gpt.config import TrainConfig, read_config
 from gpt.errors import InputError
 from gpt.losses import LOSSES
@@ -54,8 +53,8 @@ def test_a_study_finds_the_losses_of_a_file_beside_it_with_their_ranges(tmp_path
     path = plugin(tmp_path)
     spec = study(tmp_path)
     assert (spec.search["sharpness"].low, spec.search["sharpness"].log) == (0.01, True)
-    assert spec.plugins == {str(path): plugins.file_sha256(path)}
-    assert spec.meaning["plugins"] == {"my_losses.py": plugins.file_sha256(path)}
+    assert spec.plugins == {str(path): load.file_sha256(path)}
+    assert spec.meaning["plugins"] == {"my_losses.py": load.file_sha256(path)}
 
 
 def test_another_place_is_the_same_study_and_another_content_is_not(tmp_path: Path):
@@ -71,8 +70,8 @@ def test_another_place_is_the_same_study_and_another_content_is_not(tmp_path: Pa
 
 def test_a_file_that_changed_replaces_its_own_losses_alone(tmp_path: Path):
     first = dict(LOSSES)
-    plugins.load_file(plugin(tmp_path))
-    plugins.load_file(plugin(tmp_path, SHARP.replace('"sharp"', '"sharper"')))
+    load.load_file(plugin(tmp_path))
+    load.load_file(plugin(tmp_path, SHARP.replace('"sharp"', '"sharper"')))
     assert set(LOSSES) - set(first) == {"sharper"}
     assert all(LOSSES[name] is loss for name, loss in first.items())
 
@@ -96,7 +95,7 @@ def test_a_plugin_that_cannot_be_is_refused_in_one_line_and_adds_nothing(
 ):
     before = dict(LOSSES), dict(OPTIMIZERS)
     with pytest.raises(InputError, match=message) as refused:
-        plugins.load_file(plugin(tmp_path, text))
+        load.load_file(plugin(tmp_path, text))
     assert "\n" not in str(refused.value)
     assert (dict(LOSSES), dict(OPTIMIZERS)) == before
 
@@ -122,11 +121,11 @@ def test_a_list_of_plugins_that_cannot_be_is_refused(tmp_path: Path, listed: str
 
 def test_a_run_directory_carries_its_plugin_and_reading_it_runs_no_code(tmp_path: Path):
     source = plugin(tmp_path, "open(__file__ + '.ran', 'w').close()\n" + SHARP)
-    pinned = {source.name: plugins.file_sha256(source)}
+    pinned = {source.name: load.file_sha256(source)}
     config = TrainConfig(vocab_size=300, loss="sharp", plugins=pinned)
     run_dir = tmp_path / "runs" / "0"
     run_dir.mkdir(parents=True)
-    beside = plugins.with_plugins(config, tmp_path, run_dir)
+    beside = load.with_plugins(config, tmp_path, run_dir)
     (run_dir / "config.json").write_text(beside.model_dump_json())
     registry.forget(source.name)
     load._loaded.clear()
@@ -141,7 +140,7 @@ def test_a_run_directory_carries_its_plugin_and_reading_it_runs_no_code(tmp_path
 
 def test_a_run_whose_plugin_changed_or_lacks_its_loss_is_refused(tmp_path: Path):
     path = plugin(tmp_path)
-    pinned = {path.name: plugins.file_sha256(path)}
+    pinned = {path.name: load.file_sha256(path)}
     other = TrainConfig(vocab_size=300, loss="blunt", plugins=pinned)
     with pytest.raises(InputError, match=r"loss must be one of .*'blunt'"):
         with_loaded_plugins(other, tmp_path)
@@ -185,7 +184,7 @@ def test_a_study_may_name_the_losses_of_an_installed_package_which_is_pinned_by_
     config = TrainConfig(vocab_size=300, loss="sharp", plugins=spec.plugins)
     assert with_loaded_plugins(config, tmp_path) == config
     with pytest.raises(InputError, match=r"ours must be the version .* 1\.1, but 1\.2"):
-        plugins.load_plugins({"ours": "1.1"}, tmp_path)
+        load.load_plugins({"ours": "1.1"}, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -205,7 +204,7 @@ def test_a_package_whose_plugin_cannot_be_is_refused_in_one_line(
 
 def test_a_package_that_is_not_installed_is_named(tmp_path: Path):
     with pytest.raises(InputError, match="plugin theirs must be installed"):
-        plugins.load_plugins({"theirs": "1.0"}, tmp_path)
+        load.load_plugins({"theirs": "1.0"}, tmp_path)
 
 
 # --- squen-sweep check ---------------------------------------------------------------------------

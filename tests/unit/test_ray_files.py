@@ -7,7 +7,8 @@ import pytest
 
 from gpt.errors import DataError
 from gpt.events import FILE
-from sweep.backends import Job, Slot, ray_files
+from sweep.backends import ray_files
+from sweep.backends.base import Job, Slot
 from sweep.backends.ray import RayBackend, RemoteTrial
 from sweep.backends.ray_actor import News
 from sweep.backends.ray_files import (

@@ -17,7 +17,7 @@ from sweep.report.page_data import axes, curve_units, kinds, study_json
 from sweep.report.tables import all_table
 from sweep.study.format import change, column_format
 from sweep.study.metric import Metric
-from sweep.visualization.contour import most_important
+from sweep.visualization.contour import contour_data, most_important
 from sweep.visualization.style import (
     FADED,
     FADED_ON_DARK,
@@ -207,7 +207,7 @@ def test_the_story_of_a_trial_is_read_from_the_note_that_holds_it(tmp_path):
 
 
 def surface(trials: pd.DataFrame, x: str, y: str) -> np.ndarray:
-    return plots.contour_data(trials, x, y, SPACE)[2]
+    return contour_data(trials, x, y, SPACE)[2]
 
 
 def on_a_plane(n: int) -> pd.DataFrame:
@@ -228,7 +228,7 @@ def on_a_plane(n: int) -> pd.DataFrame:
 
 
 def test_a_contour_is_interpolated_on_the_scales_of_the_search():
-    x, y, z = plots.contour_data(on_a_plane(20), "learning_rate", "dropout", SPACE)
+    x, y, z = contour_data(on_a_plane(20), "learning_rate", "dropout", SPACE)
     expected = 2 + np.log(x / 1e-4)[None, :] / np.log(100) - 0.5 * y[:, None] / 0.4
     assert np.allclose(z, expected, atol=1e-9)
 

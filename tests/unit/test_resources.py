@@ -7,9 +7,11 @@ from tiny_studies import STUDY
 
 from gpt.config import DataConfig
 from gpt.errors import InputError
-from sweep.backends import LocalBackend, Resources, SlurmBackend, make_backend
-from sweep.backends.local import available_cores, plan_slots
+from sweep.backends import make_backend
+from sweep.backends.base import Resources
+from sweep.backends.local import LocalBackend, available_cores, plan_slots
 from sweep.backends.ray_cluster import places
+from sweep.backends.slurm import SlurmBackend
 from sweep.study.spec import ResourcesSpec
 from sweep.study.toml_file import read_resources, read_study_file
 from sweep.trainers.gpt import GPTTrainer

@@ -53,7 +53,6 @@ def test_trials_table_of_an_empty_study_has_its_columns_and_no_row(stored):
     assert table.empty
     assert {"number", "outcome", "arm", "perplexity", "reason"} <= set(table.columns)
     assert results.outcome_counts(table, stored.spec.arms).shape == (2, 0)
-    assert results.best_so_far(table).empty
 
 
 def test_a_pruned_and_a_running_trial_have_their_last_measured_perplexity(stored):
@@ -165,23 +164,6 @@ def test_best_trial_without_a_complete_trial_says_where_the_reasons_are(stored):
 def test_best_trial_refuses_an_arm_that_the_study_has_not(stored):
     with pytest.raises(InputError, match="one of cross_entropy, squentropy in study 'tiny', but"):
         results.best_trial(stored.study, "mse")
-
-
-def test_best_so_far_counts_every_finished_trial_of_an_arm_and_falls_only(stored):
-    stored.add("cross_entropy", [90.0], outcome="pruned")
-    stored.add("squentropy", [85.0])
-    stored.add("cross_entropy", [80.0])
-    stored.add("cross_entropy", [50.0], outcome="diverged")
-    stored.add("cross_entropy", [85.0])
-    stored.add("cross_entropy", [70.0])
-    stored.add("cross_entropy", [10.0], outcome="running")
-    table = results.best_so_far(results.trials_table(stored.study))
-    of_arm = table[table["arm"] == "cross_entropy"]
-    assert of_arm["nth"].tolist() == [1, 2, 3, 4, 5]
-    assert of_arm["number"].tolist() == [0, 2, 3, 4, 5]
-    assert math.isnan(of_arm["perplexity"].iloc[0])
-    assert of_arm["perplexity"].tolist()[1:] == [80.0, 80.0, 80.0, 70.0]
-    assert table[table["arm"] == "squentropy"]["perplexity"].tolist() == [85.0]
 
 
 def test_outcome_counts_name_every_arm_and_only_outcomes_that_occurred(stored):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gpt.errors import InputError
-from sweep.backends import Slot
+from sweep.backends.base import Slot
 from sweep.backends.room import free_bytes, slots_that_fit
 
 GB = 10**9

@@ -23,12 +23,12 @@ from gpt import checkpoint
 from gpt.config import TrainConfig, read_config, train_config
 from gpt.errors import DataError, InputError
 from gpt.sample import sample
-from gpt.system.files import atomic_write_text
+from gpt.system.files import atomic_write_text, sha256_of
 from gpt.train import train_directory
 from sweep.cli import main
 from sweep.report.report import write_report
 from sweep.study.spec import StudySpec
-from sweep.study.toml_file import read_study_file, renamed, shipped_studies
+from sweep.study.toml_file import read_study_file, renamed, shipped_files
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -82,7 +82,7 @@ def test_a_checkpoint_from_a_stranger_cannot_run_code(
     write(Bomb(exploded), folder / file)
     if file != "state.json":  # its SHA-256 is no protection: the stranger writes it as well
         manifest = json.loads((folder / "state.json").read_text())
-        manifest["sha256"][file] = checkpoint._sha256(folder / file)
+        manifest["sha256"][file] = sha256_of(folder / file)
         write_manifest(folder, manifest)
     with pytest.raises(DataError, match="must hold an intact checkpoint"):
         sample(trained, "Tom", 4, 0.0, None, 0, 1)
@@ -257,5 +257,5 @@ def test_nothing_is_decided_by_a_clock_that_can_be_set():
 
 
 def test_shipped_studies_have_names_that_are_plain():
-    for study in shipped_studies():
-        assert NAME.fullmatch(tomllib.loads(study.path.read_text())["name"])
+    for path in shipped_files().values():
+        assert NAME.fullmatch(tomllib.loads(path.read_text())["name"])

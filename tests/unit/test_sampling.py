@@ -16,7 +16,7 @@ from optuna.samplers import TPESampler
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from sweep.search.arms import arm_trials, arm_view, gp_observations
-from sweep.search.samplers import MAX_GP_TRIALS, next_arm, next_params, sobol_params
+from sweep.search.samplers import MAX_GP_TRIALS, next_arm, next_proposal, sobol_params
 from sweep.study.spec import SamplerSpec, StudySpec
 from sweep.study.toml_file import read_study_file
 
@@ -43,7 +43,8 @@ def with_sampler(spec: StudySpec, **keys: Any) -> StudySpec:
 def ask(study: optuna.Study, spec: StudySpec, arm: str | None = None) -> Trial:
     """A new trial, stored as the tuner stores it."""
     arm = arm or next_arm(study, spec)
-    params, origin = next_params(study, spec, arm)
+    proposal = next_proposal(study, spec, arm)
+    params, origin = proposal.params, proposal.origin
     study.add_trial(
         create_trial(
             state=TrialState.RUNNING,
@@ -226,7 +227,7 @@ def test_trials_of_the_other_arm_do_not_change_a_proposal(spec: StudySpec) -> No
         run(beside, spec, 2, lambda params: -bowl(params), arm=SQUEN)
         run(beside, spec, 1, arm=CROSS)
 
-    assert next_params(alone, spec, CROSS) == next_params(beside, spec, CROSS)
+    assert next_proposal(alone, spec, CROSS) == next_proposal(beside, spec, CROSS)
 
 
 def test_results_of_its_own_arm_change_a_proposal(spec: StudySpec) -> None:
@@ -234,7 +235,7 @@ def test_results_of_its_own_arm_change_a_proposal(spec: StudySpec) -> None:
     run(up, spec, 10, arm=CROSS)
     run(down, spec, 10, lambda params: -bowl(params), arm=CROSS)
 
-    assert next_params(up, spec, CROSS) != next_params(down, spec, CROSS)
+    assert next_proposal(up, spec, CROSS) != next_proposal(down, spec, CROSS)
 
 
 @pytest.mark.parametrize("kind", ["tpe", "gp"])
@@ -355,10 +356,10 @@ def test_many_trials_of_an_arm_are_left_to_tpe(study: optuna.Study, spec: StudyS
     run(study, with_sampler(spec, kind="random", startup_trials=STARTUP), MAX_GP_TRIALS, arm=CROSS)
     tpe, gp = (with_sampler(spec, kind=kind, startup_trials=STARTUP) for kind in ("tpe", "gp"))
 
-    assert next_params(study, gp, CROSS) == next_params(study, tpe, CROSS)
+    assert next_proposal(study, gp, CROSS) == next_proposal(study, tpe, CROSS)
     fewer = optuna.create_study()
     fewer.add_trials(study.trials[:-1])
-    assert next_params(fewer, gp, CROSS) != next_params(fewer, tpe, CROSS)
+    assert next_proposal(fewer, gp, CROSS) != next_proposal(fewer, tpe, CROSS)
 
 
 @pytest.mark.parametrize("kind", ["tpe", "gp"])
@@ -370,7 +371,7 @@ def test_asking_writes_no_log(
     optuna.logging.set_verbosity(optuna.logging.INFO)
     capfd.readouterr()
 
-    next_params(study, spec, CROSS)
+    next_proposal(study, spec, CROSS)
 
     assert capfd.readouterr() == ("", "")
     assert optuna.logging.get_verbosity() == optuna.logging.INFO  # as it was before
@@ -453,7 +454,7 @@ def test_failed_trials_do_not_count_for_the_sampler_but_do_for_the_order(
 
     assert next_arm(study, spec) == SQUEN
     assert (
-        next_params(study, spec, CROSS)[1] == "sobol"
+        next_proposal(study, spec, CROSS).origin == "sobol"
     )  # a baseline that cannot run is not retried
 
 

@@ -11,7 +11,7 @@ import pytest
 import stored_studies
 
 from sweep.analysis.results import evaluations_table, run_dir, trials_table
-from sweep.storage.location import runs_folder, set_runs_folder
+from sweep.storage.location import relative_to_database, runs_folder
 from sweep.storage.rdb import open_storage
 from sweep.storage.reader import load_study
 from sweep.storage.schema import (
@@ -61,7 +61,7 @@ def test_a_folder_that_is_moved_is_read_where_it_lies(tmp_path: Path):
     before.mkdir()
     stored = stored_studies.StoredStudy(before)
     stored.add("squentropy", [90.0, 80.0])
-    set_runs_folder(stored.study, before / "runs" / "tiny")
+    set_study_attrs(stored.study, runs="runs/tiny")
     stored.storage.engine.dispose()
     shutil.move(before, after)
     study = load_study(open_storage(str(after / "sweep.db")), "tiny")
@@ -72,7 +72,8 @@ def test_a_folder_that_is_moved_is_read_where_it_lies(tmp_path: Path):
 def test_nothing_in_the_database_is_an_absolute_path(tmp_path: Path):
     stored = stored_studies.StoredStudy(tmp_path, name=str(tmp_path / "my" / "stories.txt"))
     stored.add("squentropy", [90.0, 80.0])
-    set_runs_folder(stored.study, tmp_path / "runs" / "tiny")
+    runs = relative_to_database(stored.study, tmp_path / "runs" / "tiny")
+    set_study_attrs(stored.study, runs=runs)
     attributes = [stored.study.user_attrs, *(trial.user_attrs for trial in stored.study.trials)]
     assert str(tmp_path) not in json.dumps(attributes)
 

@@ -52,7 +52,8 @@ class Searched(Judged):
 
     def _further(self, number: int) -> None:
         sweep = make_request(self.sweep)
-        spec = search_spec(sweep.spec, number, f"tiny.search-{number}")
+        name = f"tiny.search-{number}"
+        spec = search_spec(sweep.spec, number).model_copy(update={"name": name})
         self.stored.study = create_study(
             self.stored.storage, spec, dict(self.sweep.user_attrs["data"]), "cpu"
         )
@@ -82,7 +83,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Searched:
 
 def test_searches_differ_in_their_luck_alone_and_share_no_seed(tmp_path: Path):
     spec = Judged(tmp_path).request.spec
-    second = search_spec(spec, 2, "tiny.search-2")
+    second = search_spec(spec, 2)
     assert set(second.differences(spec.model_dump(mode="json"))) == {"sampler.seed", "train.seed"}
     assert sobol_params(second, "squentropy", 0) != sobol_params(spec, "squentropy", 0)
     shared = sobol_params(second, "squentropy", 0)

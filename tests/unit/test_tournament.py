@@ -8,10 +8,10 @@ import torch
 
 from gpt.losses import LOSSES
 from gpt.losses.link_functions import floored, squentropy
-from gpt.plugins import load_file
+from gpt.plugins.load import load_file
 from sweep.study.toml_file import read_study_file
 from sweep.study.validation import validate
-from sweep.verdict.interim.until import grown, is_settled, next_seeds, starting_seeds
+from sweep.verdict.interim.until import is_settled, next_seeds, starting_seeds
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
@@ -51,7 +51,6 @@ def test_rounds_cost_about_as_much_as_each_other():
 )
 def test_seeds_fill_the_slots_or_grow_by_a_tenth(seeds: int, at_once: int, following: int):
     assert next_seeds(seeds, 40, at_once) == following
-    assert grown(38, 40) == [38, 40]
 
 
 def test_a_later_call_begins_where_an_earlier_one_stopped():

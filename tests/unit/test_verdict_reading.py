@@ -15,7 +15,6 @@ from stored_studies import STUDY, StoredStudy
 from gpt.config import GPTConfig
 from gpt.errors import InputError
 from gpt.model import GPT
-from sweep.analysis import results
 from sweep.cli import main
 from sweep.search.pruners import is_shadow, should_prune
 from sweep.study.toml_file import DEVICES, read_study_file
@@ -170,9 +169,7 @@ def test_only_the_confirm_phase_passes_over_the_stories_of_the_sweep(stored: Sto
 
 
 def test_ledger_counts_what_each_arm_was_given(stored: StoredStudy):
-    trials = results.trials_table(stored.study)
-    evaluations = results.evaluations_table(stored.storage, "tiny")
-    first, second = ledger_table(trials, evaluations, stored.spec).to_dict("records")
+    first, second = ledger_table(stored.study, stored.spec, stored.storage).to_dict("records")
     assert (first["arm"], first["asked"], first["complete"], first["pruned"]) == (
         "cross_entropy",
         3,

@@ -1,9 +1,9 @@
 """The built-in corpus: a seeded grammar of children's stories with exact probabilities.
 
 A story is a generator (stories.py beside this file) that yields text and choices. It is sampled by
-drawing every choice, and parsed by finding the choices that spell a text. The options of a choice
-are prefix-free, so a text has at most one derivation and its probability is exact: the mean of
-`nats` is the entropy of the corpus, the lowest cross-entropy that any model can reach.
+drawing every choice; tests parse it by finding the choices that spell a text. The options of a
+choice are prefix-free, so a text has at most one derivation and its probability is exact: the mean
+of `nats` is the entropy of the corpus, the lowest cross-entropy that any model can reach.
 """
 
 import random
@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 from gpt.data.grammar.lexicon import Options
 from gpt.data.grammar.stories import story
-from gpt.errors import InputError
 
 
 class Story(NamedTuple):
@@ -50,40 +49,3 @@ def stories(seed: int, count: int) -> Iterator[Story]:
         if story.text not in drawn:
             drawn.add(story.text)
             yield story
-
-
-def parses(text: str) -> list[float]:
-    """List the nats of every derivation of a text: one for a story, none for other text."""
-    script = story()
-    position, nats = 0, 0.0
-    step = next(script)
-    try:
-        while True:
-            if isinstance(step, Options):
-                piece = step.match(text, position)
-                if piece is None:
-                    return []
-                nats += step.nats(piece)
-            elif text.startswith(step, position):
-                piece = step
-            else:
-                return []
-            position += len(piece)
-            step = script.send(piece)
-    except StopIteration:
-        return [nats] if position == len(text) else []
-
-
-def nats(text: str) -> float:
-    """Minus the natural logarithm of a story's probability.
-
-    Raises:
-        InputError: the text is no story of the grammar.
-    """
-    found = parses(text)
-    if not found:
-        raise InputError(
-            f"the text must be a story of the built-in grammar, but got {text[:40]!r}; "
-            f"gpt.data.grammar.grammar.stories draws some."
-        )
-    return found[0]

@@ -35,10 +35,6 @@ class Options:
         point = rng.random() * self._cumulative[-1]
         return self._texts[bisect(self._cumulative, point, hi=len(self._texts) - 1)]
 
-    def match(self, text: str, start: int) -> str | None:
-        """Return the option that `text` has at `start`, at most one, or None."""
-        return next((option for option in self._texts if text.startswith(option, start)), None)
-
     def nats(self, text: str) -> float:
         """Minus the natural logarithm of the probability of one of the texts."""
         return -math.log(self.weights[text] / self._cumulative[-1])

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gpt.errors import InputError, StorageError
+from gpt.system.files import atomic_write_text
 from sweep.cli.options import Arm, Storage, as_path, check_output, stored_study
 from sweep.cli.train import check_run_dir
 from sweep.study.paths import DEFAULT_STORAGE
@@ -185,8 +186,6 @@ def _check_new(output: Path, force: bool) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    from gpt.system.files import atomic_write_text
-
     try:
         atomic_write_text(path, text)
     except OSError as error:

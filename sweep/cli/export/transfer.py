@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gpt.errors import BusyError
 from sweep.cli.options import (
     Arm,
     AsJson,
@@ -20,7 +19,7 @@ from sweep.cli.options import (
     Timeout,
     Workers,
     resumable,
-    say_how_to_resume,
+    stop_if_interrupted,
     stored_study,
     workers_of,
 )
@@ -91,9 +90,7 @@ def transfer(
                 f"{'; '.join(check_of.in_words(size) for size in planned.sizes)}"
             )
         summary = check_of.run_transfer(planned, opened, options, lambda: make_display(as_json))
-        if summary.interrupted:
-            say_how_to_resume(f"stopped at {summary.finished} of {summary.total} runs of a size")
-            raise typer.Exit(128 + summary.signal if summary.signal else BusyError.exit_code)
+        stop_if_interrupted(summary, "runs of a size")
         check = check_of.judge_transfer(planned, opened)
         kept = check_of.keep_check(planned, check, runs)
     if as_json:

@@ -10,23 +10,9 @@ import sqlalchemy as sa
 from optuna.storages import RDBStorage
 
 from sweep.storage.rdb import open_storage
-from sweep.storage.tables import evaluations
+from sweep.storage.tables import OF_STUDIES, OF_TRIALS, evaluations
 
-_BY_STUDY = (
-    "studies",
-    "study_directions",
-    "study_user_attributes",
-    "study_system_attributes",
-    "trials",
-)
-_BY_TRIAL = (
-    "trial_params",
-    "trial_values",
-    "trial_intermediate_values",
-    "trial_user_attributes",
-    "trial_system_attributes",
-    evaluations.name,
-)
+_COPIED = (*OF_STUDIES, "trials", *OF_TRIALS, evaluations.name)
 
 
 def copy_studies(storage: RDBStorage, names: Collection[str], path: Path) -> RDBStorage:
@@ -43,14 +29,14 @@ def copy_studies(storage: RDBStorage, names: Collection[str], path: Path) -> RDB
     copy = open_storage(str(path), create=True)
     source = sa.MetaData()
     with _at_one_moment(storage) as old, copy.engine.begin() as new:
-        source.reflect(old, only=lambda name, _: name in (*_BY_STUDY, *_BY_TRIAL))
+        source.reflect(old, only=lambda name, _: name in _COPIED)
         studies = source.tables["studies"]
         trials = source.tables["trials"]
         chosen = sa.select(studies.c.study_id).where(studies.c.study_name.in_(names))
         of_chosen = sa.select(trials.c.trial_id).where(trials.c.study_id.in_(chosen))
         target = sa.MetaData()
         target.reflect(new)
-        for name in (*_BY_STUDY, *_BY_TRIAL):
+        for name in _COPIED:
             if name not in source.tables:  # evaluations, where Optuna's tools made the database
                 continue
             table = source.tables[name]

@@ -19,7 +19,6 @@ import os
 import sqlite3
 import tempfile
 import zipfile
-from collections.abc import Iterator
 from contextlib import chdir, closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -30,13 +29,17 @@ import optuna
 from optuna.storages import RDBStorage
 
 from gpt.errors import InputError, StorageError
+from gpt.system.files import sha256_of
 from sweep.analysis.phases import CONFIRM, SCREENING, name_of_phase
 from sweep.analysis.results import complete_trials, require_ours
+from sweep.analysis.study_reader import StudyReader, read_study
 from sweep.export.configuration import to_toml
 from sweep.export.evidence.database import copy_studies
 from sweep.export.trial import export, export_program, is_of_program
+from sweep.report.facts import provenance, study_file
+from sweep.report.report import render
 from sweep.storage.location import MARKER, runs_folder
-from sweep.storage.rdb import located_spec
+from sweep.storage.rdb import located_spec, open_storage
 from sweep.storage.reader import load_study
 from sweep.storage.schema import set_study_attrs, study_attrs
 from sweep.study.format import Show, unseen
@@ -123,9 +126,13 @@ def _stage(storage: RDBStorage, study: optuna.Study, folder: Path, show: Show) -
     with closing(sqlite3.connect(folder / "copy.db")) as connection:
         connection.execute("VACUUM INTO ?", (str(folder / DATABASE),))  # one file, without a log
     files += _stage_configurations(study, folder)
-    provenance = _stage_report(folder, study.study_name, show)
+    written_with = _stage_report(folder, study.study_name, show)
     files += [REPORT, STUDY_FILE]
-    manifest = {**_manifest(study), "provenance": provenance, "files": _hashes(folder, files)}
+    hashes = {
+        name: {"sha256": sha256_of(folder / name), "bytes": (folder / name).stat().st_size}
+        for name in files
+    }
+    manifest = {**_manifest(study), "provenance": written_with, "files": hashes}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     return files
 
@@ -172,26 +179,20 @@ def _stage_configurations(study: optuna.Study, folder: Path) -> list[str]:
 
 def _stage_report(folder: Path, name: str, show: Show) -> dict[str, str]:
     """Write the report and the study file from the copied database; return the provenance."""
-    from sweep.report.facts import provenance, study_file
-
     reader, page = read_and_render(folder, name, show)
     (folder / REPORT).write_text(page, encoding="utf-8")
     (folder / STUDY_FILE).write_text(study_file(reader), encoding="utf-8")
     return provenance(reader)
 
 
-def read_and_render(folder: Path, name: str, show: Show = unseen) -> tuple[Any, str]:
+def read_and_render(folder: Path, name: str, show: Show = unseen) -> tuple[StudyReader, str]:
     """Read a study from the database of an unpacked pack and render its report there.
 
     The current folder is the pack's meanwhile, so that no path in the report leads out of it.
 
     Returns:
-        The StudyReader, and the page.
+        What the report is made of, and the page.
     """
-    from sweep.analysis.study_reader import read_study
-    from sweep.report.report import render
-    from sweep.storage.rdb import open_storage
-
     with chdir(folder):
         storage = open_storage(DATABASE)
         reader = read_study(storage, load_study(storage, name))
@@ -213,19 +214,6 @@ def _manifest(study: optuna.Study) -> dict[str, Any]:
     }
 
 
-def _hashes(folder: Path, files: list[str]) -> dict[str, dict[str, Any]]:
-    return {
-        name: {"sha256": sha256_of(folder / name), "bytes": (folder / name).stat().st_size}
-        for name in files
-    }
-
-
-def sha256_of(path: Path) -> str:
-    """Return a file's SHA-256 in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _write_zip(path: Path, folder: Path, files: list[str]) -> None:
     """Write files as a zip, the same files to the same bytes, and its hash as its comment."""
     with zipfile.ZipFile(path, "x", zipfile.ZIP_DEFLATED) as target:
@@ -245,17 +233,12 @@ def _write_zip(path: Path, folder: Path, files: list[str]) -> None:
 
 def hash_before_comment(path: Path) -> str:
     """Return the SHA-256 of all bytes of a pack before the hash in its comment."""
-    sha = hashlib.sha256()
+    sha, left = hashlib.sha256(), path.stat().st_size - HEX
     with path.open("rb") as file:
-        for block in _blocks(file, path.stat().st_size - HEX):
+        while left > 0 and (block := file.read(min(left, 1 << 20))):
             sha.update(block)
+            left -= len(block)
     return sha.hexdigest()
-
-
-def _blocks(file: Any, size: int) -> Iterator[bytes]:
-    while size > 0 and (block := file.read(min(size, 1 << 20))):
-        size -= len(block)
-        yield block
 
 
 def check_replaceable(path: Path) -> None:

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gpt.data.formats import first_line
 from gpt.errors import DataError, InputError
+from gpt.system.files import sha256_of
 from sweep.export.evidence.pack import (
     COMMENT,
     DATABASE,
@@ -22,7 +24,6 @@ from sweep.export.evidence.pack import (
     REPORT,
     hash_before_comment,
     read_and_render,
-    sha256_of,
 )
 from sweep.export.evidence.page_figures import differences, page_figures
 from sweep.study.format import Show, unseen
@@ -63,7 +64,9 @@ def verify_pack(path: Path, *, show: Show = unseen) -> Verified:
     with tempfile.TemporaryDirectory(prefix="squen-sweep-") as name:
         folder = Path(name)
         manifest = _unpack(path, folder)
-        if _comment_of(path) != COMMENT + hash_before_comment(path).encode():
+        with zipfile.ZipFile(path) as pack:
+            comment = pack.comment
+        if comment != COMMENT + hash_before_comment(path).encode():
             raise DataError(
                 f"{path} must be as it was packed, but bytes beside its files have changed, or it "
                 f"is cut off."
@@ -80,11 +83,6 @@ def verify_pack(path: Path, *, show: Show = unseen) -> Verified:
     )
 
 
-def _comment_of(path: Path) -> bytes:
-    with zipfile.ZipFile(path) as pack:
-        return pack.comment
-
-
 def _unpack(path: Path, folder: Path) -> dict[str, Any]:
     """Write a pack's files below a folder, once every one has the hash of the manifest."""
     try:
@@ -92,7 +90,7 @@ def _unpack(path: Path, folder: Path) -> dict[str, Any]:
     except Exception as error:  # zipfile raises nearly any error for a damaged directory
         raise DataError(
             f"{path} must be a pack of `squen-sweep pack`, but it is cut off, damaged or another "
-            f"kind of file ({_first_line(error)})."
+            f"kind of file ({first_line(error)})."
         ) from None
     with pack:
         names = [entry.filename for entry in pack.infolist()]
@@ -140,7 +138,7 @@ def _manifest_of(path: Path, pack: zipfile.ZipFile, names: list[str]) -> dict[st
         _ = manifest["answer"]
     except Exception as error:  # of a damaged stream, too
         raise DataError(
-            f"{path} must be as it was packed, but {MANIFEST} has changed ({_first_line(error)})."
+            f"{path} must be as it was packed, but {MANIFEST} has changed ({first_line(error)})."
         ) from None
     if version != PACK_VERSION or not well_formed:
         raise InputError(
@@ -181,7 +179,3 @@ def _compare_report(path: Path, folder: Path, study: str, show: Show) -> int:
             f"{', '.join(found[:MOST_NAMES])}."
         )
     return len(page_figures(page)[0])
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__

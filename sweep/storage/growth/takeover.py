@@ -29,26 +29,18 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from gpt.errors import InputError
-from sweep.storage.growth.history import Extension, extensions
+from sweep.storage.growth.extension import Extension, extensions
 from sweep.storage.location import MARKER, runs_folder
 from sweep.storage.reader import load_study
 from sweep.storage.schema import is_confirm_study, study_attrs, trial_attrs
-from sweep.storage.tables import evaluations
+from sweep.storage.tables import OF_STUDIES, OF_TRIALS, evaluations
 from sweep.study.spec import StudySpec
 
 STAGED = ".taken-over"  # in the folder of a new study's runs: those that are not in place yet
 
-# Optuna's tables with a row per study or per trial. What it keeps for the dashboard is left out:
-# notes name trials by ids that are the old study's.
-_OF_TRIALS = (
-    "trial_params",
-    "trial_values",
-    "trial_intermediate_values",
-    "trial_user_attributes",
-    "trial_system_attributes",
-)
-_OF_STUDIES = ("studies", "study_directions", "study_user_attributes", "study_system_attributes")
-_METRIC_NAMES = "study:metric_names"  # the one system attribute that a new study needs
+# The one system attribute that a new study needs. What else Optuna keeps for the dashboard is left
+# out: notes name trials by ids that are the old study's.
+_METRIC_NAMES = "study:metric_names"
 
 
 def study_to_extend(
@@ -227,7 +219,7 @@ def _link_or_copy(source: str, target: str) -> str:
 def _tables(connection: sa.Connection) -> dict[str, sa.Table]:
     """Return Optuna's tables as this database has them, and ours."""
     metadata = sa.MetaData()
-    metadata.reflect(connection, only=[*_OF_STUDIES, "trials", *_OF_TRIALS])
+    metadata.reflect(connection, only=[*OF_STUDIES, "trials", *OF_TRIALS])
     return dict(metadata.tables)
 
 
@@ -236,7 +228,7 @@ def _copied_study(
 ) -> int:
     inserted = connection.execute(tables["studies"].insert().values(study_name=name))
     new = _key(inserted)
-    for table in (tables[one] for one in _OF_STUDIES[1:]):
+    for table in (tables[one] for one in OF_STUDIES[1:]):
         rows = _rows(connection, table, table.c.study_id == old)
         kept = [
             row
@@ -264,7 +256,7 @@ def _copied_trials(
             row["state"] = (TrialState.WAITING if ours else TrialState.FAIL).name
         inserted = connection.execute(table.insert().values(**row, study_id=new_id))
         ids[trial._trial_id] = _key(inserted)
-    for owned in [*(tables[name] for name in _OF_TRIALS), evaluations]:
+    for owned in [*(tables[name] for name in OF_TRIALS), evaluations]:
         rows = _rows(connection, owned, _of_study(owned, table, old_id))
         _insert(connection, owned, [row | {"trial_id": ids[row["trial_id"]]} for row in rows])
     return ids

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from typing import Any, cast
 
+import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner, MedianPruner
 from optuna.samplers import BaseSampler
@@ -59,7 +60,7 @@ def check_sampler(kind: str, options: Mapping[str, Any]) -> None:
         if options and kind == "qmc":
             raise ValueError("sampler.options: must be empty for qmc, which has none")
     else:
-        _class_name("sampler", kind, SAMPLERS, (*OUR_SAMPLERS, "cmaes"))
+        _check_kind("sampler", kind, SAMPLERS, (*OUR_SAMPLERS, "cmaes"))
         if find_spec("cmaes") is None and _name(kind, SAMPLERS) == "CmaEsSampler":
             raise ValueError(
                 "sampler.kind: cmaes needs a package that is not installed; "
@@ -76,7 +77,7 @@ def check_pruner(kind: str, options: Mapping[str, Any]) -> None:
         if options:
             raise ValueError(f"pruner.options: must be empty for {kind}, which has none")
         return
-    _class_name("pruner", kind, PRUNERS, (*OUR_PRUNERS, *PRUNERS))
+    _check_kind("pruner", kind, PRUNERS, (*OUR_PRUNERS, *PRUNERS))
     _try("pruner", lambda: make_pruner(kind, options, startup_trials=1, first_step=1, last_step=9))
 
 
@@ -91,8 +92,6 @@ def make_sampler(
         seed: For one proposal.
         startup_trials: Of an arm.
     """
-    import optuna
-
     name = _name(kind, SAMPLERS)
     given: dict[str, Any] = {"seed": seed}
     if name in _STARTUP:
@@ -114,8 +113,6 @@ def make_pruner(
         first_step: At which trials may be stopped.
         last_step: Of a complete trial.
     """
-    import optuna
-
     name = _name(kind, PRUNERS)
     given: dict[str, Any] = {}
     if name in _WARMED_UP:
@@ -143,10 +140,8 @@ def _name(kind: str, known: Mapping[str, str]) -> str:
     return known[kind] if kind in known else kind.rpartition(".")[2]
 
 
-def _class_name(table: str, kind: str, known: Mapping[str, str], shown: tuple[str, ...]) -> str:
-    """Return the class that a kind names; ValueError if there is none, or if it cannot work."""
-    import optuna
-
+def _check_kind(table: str, kind: str, known: Mapping[str, str], shown: tuple[str, ...]) -> None:
+    """Raise ValueError if a kind names no class, or one that cannot work."""
     module, base = (
         (optuna.samplers, BaseSampler) if table == "sampler" else (optuna.pruners, BasePruner)
     )
@@ -161,7 +156,6 @@ def _class_name(table: str, kind: str, known: Mapping[str, str], shown: tuple[st
         )
     if name in IMPOSSIBLE:
         raise ValueError(f"{table}.kind: {name} cannot work within an arm: {IMPOSSIBLE[name]}")
-    return name
 
 
 def _check_options(table: str, options: Mapping[str, Any]) -> None:

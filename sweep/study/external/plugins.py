@@ -24,9 +24,9 @@ def read_plugins(listed: Any, folder: Path) -> dict[str, str]:
 
     Raises:
         ValueError: it is no such list.
-        InputError: see gpt.plugins.load_plugins.
+        InputError: see gpt.plugins.load.load_plugins.
     """
-    from gpt.plugins import file_sha256, is_file, load_file, load_installed  # imports torch
+    from gpt.plugins.load import file_sha256, is_file, load_file, load_installed  # imports torch
 
     load_installed()
     paths = list(listed) if isinstance(listed, list | dict) else None
@@ -52,7 +52,8 @@ def read_plugins(listed: Any, folder: Path) -> dict[str, str]:
 
 def with_installed_plugins(spec: StudySpec) -> StudySpec:
     """Return the study with the installed plugins whose choices it names, pinned by version."""
-    from gpt.plugins import installed_version, is_file, plugin_of
+    from gpt.plugins.load import installed_version, is_file
+    from gpt.plugins.registry import plugin_of
 
     named = [
         (field, str(name))
@@ -68,10 +69,10 @@ def load_spec_plugins(spec: StudySpec) -> None:
     """Load the plugins of a study whose paths are absolute.
 
     Raises:
-        InputError: see gpt.plugins.load_plugins.
+        InputError: see gpt.plugins.load.load_plugins.
     """
     if spec.plugins:
-        from gpt.plugins import load_plugins
+        from gpt.plugins.load import load_plugins
 
         load_plugins(spec.plugins, Path())
 
@@ -84,10 +85,11 @@ def check_plugin(path: Path, show: Callable[[str], None]) -> int:
         show: Called with a line per test.
 
     Raises:
-        InputError: see gpt.plugins.load_file.
+        InputError: see gpt.plugins.load.load_file.
     """
     from gpt.losses.check import check_losses
-    from gpt.plugins import choices_of, load_file
+    from gpt.plugins.load import load_file
+    from gpt.plugins.registry import choices_of
 
     load_file(path)
     failed = 0

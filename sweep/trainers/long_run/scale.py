@@ -18,6 +18,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import psutil
+import torch
+
 from gpt.config import TrainConfig, train_config
 from gpt.errors import InputError
 from gpt.model import num_params
@@ -117,7 +120,7 @@ def _duration(config: TrainConfig, steps: int) -> dict[str, Any]:
 
 def changes_in_words(old: TrainConfig, new: TrainConfig) -> list[str]:
     """Return lines that say what a scaled configuration has otherwise, and why."""
-    lines = [f"scaled: {_parameters(old)} -> {_parameters(new)} parameters"]
+    lines = [f"scaled: {num_params(old):,} -> {num_params(new):,} parameters"]
     shape = [f"{name} {_change(old, new, name)}" for name in _SHAPE if _differs(old, new, name)]
     if shape:
         ratios = new.scaling
@@ -132,10 +135,6 @@ def changes_in_words(old: TrainConfig, new: TrainConfig) -> list[str]:
     if _differs(old, new, "batch_size"):
         lines.append(f"  batch_size {_change(old, new, 'batch_size')}, {new.max_steps:,} steps")
     return lines
-
-
-def _parameters(config: TrainConfig) -> str:
-    return f"{num_params(config):,}"
 
 
 def _multipliers(config: TrainConfig) -> str:
@@ -178,9 +177,5 @@ def check_memory(config: TrainConfig) -> str:
 def available_memory(device: str) -> int:
     """Bytes that are free on a device."""
     if device.startswith("cuda"):
-        import torch
-
         return int(torch.cuda.mem_get_info(torch.device(device))[0])
-    import psutil
-
     return int(psutil.virtual_memory().available)

@@ -20,14 +20,6 @@ def next_seeds(seeds: int, most: int, at_once: int = 1, growth: float = GROWTH) 
     return min(most, max(seeds + at_once, math.ceil(growth * seeds)))
 
 
-def grown(seeds: int, most: int, growth: float = GROWTH) -> list[int]:
-    """Return the seeds of all analyses from the first on, if none of them settles it."""
-    analyses = [seeds]
-    while analyses[-1] < most:
-        analyses.append(next_seeds(analyses[-1], most, growth=growth))
-    return analyses
-
-
 def is_settled(record: Mapping[str, Any]) -> bool:
     """Return True if no comparison of a verdict's record is open."""
     return all(one["settings_answer"] != "inconclusive" for one in record["comparisons"])

@@ -15,15 +15,15 @@ Source:
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from optuna.storages import RDBStorage
 
-from sweep.analysis import results
-from sweep.verdict.budget import ledger_table, taken_over
+from sweep.analysis.study_reader import rows_of
+from sweep.verdict.budget import ledger_table
 from sweep.verdict.compare import Comparison, Verdict, judge, of_arm_to_reference
 from sweep.verdict.interim.ledger import (
     extended,
@@ -78,10 +78,6 @@ class SearchesVerdict:
     of_each: list[dict[str, Any]]  # search, study, confirmed, comparisons
     ledger: list[dict[str, Any]]  # budget.ledger_table of each, with the search
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain values, as JSON holds them."""
-        return asdict(self)
-
 
 def judge_searches(request: VerdictRequest, storage: RDBStorage, searches: int) -> SearchesVerdict:
     """Compare each arm with the first over searches and seeds.
@@ -102,7 +98,7 @@ def judge_searches(request: VerdictRequest, storage: RDBStorage, searches: int) 
         ledger=[
             {"search": number, **row}
             for number, one in enumerate(requests, start=1)
-            for row in _ledger(one, storage)
+            for row in rows_of(ledger_table(one.study, one.spec, storage))
         ],
     )
 
@@ -168,6 +164,7 @@ def _place(request: VerdictRequest, arm: str, searches: int, trials: int) -> tup
 
 
 def _of_search(number: int, verdict: Verdict) -> dict[str, Any]:
+    ratios = {one.arm: one.ratio for one in verdict.comparisons}
     return {
         "search": number,
         "study": verdict.study,
@@ -177,20 +174,8 @@ def _of_search(number: int, verdict: Verdict) -> dict[str, Any]:
                 "trial": one.trial,
                 "params": one.params,
                 "perplexity": one.perplexity,
-                "ratio": _ratio(verdict.comparisons, one.arm),
+                "ratio": ratios.get(one.arm),
             }
             for one in verdict.confirmed
         ],
     }
-
-
-def _ratio(comparisons: Sequence[Comparison], arm: str) -> float | None:
-    return next((one.ratio for one in comparisons if one.arm == arm), None)
-
-
-def _ledger(request: VerdictRequest, storage: RDBStorage) -> list[Mapping[Any, Any]]:
-    study = request.study
-    trials = results.trials_table(study)
-    evaluations = results.evaluations_table(storage, study.study_name)
-    rows = ledger_table(trials, evaluations, request.spec, taken_over(study)).to_dict("records")
-    return list(rows)

@@ -23,11 +23,11 @@ def search_ending(number: int) -> str:
     return f"search-{number}"
 
 
-def search_spec(spec: StudySpec, number: int, name: str) -> StudySpec:
+def search_spec(spec: StudySpec, number: int) -> StudySpec:
     """Return the study of the nth search, from 2 on: the same, drawn and trained by other luck."""
     seed = spec.seed + SEED_STEP * (number - 1)
     sampler = spec.sampler.model_copy(update={"seed": spec.sampler.seed + number - 1})
-    changes: dict[str, object] = {"name": name, "sampler": sampler}
+    changes: dict[str, object] = {"sampler": sampler}
     if spec.trainer is None:
         changes["train"] = spec.train | {"seed": seed}
     else:

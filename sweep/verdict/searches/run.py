@@ -1,7 +1,6 @@
 """Run further searches of a sweep's arms with its tuner, and confirm the winner of each."""
 
 from dataclasses import replace
-from functools import partial
 
 from optuna.storages import RDBStorage
 
@@ -39,7 +38,7 @@ def run_searches(
             options(),
             make_callback,
             search_ending(number),
-            make_spec=partial(search_spec, request.spec, number),
+            search_spec(request.spec, number),
             plan_all=lambda study, spec: total,
         )
         if summary.interrupted:

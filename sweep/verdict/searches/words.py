@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sweep.verdict.statistics import ERROR_RATE
-from sweep.verdict.summary_text import confidence, figure_format
+from sweep.verdict.summary_text import answered, apart_of, confidence, figure_format, percent
 
 
 def sentences(found: Mapping[str, Any], metric: str, margin: float) -> list[str]:
@@ -48,22 +48,11 @@ def _compared(one: Mapping[str, Any], found: Mapping[str, Any], metric: str, mar
     tuned = f"Tuned with {up_to}{trials} trial{'s' if trials > 1 else ''} each,"
     level = confidence(one["difference"]["error_rate"])
     apart = (
-        f"{abs(one['ratio'] - 1):.2%} {'above' if one['ratio'] > 1 else 'below'} that of "
-        f"{reference} ({level} interval over searches and seeds {_percent(one['ratio_low'])} to "
-        f"{_percent(one['ratio_high'])}; as the only analysis ever made, {confidence(ERROR_RATE)} "
-        f"{' to '.join(map(_percent, one['only_analysis']))})"
+        f"{apart_of(one['ratio'])} that of {reference} ({level} interval over searches and seeds "
+        f"{percent(one['ratio_low'])} to {percent(one['ratio_high'])}; as the only analysis ever "
+        f"made, {confidence(ERROR_RATE)} {' to '.join(map(percent, one['only_analysis']))})"
     )
-    if one["answer"] == "equivalent":
-        return (
-            f"{tuned} {arm} and {reference} are equivalent: the {metric} of {arm} is {apart}, all "
-            f"within the {100 * margin:g}% that does not matter."
-        )
-    if one["answer"] == "inconclusive":
-        return (
-            f"{tuned} it stays open whether {arm} is better than {reference}: its {metric} is "
-            f"{apart}."
-        )
-    return f"{tuned} {arm} is {one['answer']} than {reference}: its {metric} is {apart}."
+    return answered(tuned, arm, reference, one["answer"], metric, apart, margin)
 
 
 def winner_columns(metric: str) -> list[str]:
@@ -81,12 +70,8 @@ def winner_rows(found: Mapping[str, Any], *, is_perplexity: bool) -> list[list[s
             winner["arm"],
             f"trial {winner['trial']}",
             shown(winner["perplexity"]),
-            "" if winner["ratio"] is None else _percent(winner["ratio"]),
+            "" if winner["ratio"] is None else percent(winner["ratio"]),
         ]
         for one in found["of_each"]
         for winner in one["winners"]
     ]
-
-
-def _percent(ratio: float) -> str:
-    return f"{ratio - 1:+.2%}"
