@@ -59,7 +59,8 @@ def ends_of_trial(spec: Mapping[str, Any] | None, params: Mapping[str, Any]) -> 
         params: Of the trial.
     """
     tables = (spec or {}).get("search", {})
-    drawn = [name for name in params if name in tables and name != (spec or {}).get("compare")]
+    not_tuned = {(spec or {}).get("compare"), "seed"}  # seeds: of a verdict
+    drawn = [name for name in params if name in tables and name not in not_tuned]
     search = {name: Parameter.model_validate(tables[name]) for name in drawn}
     return ends_in_words(range_ends(search, {name: params[name] for name in drawn}))
 

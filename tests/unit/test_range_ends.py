@@ -43,10 +43,11 @@ def test_of_choices_only_the_least_and_the_most_of_three_are_ends():
         assert [one[0].end if one else None for one in found] == ends
 
 
-def test_the_compared_parameter_has_no_end_and_another_programs_study_none():
+def test_the_compared_parameter_seeds_and_another_programs_study_have_no_ends():
     grid = {"choices": [1, 2, 4]}
-    spec = {"compare": "n_layer", "search": {"n_layer": grid, "n_head": grid}}
-    assert ends_of_trial(spec, {"n_layer": 4, "n_head": 1}) == "n_head 1 (the least)"
+    spec = {"compare": "n_layer", "search": {"n_layer": grid, "n_head": grid, "seed": grid}}
+    params = {"n_layer": 4, "n_head": 1, "seed": 4}
+    assert ends_of_trial(spec, params) == "n_head 1 (the least)"
     assert ends_of_trial(None, {"n_layer": 4}) == ""
 
 
