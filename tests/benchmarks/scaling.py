@@ -115,17 +115,20 @@ def picture(budgets: list[dict[str, Any]]) -> go.Figure:
             y=ratios,
             error_y={"type": "data", "array": above, "arrayminus": below, "thickness": 3},
             mode="markers+lines+text",
-            text=[f"  x{one['times']}: {one['ratio']:.3f}" for one in budgets],
-            textposition="top right",
+            text=[f" x{one['times']}: {one['ratio']:.2f}<br> " for one in budgets],
+            textposition=["bottom right", *["top center"] * (len(budgets) - 1)],
             marker={"size": 14},
             cliponaxis=False,
         )
     )
-    figure.add_hline(y=1, line={"dash": "dot"}, annotation_text="as good as cross-entropy")
+    grey = {"color": "#5b616b", "width": 2, "dash": "dot"}
+    figure.add_hline(y=1, line=grey, annotation_text="as good as cross-entropy")
     low = min([1.0, *(one["ratio_low"] for one in budgets)])
     high = max(one["ratio_high"] for one in budgets)
     room = 0.12 * (high - low)
-    figure.update_xaxes(type="log", title_text="training FLOPs of a trial", exponentformat="power")
+    figure.update_xaxes(
+        type="log", dtick=1, title_text="training FLOPs of a trial", exponentformat="power"
+    )
     figure.update_yaxes(
         title_text="perplexity of squentropy / cross-entropy", range=[low - room, high + room]
     )
