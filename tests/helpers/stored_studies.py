@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cache, cached_property
 from pathlib import Path
@@ -191,14 +191,17 @@ class StoredStudy:
         )
         (trial_id,) = add_at_once(self.storage, self.study._study_id, number, [trial])
         (self._runs / str(number)).mkdir(parents=True, exist_ok=True)
-        self.record(
-            trial_id, *(evaluation(*pair) for pair in zip(steps, perplexities, strict=True))
-        )
+        measured = [evaluation(*pair) for pair in zip(steps, perplexities, strict=True)]
+        self.record({trial_id: measured})
         return number
 
-    def record(self, trial_id: int, *measured: Evaluation) -> None:
-        """Add rows to the evaluations table."""
-        rows = [{"trial_id": trial_id} | asdict(each) for each in measured]
+    def record(self, measured: Mapping[int, Sequence[Evaluation]]) -> None:
+        """Add rows to the evaluations table, by trial_id."""
+        rows = [
+            {"trial_id": trial_id} | asdict(each)
+            for trial_id, of_trial in measured.items()
+            for each in of_trial
+        ]
         if not rows:
             return
         with self.storage.engine.begin() as connection:
