@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import optuna
@@ -10,6 +11,7 @@ from optuna.trial import FrozenTrial
 from gpt.errors import InputError
 from gpt.events import CALIBRATION_FILE
 from sweep.analysis.results import arm_of, run_dir
+from sweep.storage.location import runs_folder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,11 +30,11 @@ def calibration_table(study: optuna.Study, numbers: Sequence[int]) -> "pd.DataFr
     """
     import pandas as pd
 
-    trials = study.get_trials(deepcopy=False)
+    trials, folder = study.get_trials(deepcopy=False), runs_folder(study)
     rows = [
         {"number": number, "arm": arm_of(trials[number])} | found
         for number in numbers
-        for found in _bins(study, trials[number])
+        for found in _bins(study, trials[number], folder)
     ]
     dtypes = {
         "number": "int64",
@@ -45,9 +47,9 @@ def calibration_table(study: optuna.Study, numbers: Sequence[int]) -> "pd.DataFr
     return table.sort_values(["number", "confidence"]).reset_index(drop=True)
 
 
-def _bins(study: optuna.Study, trial: FrozenTrial) -> list[dict[str, Any]]:
+def _bins(study: optuna.Study, trial: FrozenTrial, folder: Path) -> list[dict[str, Any]]:
     try:
-        path = run_dir(study, trial) / CALIBRATION_FILE
+        path = run_dir(study, trial, folder) / CALIBRATION_FILE
         return list(json.loads(path.read_text(encoding="utf-8")))
     except (InputError, OSError, ValueError):
         return []

@@ -4,6 +4,7 @@ import math
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from optuna.storages import RDBStorage
 
 from sweep.analysis import phases, results
 from sweep.storage.location import sqlite_path, storage_url
-from sweep.storage.schema import study_attrs
+from sweep.storage.schema import StudyAttrs, study_attrs
 from sweep.study.format import change, column_format, relative
 from sweep.study.metric import Metric, metric_of
 from sweep.study.paths import DEFAULT_STORAGE
@@ -37,15 +38,20 @@ class StudyReader:
     arms: list[str]
     parameters: dict[str, BaseDistribution]  # searched, without the one whose choices are the arms
 
+    @cached_property
+    def attrs(self) -> StudyAttrs:
+        """Attributes of the study as they were when it was read."""
+        return study_attrs(self.study)
+
     @property
     def spec(self) -> dict[str, Any]:
         """The study file, resolved for the device."""
-        return dict(study_attrs(self.study).spec or {})
+        return dict(self.attrs.spec or {})
 
     @property
     def data(self) -> dict[str, Any]:
         """Facts of the prepared text: source, tokens, fingerprint."""
-        return dict(study_attrs(self.study).data or {})
+        return dict(self.attrs.data or {})
 
     @property
     def is_program(self) -> bool:
@@ -60,9 +66,9 @@ class StudyReader:
     @property
     def verdict(self) -> dict[str, Any] | None:
         """Record of `squen-sweep verdict`, see sweep.verdict.record; None before it."""
-        return study_attrs(self.study).verdict
+        return self.attrs.verdict
 
-    @property
+    @cached_property
     def formats(self) -> dict[str, Callable[[Any], str]]:
         """One way of writing each parameter, so that its values compare at a glance."""
         return {
@@ -74,9 +80,9 @@ class StudyReader:
     def progress(self) -> tuple[int, int]:
         """Numbers of finished and of requested trials."""
         finished = int((~self.trials["outcome"].isin(results.UNFINISHED)).sum())
-        return finished, study_attrs(self.study).n_trials or len(self.trials)
+        return finished, self.attrs.n_trials or len(self.trials)
 
-    @property
+    @cached_property
     def complete(self) -> pd.DataFrame:
         """Rows of complete trials, the best first."""
         complete = self.trials[

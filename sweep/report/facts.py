@@ -17,7 +17,6 @@ from sweep.analysis.results import missing_runs
 from sweep.analysis.study_reader import Best, StudyReader, run_dir_of, study_options
 from sweep.storage.growth.extension import extensions
 from sweep.storage.location import data_options
-from sweep.storage.schema import study_attrs
 from sweep.study.dataset import amount, split_lines
 from sweep.study.format import duration, number, relative, trials_line, write_toml
 from sweep.study.toml_file import shipped_files
@@ -31,7 +30,7 @@ def facts(reader: StudyReader) -> list[tuple[str, str]]:
 
 
 def _study_facts(reader: StudyReader) -> list[tuple[str, str]]:
-    attributes, complete = study_attrs(reader.study), reader.complete
+    attributes, complete = reader.attrs, reader.complete
     finished, asked = reader.progress
     ranges = (f"{name} {_range(space)}" for name, space in reader.parameters.items())
     length = "no trial is complete yet"
@@ -141,7 +140,7 @@ def _data_facts(data: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _machine_facts(reader: StudyReader) -> list[tuple[str, str]]:
-    attributes = study_attrs(reader.study)
+    attributes = reader.attrs
     dtypes = [] if reader.is_program else [" and ".join(_trained_with(reader, "dtype"))]
     trained = f"{duration(float(reader.trials['elapsed_seconds'].sum()))} of training in all trials"
     wall = attributes.wall_seconds  # not known while the first call still runs
@@ -189,7 +188,7 @@ def commands(
 
 def provenance(reader: StudyReader) -> dict[str, str]:
     """Return hashes, versions and the machine, by which two results are compared."""
-    data, attributes = reader.data, study_attrs(reader.study)
+    data, attributes = reader.data, reader.attrs
     libraries = ("squen-sweep", "torch", "numpy", "optuna", "tiktoken", "plotly")
     return {
         "study file, SHA-256 of its settings": attributes.spec_digest or "",

@@ -40,12 +40,14 @@ from gpt.events import read_events
 TRIALS, MAX_STEPS = 12, 1600  # so that all trials take longer than the chaos
 OF_A_CLUSTER = 8, 1000  # the same where each process imports torch first
 EVAL_INTERVAL = 40
+PAUSE = 0.3, 2.5  # seconds before each fault, drawn evenly
 
 
 class Chaos:
     """A sweep in a folder, and what can be done to it.
 
     Attributes:
+        pause: Seconds before each fault, at least and at most.
         patience: Seconds for the rest of the sweep, in peace.
         wait: Seconds for a trial that trains, until a fault comes all the same.
         kinds: Faults by kind, one of which is drawn first.
@@ -57,8 +59,10 @@ class Chaos:
         seed: int,
         cluster: Cluster | None = None,
         size: tuple[int, int] = (TRIALS, MAX_STEPS),
+        pause: tuple[float, float] = PAUSE,
     ) -> None:
         self.folder = folder
+        self.pause = pause
         self.cluster = cluster
         self.trials, self.max_steps = size
         on_slurm = ("--backend", "slurm", "--hang-timeout", "off")
@@ -82,7 +86,7 @@ class Chaos:
             if self._start().poll() == 0:
                 return
             self._wait_for_a_trial()
-            time.sleep(self.rng.uniform(0.3, 2.5))
+            time.sleep(self.rng.uniform(*self.pause))
             kind = self.rng.choice(self.kinds)
             name = self.rng.choice(list(kind))
             if kind[name](self):
@@ -277,10 +281,16 @@ OF_THE_CLUSTER: dict[str, Fault] = {
 
 
 def run_seed(
-    folder: Path, seed: int, seconds: float, faults: int = 12, cluster: Cluster | None = None
+    folder: Path,
+    seed: int,
+    seconds: float,
+    faults: int = 12,
+    cluster: Cluster | None = None,
+    size: tuple[int, int] = (TRIALS, MAX_STEPS),
+    pause: tuple[float, float] = PAUSE,
 ) -> dict[str, Any]:
     """Chaos for so long, the rest in peace, then the checks; returns the figures."""
-    chaos = Chaos(folder, seed, cluster, OF_A_CLUSTER if cluster else (TRIALS, MAX_STEPS))
+    chaos = Chaos(folder, seed, cluster, OF_A_CLUSTER if cluster else size, pause)
     started = time.monotonic()
     try:
         chaos.disturb(seconds, faults)

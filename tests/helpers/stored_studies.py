@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cache, cached_property
 from pathlib import Path
@@ -90,9 +91,11 @@ def add_at_once(
     Returns:
         The trial_id of each.
     """
-    values, steps = models.TrialValueModel, models.TrialIntermediateValueModel
+    objectives, steps = models.TrialValueModel, models.TrialIntermediateValueModel
+    params, attrs = models.TrialParamModel, models.TrialUserAttributeModel
+    rows: dict[type[models.BaseModel], list[dict[str, Any]]] = defaultdict(list)
     with Session(storage.engine) as session:
-        rows = [
+        added = [
             models.TrialModel(
                 study_id=study_id,
                 number=number + nth,
@@ -102,35 +105,30 @@ def add_at_once(
             )
             for nth, trial in enumerate(trials)
         ]
-        session.add_all(rows)
+        session.add_all(added)
         session.flush()
-        for row, trial in zip(rows, trials, strict=True):
+        for row, trial in zip(added, trials, strict=True):
             key = {"trial_id": row.trial_id}
             for objective, value in enumerate(trial.values or ()):
-                stored, kind = values.value_to_stored_repr(value)
-                session.add(values(**key, objective=objective, value=stored, value_type=kind))
+                stored, kind = objectives.value_to_stored_repr(value)
+                told = {"objective": objective, "value": stored, "value_type": kind}
+                rows[objectives].append(key | told)
             for name, param in trial.params.items():
-                distribution = trial.distributions[name]
-                session.add(
-                    models.TrialParamModel(
-                        **key,
-                        param_name=name,
-                        param_value=distribution.to_internal_repr(param),
-                        distribution_json=distribution_to_json(distribution),
-                    )
-                )
+                space = trial.distributions[name]
+                inner, written = space.to_internal_repr(param), distribution_to_json(space)
+                searched = {"param_name": name, "param_value": inner, "distribution_json": written}
+                rows[params].append(key | searched)
             for name, attr in trial.user_attrs.items():
-                session.add(
-                    models.TrialUserAttributeModel(**key, key=name, value_json=json.dumps(attr))
-                )
+                rows[attrs].append(key | {"key": name, "value_json": json.dumps(attr)})
             for step, value in trial.intermediate_values.items():
                 stored, kind = steps.intermediate_value_to_stored_repr(value)
-                session.add(
-                    steps(**key, step=step, intermediate_value=stored, intermediate_value_type=kind)
-                )
-        added = [int(row.trial_id) for row in rows]
+                seen = {"intermediate_value": stored, "intermediate_value_type": kind}
+                rows[steps].append(key | seen | {"step": step})
+        for model, of_model in rows.items():
+            session.execute(sa.insert(model), of_model)
+        ids = [int(row.trial_id) for row in added]
         session.commit()
-    return added
+    return ids
 
 
 class StoredStudy:
@@ -191,14 +189,17 @@ class StoredStudy:
         )
         (trial_id,) = add_at_once(self.storage, self.study._study_id, number, [trial])
         (self._runs / str(number)).mkdir(parents=True, exist_ok=True)
-        self.record(
-            trial_id, *(evaluation(*pair) for pair in zip(steps, perplexities, strict=True))
-        )
+        measured = [evaluation(*pair) for pair in zip(steps, perplexities, strict=True)]
+        self.record({trial_id: measured})
         return number
 
-    def record(self, trial_id: int, *measured: Evaluation) -> None:
-        """Add rows to the evaluations table."""
-        rows = [{"trial_id": trial_id} | asdict(each) for each in measured]
+    def record(self, measured: Mapping[int, Sequence[Evaluation]]) -> None:
+        """Add rows to the evaluations table, by trial_id."""
+        rows = [
+            {"trial_id": trial_id} | asdict(each)
+            for trial_id, of_trial in measured.items()
+            for each in of_trial
+        ]
         if not rows:
             return
         with self.storage.engine.begin() as connection:

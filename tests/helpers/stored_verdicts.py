@@ -2,14 +2,15 @@
 
 import math
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
-from stored_studies import STUDY, StoredStudy, evaluation
+from stored_studies import STUDY, StoredStudy, add_at_once, evaluation
 
+from gpt.events import Evaluation
 from sweep.analysis.results import arm_of
-from sweep.storage.tables import record_evaluation
 from sweep.verdict.compare import Verdict, judge
 from sweep.verdict.confirm_plan import (
     CONFIRM,
@@ -55,29 +56,28 @@ class Judged:
         self._store(SCREENING, {trial: [value] * seeds for trial, value in perplexities.items()})
 
     def _store(self, phase: str, ends: dict[int, list[float]], diverged: int = 0) -> None:
-        spec = phase_spec(self.request.spec, phase)
+        spec, storage = phase_spec(self.request.spec, phase), self.stored.storage
         seeds = seeds_of(self.request.spec, phase, len(next(iter(ends.values()))))
-        study = optuna.create_study(
-            storage=self.stored.storage, study_name=spec.name, load_if_exists=True
-        )
+        study = optuna.create_study(storage=storage, study_name=spec.name, load_if_exists=True)
+        known = study.trials
+        planned = optuna.create_study()  # in memory: a database waits for the disk at each
+        planned.add_trials(known)
         trials = [self.stored.study.trials[number] for number in ends]
-        plan(study, spec, planned_runs(trials, seeds))
-        for run in study.get_trials(states=(TrialState.WAITING,)):
-            perplexity = ends[run.user_attrs["of_trial"]][seeds.index(run.params["seed"])]
-            lost = run.number >= len(study.trials) - diverged
-            self._end(study, run, perplexity, "diverged" if lost else "complete")
+        total = plan(planned, spec, planned_runs(trials, seeds))
+        runs = planned.trials[len(known) :]
+        for run in runs:
+            lost = run.number >= total - diverged
+            run.user_attrs["outcome"] = "diverged" if lost else "complete"
+            run.state = TrialState.PRUNED if lost else TrialState.COMPLETE
+            run.value = ends[run.user_attrs["of_trial"]][seeds.index(run.params["seed"])]
+            run.datetime_start = run.datetime_complete = datetime.now()
+        added = add_at_once(storage, study._study_id, len(known), runs)
+        self.stored.record(dict(zip(added, map(self._measured, runs), strict=True)))
 
-    def _end(
-        self, study: optuna.Study, trial: FrozenTrial, perplexity: float, outcome: str
-    ) -> None:
-        storage, trial_id = self.stored.storage, trial._trial_id
-        storage.set_trial_state_values(trial_id, TrialState.RUNNING)
-        storage.set_trial_user_attr(trial_id, "outcome", outcome)
-        link = perplexity * self.links.get(trial.user_attrs["of_trial"], 1.0)
-        measured = replace(evaluation(100, perplexity), link_perplexity=link)
-        record_evaluation(storage, trial_id, measured)
-        state = TrialState.COMPLETE if outcome == "complete" else TrialState.PRUNED
-        storage.set_trial_state_values(trial_id, state, [perplexity])
+    def _measured(self, run: FrozenTrial) -> list[Evaluation]:
+        assert run.value is not None
+        link = run.value * self.links.get(run.user_attrs["of_trial"], 1.0)
+        return [replace(evaluation(100, run.value), link_perplexity=link)]
 
     def verdict(self) -> Verdict:
         return judge(self.request, self.stored.storage)

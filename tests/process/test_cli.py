@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from forked import Forked
+from invariants import wait_until
 from tiny_runs import write_stories
 from tiny_studies import STUDY
 from typer.testing import CliRunner
@@ -103,18 +105,11 @@ def swept_folder(tmp_path_factory) -> Path:
     """A folder in which the study has run; no test may change its study."""
     folder = tmp_path_factory.mktemp("swept")
     write_study(folder)
-    environment = {"SQUEN_SWEEP_CACHE": str(folder / "cache"), "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [*SQUEN, "run", "--study", "tiny.toml", "--trials", "2"],
-        check=False,
-        cwd=folder,
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-    )
-    assert done.stderr == ""
-    assert done.returncode == 0
-    (folder / "run.txt").write_text(done.stdout)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SQUEN_SWEEP_CACHE", str(folder / "cache"))
+        run = Forked(folder, "run", "--study", "tiny.toml", "--trials", "2")
+    assert run.wait() == 0, run.printed()
+    (folder / "run.txt").write_text(run.printed())
     return folder
 
 
@@ -433,14 +428,16 @@ def test_report_open_shows_the_file_in_the_browser(swept, tmp_path, monkeypatch,
     script.chmod(0o755)
     monkeypatch.setenv("BROWSER", str(tmp_path / browser))
     monkeypatch.setenv("PATH", "")  # no other one
-    with swept.start(
-        "report", "--study", "tiny", "--open", "-o", str(tmp_path / "a b.html")
-    ) as run:
-        out, err = run.communicate()
-    assert (run.returncode, out) == (0, f"report: {tmp_path}/a b.html\n")
+    page = tmp_path / "a b.html"
+    with Forked(swept.folder, "report", "--study", "tiny", "--open", "-o", str(page)) as run:
+        printed, _ = run.communicate()
+    assert run.returncode == 0
+    assert f"report: {page}\n" in printed
+    others = printed.replace(f"report: {page}\n", "")
     if browser == "nowhere":
-        assert re.fullmatch(r"no browser .*\n", err)
+        assert re.fullmatch(r"no browser .*\n", others)
     else:
+        assert others == ""
         assert seen.read_text() == f"file://{tmp_path}/a%20b.html\n"
 
 
@@ -495,29 +492,25 @@ def test_the_shell_completion_names_the_commands(monkeypatch):
 @pytest.mark.slow
 def test_ctrl_c_in_a_run_exits_130_and_says_how_to_go_on(home):
     write_study(home.folder, max_steps=100_000, eval_interval=50)
-    process = home.start("run", "--study", "tiny.toml", "--workers", "1")
-    assert process.stdout is not None
-    while " step " not in process.stdout.readline():
-        pass
+    process = Forked(home.folder, "run", "--study", "tiny.toml", "--workers", "1")
+    wait_until(lambda: " step " in process.printed())
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate()
+    printed, _ = process.communicate()
     assert process.returncode == 130
-    (line,) = err.splitlines()
-    assert re.match(
-        r"stopped at 0 of 40 trials.*: squen-sweep run --study tiny.toml --w.* 1$", line
+    assert re.search(
+        r"\nstopped at 0 of 40 trials.*: squen-sweep run --study tiny.toml --w.* 1\n$", printed
     )
 
 
 def test_ctrl_c_in_final_training_exits_130_and_says_how_to_go_on(swept):
     swept("export", "--study", "tiny", "-o", "long.toml")
-    process = swept.start("train", "long.toml", "--steps", "100000")
-    assert process.stdout is not None
-    process.stdout.readline()
+    process = Forked(swept.folder, "train", "long.toml", "--steps", "100000")
+    wait_until(lambda: "step " in process.printed())
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate()
+    printed, _ = process.communicate()
     assert process.returncode == 130
-    (line,) = err.splitlines()
-    assert re.match(r"stopped .*runs/final/long.*: squen-sweep train long.toml --steps 1\d+$", line)
+    last = printed.splitlines()[-1]
+    assert re.match(r"stopped .*runs/final/long.*: squen-sweep train long.toml --steps 1\d+$", last)
 
 
 def test_a_reader_that_leaves_is_no_error(swept):

@@ -1,12 +1,12 @@
 """Scripts of other frameworks in studies/examples, swept as they are."""
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import optuna
 import pytest
+from forked import Forked
 from invariants import ROOT
 
 from sweep.storage.rdb import open_storage
@@ -17,14 +17,13 @@ EXAMPLES = ROOT / "studies" / "examples"
 
 def swept(name: str, folder: Path) -> optuna.Study:
     """The study of an example after two trials, one of each arm."""
-    command = [sys.executable, "-m", "sweep", "run", "--study", str(EXAMPLES / f"{name}.toml")]
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    subprocess.run(
-        [*command, "--trials", "2", "--workers", "2", "--device", "cpu"],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PATH": path, "OMP_NUM_THREADS": "1"},
-        check=True,
-    )
+    words = ("run", "--study", str(EXAMPLES / f"{name}.toml"), "--trials", "2", "--workers", "2")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))
+        patch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
+        patch.setenv("OMP_NUM_THREADS", "1")
+        sweep = Forked(folder, *words, "--device", "cpu")
+    assert sweep.wait() == 0, sweep.printed()
     return load_study(open_storage(str(folder / "runs" / "sweep.db")), name.replace("_", "-"))
 
 

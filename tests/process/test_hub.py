@@ -235,9 +235,9 @@ def test_auto_says_how_long_it_waits_for_a_story_and_then_takes_the_built_in_one
 def test_the_time_for_the_first_story_begins_when_the_reader_asks_for_it(
     at_hub, tmp_path, monkeypatch
 ):
-    slow = """#!/bin/sh\nsleep 7\necho null\necho '"A story."'\necho '{}'\n"""
+    slow = """#!/bin/sh\nsleep 2\necho null\necho '"A story."'\necho '{}'\n"""
     use_reader(slow, tmp_path, monkeypatch)
-    stories = HubDataset("someone/Stories").stories("train", patience=6)
+    stories = HubDataset("someone/Stories").stories("train", patience=1.5)
     assert list(stories) == ["A story."]
 
 
@@ -296,20 +296,28 @@ def test_a_hub_whose_name_is_unknown_is_given_up_within_seconds(monkeypatch):
     assert seconds < PATIENCE
 
 
+@pytest.fixture
+def one_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a host to answer, which really has three."""
+    monkeypatch.setattr("gpt.data.network.unreachable_reason.__defaults__", (1.0,))
+
+
+@pytest.mark.usefixtures("one_second")
 def test_a_hub_that_never_answers_is_given_up_within_seconds(silent, monkeypatch):
     reason, seconds = given_up(silent, monkeypatch)
-    assert reason.endswith("did not answer within 3 s")
+    assert reason.endswith("did not answer within 1 s")
     assert seconds < PATIENCE
 
 
+@pytest.mark.usefixtures("one_second")
 def test_a_look_up_of_a_name_that_hangs_is_given_up_within_seconds(monkeypatch):
     def look_up(*args: object, **options: object) -> None:
-        time.sleep(4)
+        time.sleep(2)
         raise socket.gaierror
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
     reason, seconds = given_up("http://a.host.whose.name.server.sleeps", monkeypatch)
-    assert reason.endswith("did not answer within 3 s")
+    assert reason.endswith("did not answer within 1 s")
     assert seconds < PATIENCE
 
 

@@ -7,14 +7,13 @@ import json
 import shutil
 import signal
 import sqlite3
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import optuna
 import pytest
 from commands import Commands
-from forked import Forked, start_anew
+from forked import Forked
 from invariants import assert_undisturbed, wait_until
 from optuna.trial import TrialState, create_trial
 from postgresql import free_port
@@ -32,7 +31,7 @@ TINY = ("--study", "tiny")
 FILE = ("--study", "tiny.toml", "--device", "cpu", "--workers", "2", "--quiet")
 
 
-def done(process: "Forked | subprocess.Popen[str]") -> str:
+def done(process: Forked) -> str:
     output, _ = process.communicate()
     assert process.returncode == 0, output
     return output
@@ -53,8 +52,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = make_project(tmp_path_factory.mktemp("finished") / "project")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SQUEN_SWEEP_CACHE", str(folder.parent / "cache"))
-        done(start_anew(folder, "run", *FILE, "--trials", "3"))
-        done(start_anew(folder, "verdict", *TINY, "--quiet"))
+        done(Forked(folder, "run", *FILE, "--trials", "3"))
+        done(Forked(folder, "verdict", *TINY, "--quiet"))
         yield folder
 
 

@@ -133,13 +133,13 @@ def test_a_sweep_on_slurm_has_the_figures_of_one_on_this_machine_whatever_its_cl
     here, there = tmp_path / "here", tmp_path / "there"
     for folder in (here, there):
         folder.mkdir()
-    run_tiny(tiny_study(here, text), here, 3)
+    run_tiny(tiny_study(here, text), here, 2)
     an_hour_off = Clock(tmp_path / "clock")
     an_hour_off.prepare(monkeypatch)
     an_hour_off.set(1)
-    run_tiny(tiny_study(there, text), there, 3, backend="slurm")
+    run_tiny(tiny_study(there, text), there, 2, backend="slurm")
     assert happened(there, 0, "start")[0]["time"] > time.time() + 3000
-    for number in range(3):
+    for number in range(2):
         assert curve(here, number) == curve(there, number)
 
 
@@ -325,9 +325,9 @@ def test_a_full_disk_on_a_node_stops_the_sweep_and_the_same_command_goes_on(
     with monkeypatch.context() as patch:
         inject(patch, "full@trial=1,step=6")
         with pytest.raises(StorageError, match="tiny/1"):
-            run_tiny(spec, tmp_path, 3, backend="slurm")
-    run_tiny(spec, tmp_path, 3, backend="slurm")
-    assert_complete(tmp_path, 3)
+            run_tiny(spec, tmp_path, 2, backend="slurm")
+    run_tiny(spec, tmp_path, 2, backend="slurm")
+    assert_complete(tmp_path, 2)
 
 
 def test_the_last_event_of_a_job_may_come_after_its_end(tmp_path: Path):

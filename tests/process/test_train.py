@@ -7,24 +7,26 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 import torch
+from invariants import wait_until
 from tiny_runs import tiny_config, write_run, write_stories
 
 from gpt import checkpoint
 from gpt.data.dataset import prepare
 from gpt.errors import BusyError, DivergedError, InputError
-from gpt.events import Evaluation, append_event, read_events
+from gpt.events import Evaluation, Event, append_event, read_events
 from gpt.model import GPT
 from gpt.optim import OPTIMIZERS
 from gpt.sample import load_model
 from gpt.train import train, train_directory
 from gpt.trainer import Trainer, branch_step
+from sweep.backends import Job, Slot
+from sweep.backends.local import LocalProcess
 
 
 @pytest.fixture
@@ -346,15 +348,19 @@ COMMAND = [sys.executable, "-m", "gpt.train"]
 ROOT = Path(__file__).parents[2]
 
 
-def start_process(run_dir: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([*COMMAND, str(run_dir)], stdout=subprocess.DEVNULL, cwd=ROOT)
+def start_process(run_dir: Path) -> LocalProcess:
+    """A fork of one that has imported torch: what it trains is the same (test_forkserver.py)."""
+    command = (*COMMAND, str(run_dir))
+    return LocalProcess.start(Job(run_dir, command, Slot(0, "cpu", 1), "gpt.train"))
 
 
-def wait_for_evaluations(run_dir: Path, count: int) -> None:
-    deadline = time.monotonic() + 60
-    while sum(e["event"] == "evaluation" for e in read_events(run_dir)[0]) < count:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+def evaluations(run_dir: Path) -> list[Event]:
+    return [event for event in read_events(run_dir)[0] if event["event"] == "evaluation"]
+
+
+def exit_code(process: LocalProcess) -> int | None:
+    wait_until(lambda: not process.alive)
+    return process.exit_code
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
@@ -365,14 +371,15 @@ def test_a_process_that_was_ended_continues_to_the_same_figures(
     undisturbed = [figures(e) for e in train(config)]
     run_dir = write_run(tmp_path / "run", config)
     process = start_process(run_dir)
-    wait_for_evaluations(run_dir, 3)
-    process.send_signal(signum)
-    code = process.wait()
-    assert code == (0 if signum == signal.SIGTERM else -signal.SIGKILL)
-    done_before = [e for e in read_events(run_dir)[0] if e["event"] == "evaluation"]
-    assert len(done_before) < len(undisturbed)
-    assert start_process(run_dir).wait() == 0
-    by_step = {e["step"]: e for e in read_events(run_dir)[0] if e["event"] == "evaluation"}
+    wait_until(lambda: len(evaluations(run_dir)) >= 3)
+    if signum == signal.SIGTERM:
+        process.stop()
+    else:
+        process.kill()
+    assert exit_code(process) == (0 if signum == signal.SIGTERM else -signal.SIGKILL)
+    assert len(evaluations(run_dir)) < len(undisturbed)
+    assert exit_code(start_process(run_dir)) == 0
+    by_step = {e["step"]: e for e in evaluations(run_dir)}
     assert [(s, by_step[s]["cross_entropy"]) for s in sorted(by_step)] == [
         (f[0], f[3]) for f in undisturbed
     ]

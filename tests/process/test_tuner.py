@@ -5,13 +5,13 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import optuna
 import pytest
 from faults import inject
-from forked import start_anew
+from forked import Forked, start_anew
 from invariants import (
     assert_sound,
     assert_undisturbed,
@@ -160,13 +160,14 @@ def test_a_diverged_trial_is_pruned_with_the_worst_perplexity_and_its_reason(
 
 
 @pytest.mark.parametrize(
-    ("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+    ("signum", "code", "start"),
+    [(signal.SIGINT, 130, start_anew), (signal.SIGTERM, 143, Forked), (signal.SIGHUP, 129, Forked)],
 )
 def test_a_signal_stops_at_checkpoints_and_the_same_command_goes_on(
-    text: Path, tmp_path: Path, signum: signal.Signals, code: int
+    text: Path, tmp_path: Path, signum: signal.Signals, code: int, start: Callable[..., Forked]
 ):
     tiny_study(tmp_path, text, max_steps=400, eval_interval=40)
-    process = start_anew(tmp_path, *words_of_run(tmp_path, 3))
+    process = start(tmp_path, *words_of_run(tmp_path, 3))
     wait_until(lambda: evaluated(tmp_path) >= 2)
     process.send_signal(signum)
     output, _ = process.communicate()

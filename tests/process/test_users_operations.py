@@ -1,7 +1,7 @@
 """Whatever Optuna's own tools and a file manager do to a study, nothing complete is lost.
 
-Sequences of operations are drawn by a seed. After each, every reading command is right or ends with
-one clear line; at the end `run` reaches its total, or says why not.
+Operations are drawn by a seed. After each, what reads a study is right or ends with one clear line,
+and after the last its report, too; then `run` reaches its total, or says why not.
 """
 
 import random
@@ -156,12 +156,22 @@ def read_or_refuse(action: Callable[[], object]) -> None:
     assert "\n" not in refusal
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with a sweep of three trials."""
+    folder = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SQUEN_SWEEP_CACHE", str(tmp_path_factory.mktemp("cache")))
+        run_tiny(tiny_study(folder, write_stories(folder / "text")), folder, trials=3)
+    return folder
+
+
 @pytest.mark.parametrize("seed", range(8))
-def test_no_sequence_of_operations_loses_what_was_complete(seed: int, tmp_path: Path, cache: Path):
-    folder = tmp_path / "project"
-    spec = tiny_study(tmp_path, write_stories(folder / "text"))
-    run_tiny(spec, folder, trials=3)
-    hands = Hands(folder, spec, seed)
+def test_no_sequence_of_operations_loses_what_was_complete(
+    seed: int, finished: Path, tmp_path: Path, cache: Path
+):
+    folder = Path(shutil.copytree(finished, tmp_path / "project"))
+    hands = Hands(folder, tiny_study(tmp_path, folder / "text"), seed)
     before, steps = complete(hands.study()), evaluations(hands)
     assert (len(before), len(steps)) == (3, 9)
     for _ in range(OPERATIONS_EACH):
@@ -173,12 +183,12 @@ def test_no_sequence_of_operations_loses_what_was_complete(seed: int, tmp_path: 
             best = best_by_arm(study)
             assert {number for number, _ in best.values()} <= set(before), hands.done
             status_json(study)
-            for read in (
-                lambda study=study: render(read_study(open_storage(hands.database), study), []),
-                lambda study=study: export(study),
-            ):
-                read_or_refuse(read)
+            read_or_refuse(lambda study=study: export(study))
         assert evaluations(hands) == steps, hands.done
+    storage = open_storage(hands.database)
+    for name in hands.names:
+        study = load_study(storage, name)
+        read_or_refuse(lambda study=study: render(read_study(storage, study), []))
     named = hands.spec.model_copy(update={"name": hands.names[0]})
     total = len(hands.study().trials) + 1
     read_or_refuse(lambda: run_tiny(named, hands.folder, trials=total))

@@ -51,7 +51,7 @@ def middle_options(name: str) -> dict[str, float]:
 @all_losses
 @pytest.mark.usefixtures("tiny_chunks")
 @settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
     n=st.integers(1, 11),

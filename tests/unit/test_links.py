@@ -43,7 +43,7 @@ def population_optimum(name: str, options: dict[str, float], pi: Tensor) -> Tens
     return f.detach()
 
 
-@pytest.mark.parametrize("v", [3, 20, 60])
+@pytest.mark.parametrize("v", [3, 20])
 @pytest.mark.parametrize("name", WITH_LINK)
 def test_at_the_population_optimum_the_link_is_the_truth(name: str, v: int):
     loss = LOSSES[name]
@@ -58,7 +58,7 @@ def test_at_the_population_optimum_the_link_is_the_truth(name: str, v: int):
         assert (found - pi).abs().max() < 1e-10, options
 
 
-@pytest.mark.parametrize("v", [5, 50, 150])
+@pytest.mark.parametrize("v", [5, 50])
 @pytest.mark.parametrize("square_weight", [0.01, 1.0, 30.0])
 def test_squentropys_link_is_exact_where_softmax_is_not(v: int, square_weight: float):
     pi = true_probabilities(v, seed=7)
