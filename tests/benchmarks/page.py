@@ -288,10 +288,29 @@ def of_gpu_readiness() -> list[str]:
     ]
 
 
+def of_stacked() -> list[str]:
+    """Several models as one: the CPU time of a token, and what is launched."""
+    result = load("stacked")
+    many, counted = len(result["cases"]), result["launches_of_a_model_and_step"]["n_layer 4"]
+    rows = [
+        row(
+            f"CPU time of a token, {name.removeprefix('K = ')} models as one batched model over "
+            f"one by one, a prototype: medians of {many} cases",
+            "at most 1 x",
+            spread(result["summary"][name], 2, " x"),
+            "stacked",
+        )
+        for name in ("K = 2", "K = 4", "K = 8")
+    ]
+    fewer = ", ".join(f"{count:.0f} with {name}" for name, count in counted.items() if "=" in name)
+    what = "operators that a model's step launches, 4 layers, K models as one"
+    return [*rows, row(what, "", f"{counted['one by one']:.0f} alone, {fewer}", "stacked")]
+
+
 def page() -> str:
     """The whole text."""
     rows = [*against_nanogpt(), *of_losses(), *of_other_tools(), *of_sweeps(), *of_scale()]
-    rows += [*of_searches(), *of_gpu_readiness()]
+    rows += [*of_searches(), *of_gpu_readiness(), *of_stacked()]
     limits = (HERE / "limits.md").read_text()
     state = gpu_state()
     text = HEAD.format(gpu=_machine(state) if state else NO_GPU) + "\n".join(rows) + "\n"
