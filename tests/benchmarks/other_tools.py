@@ -33,7 +33,7 @@ from gpt.data.dataset import prepare
 from gpt.events import Event, read_events
 from sweep.study.toml_file import read_study_file
 from tests.benchmarks import measuring
-from tests.benchmarks.nanogpt_trial import STEPS, TEXT
+from tests.benchmarks.nanogpt_trial import EVAL_INTERVAL, STEPS, TEXT
 
 TRIALS = 40
 SLOTS = 2  # of squen-sweep run on two cores
@@ -204,6 +204,7 @@ def main() -> None:
     spec = read_study_file("tinystories", "cpu")
     data = spec.data.model_copy(update={"source": "built-in"})
     assert (TEXT.bpe_vocab_size, STEPS) == (data.bpe_vocab_size, spec.max_steps)
+    assert spec.base("eval_interval") == EVAL_INTERVAL
     given = {"nanogpt": args.nanogpt.resolve(), "fingerprint": prepare(data).meta.fingerprint}
     tools = {
         OURS: partial(ours, init_std=0.07),
@@ -224,6 +225,8 @@ def main() -> None:
             "code": code,
             "ray": version("ray"),
             "trials": TRIALS,
+            "budget": f"{STEPS} steps, {TEXT.bpe_vocab_size:,} tokens in the vocabulary",
+            "eval_interval": EVAL_INTERVAL,
             "seeds": found,
             "orchestration_share": measuring.spread(shares),
             "ratios": ratios(found),

@@ -118,7 +118,8 @@ def of_losses() -> list[str]:
 def of_other_tools() -> list[str]:
     """Whole sweeps beside those that a user would write with other tools."""
     result = load("other_tools")
-    trials, runs = f"{result['trials']} trials of `tinystories`", f"{len(result['seeds'])} runs"
+    trials = f"{result['trials']} trials of `tinystories` ({result['budget']})"
+    runs, interval = f"{len(result['seeds'])} runs", result["eval_interval"]
     rows = []
     for ratios in result["ratios"]:
         tools = f"{ratios['of']} over {ratios['to']}, medians of {runs}"
@@ -132,7 +133,7 @@ def of_other_tools() -> list[str]:
             for what, figure in (
                 ("the same to the end of all trials", "seconds"),
                 (
-                    "the same for every 40 steps that were trained and evaluated",
+                    f"the same for every {interval} steps that were trained and evaluated",
                     "seconds_of_an_evaluation",
                 ),
             )
