@@ -268,7 +268,7 @@ def refused_storages(server: Server, silent: int) -> dict[str, tuple[str, int]]:
         server.url("there_is_none"): ("does not exist", 2),
         server.url("postgres", user="nobody_we_know"): ("does not exist", 2),
         server.url("postgres", port=free_port()): ("refused", 2),
-        server.url("postgres", port=silent): ("must answer within 2 s", 2),
+        server.url("postgres", port=silent): ("must answer within 3 s", 2),
         "postgresql+psycopg://postgres@host.invalid/sweep": ("host.invalid", 2),
         server.url("postgres", user="reader"): ("permission denied", 2),
         "mysql://root@localhost/sweep": ("PostgreSQL", 2),
@@ -279,7 +279,7 @@ def test_a_storage_that_cannot_be_used_is_one_line_before_anything_is_written(
     monkeypatch, postgresql: Server, command: Commands, tmp_path: Path
 ):
     for module in ("rdb", "errors"):
-        monkeypatch.setattr(f"sweep.storage.{module}.CONNECT_SECONDS", 2)  # instead of 10
+        monkeypatch.setattr(f"sweep.storage.{module}.CONNECT_SECONDS", 3)  # instead of 10
     postgresql.execute("postgres", "CREATE ROLE reader LOGIN")
     with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and never says a word
         port = silent.getsockname()[1]

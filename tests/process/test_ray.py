@@ -327,7 +327,6 @@ def test_a_place_that_is_not_there_is_one_line_and_nothing_is_written(
     study = (tmp_path / "tiny.toml").read_text()
     for name, table in (("many", "gpus = 8"), ("wide", "cpus = 64")):
         (tmp_path / f"{name}.toml").write_text(f"{study}\n[resources]\n{table}\n")
-    monkeypatch.setattr("sweep.backends.ray_cluster.CLUSTER_SECONDS", 4.0)  # instead of 10
     command = Commands(monkeypatch, capsys, tmp_path)
     there = ("--ray-address", ray_cluster.address)
     with socket.create_server(("127.0.0.1", 0)) as silent:

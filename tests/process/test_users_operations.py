@@ -23,7 +23,7 @@ from sweep.analysis.study_reader import read_study
 from sweep.export.trial import export
 from sweep.report.report import render
 from sweep.report.status_table import status_json
-from sweep.storage.rdb import open_storage
+from sweep.storage.rdb import close_all, open_storage
 from sweep.storage.reader import load_study
 from sweep.storage.schema import study_attrs
 from sweep.study.spec import StudySpec
@@ -163,6 +163,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SQUEN_SWEEP_CACHE", str(tmp_path_factory.mktemp("cache")))
         run_tiny(tiny_study(folder, write_stories(folder / "text")), folder, trials=3)
+    close_all()  # the database is one file, to be copied
     return folder
 
 
