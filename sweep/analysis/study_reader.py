@@ -17,7 +17,7 @@ from optuna.storages import RDBStorage
 from sweep.analysis import phases, results
 from sweep.storage.location import sqlite_path, storage_url
 from sweep.storage.schema import StudyAttrs, study_attrs
-from sweep.study.format import change, column_format, relative
+from sweep.study.format import change, column_format, on_log_scale, relative
 from sweep.study.metric import Metric, metric_of
 from sweep.study.paths import DEFAULT_STORAGE
 from sweep.study.range_ends import ends_of_trial
@@ -72,7 +72,7 @@ class StudyReader:
     def formats(self) -> dict[str, Callable[[Any], str]]:
         """One way of writing each parameter, so that its values compare at a glance."""
         return {
-            name: column_format(self.trials[name], log=getattr(space, "log", False))
+            name: column_format(self.trials[name], log=on_log_scale(space))
             for name, space in self.parameters.items()
         }
 

@@ -250,7 +250,7 @@ def _table(study: optuna.Study, trials: list[dict[str, Any]], width: int) -> "Ta
     names = [name for name in space if name != compared_parameter(study)]
     formats = {
         name: fmt.column_format(
-            [trial["params"].get(name) for trial in trials], log=getattr(space[name], "log", False)
+            [trial["params"].get(name) for trial in trials], log=fmt.on_log_scale(space[name])
         )
         for name in names
     }

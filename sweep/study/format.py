@@ -84,6 +84,12 @@ def column_format(values: Iterable[Any], *, log: bool = False) -> Callable[[Any]
     return lambda value: f"{value:.{decimals}f}" if isinstance(value, float) else str(value)
 
 
+def on_log_scale(space: Any) -> bool:
+    """Return True if an optuna distribution is logarithmic, or its choices span a factor of 100."""
+    choices = [one for one in getattr(space, "choices", ()) if type(one) is float and one > 0]
+    return bool(getattr(space, "log", choices and max(choices) >= 100 * min(choices)))
+
+
 def change(ratio: float) -> str:
     """Return a ratio as a change in percent, with its sign: 1.131 -> +13.1%, 1.0 -> +0.0%."""
     return f"{round(100 * (ratio - 1), 1) + 0.0:+.1f}%"  # a zero has no minus

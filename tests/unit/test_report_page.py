@@ -15,7 +15,7 @@ from sweep.analysis.study_reader import heading, read_study
 from sweep.analysis.trial_stories import quoted, stories_by_trial
 from sweep.report.page_data import axes, curve_units, kinds, study_json
 from sweep.report.tables import all_table
-from sweep.study.format import change, column_format
+from sweep.study.format import change, column_format, on_log_scale
 from sweep.study.metric import Metric
 from sweep.visualization.contour import contour_data, most_important
 from sweep.visualization.style import (
@@ -63,6 +63,15 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> StoredStudy:
 def test_all_numbers_of_a_column_are_written_alike(values, log, written):
     write = column_format(values, log=log)
     assert [write(value) for value in values] == written
+
+
+def test_choices_that_span_powers_of_ten_are_written_as_a_logarithmic_range_is():
+    rates = CategoricalDistribution([6e-6, 6e-4, 6e-2])
+    write = column_format(rates.choices, log=on_log_scale(rates))
+    assert [write(rate) for rate in rates.choices] == ["6.00e-06", "6.00e-04", "6.00e-02"]
+    assert not on_log_scale(CategoricalDistribution([0.0, 0.1, 0.2]))
+    assert not on_log_scale(CategoricalDistribution(["adamw", 1, True]))
+    assert [on_log_scale(FloatDistribution(1e-3, 1.0, log=log)) for log in (True, False)] == [1, 0]
 
 
 def test_every_table_writes_a_parameter_as_the_others_do(stored):
