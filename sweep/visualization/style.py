@@ -134,7 +134,7 @@ def finish(figure: go.Figure, shown: Frame | None = None, height: int = 400) -> 
         "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": GREY, "activecolor": PALETTE[0]},
         "bargroupgap": 0.1,
     }
-    axis = {
+    axis: dict[str, Any] = {
         "gridcolor": "rgba(128,128,128,0.22)",
         "zeroline": False,
         "automargin": True,
@@ -146,7 +146,7 @@ def finish(figure: go.Figure, shown: Frame | None = None, height: int = 400) -> 
     layout |= dict.fromkeys(axes, axis)
     if shown is not None:
         ends = [shown.low, shown.high]
-        perplexity = {
+        perplexity: dict[str, Any] = {
             "title": axis["title"] | {"text": "validation perplexity"},
             "type": "log" if shown.log else "linear",
             "range": [math.log10(end) for end in ends] if shown.log else ends,  # plotly's own unit
