@@ -26,16 +26,15 @@ SEARCHED = ["learning_rate", "dropout", "n_layer"]
 WORDS = """\
 # The original study's table, again
 
-`{command}` asks, with
-[{study}](../tests/benchmarks/{study}): {question}
+`{command}`
+asks, with [{study}](../tests/benchmarks/{study}): {question}
 
 {answer}
 
 ![Learning curves of both losses, and the ratio of perplexities](../.github/assets/original.png)
 
-Every trial: validation perplexity after {tokens:,} tokens, {width} wide, {heads} heads,
-{vocabulary:,} tokens in the vocabulary.
-Each setting ran once with each loss.
+Every setting ran with each loss: validation perplexity after {tokens:,} tokens, {width} wide,
+{heads} heads, {vocabulary:,} tokens in the vocabulary.
 
 {table}
 
