@@ -25,7 +25,7 @@ from gpt.optim import OPTIMIZERS
 from gpt.sample import load_model
 from gpt.train import train, train_directory
 from gpt.trainer import Trainer, branch_step
-from sweep.backends import Job, Slot
+from sweep.backends.base import Job, Slot
 from sweep.backends.local import LocalProcess
 
 

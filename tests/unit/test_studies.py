@@ -61,7 +61,7 @@ def test_evaluations_are_on_one_grid_that_ends_at_the_last_step(name: str, devic
 
     ((max_steps, eval_interval),) = grids
     assert max_steps % eval_interval == 0
-    assert max_steps // eval_interval >= 8  # enough to prune on
+    assert max_steps // eval_interval >= 6  # enough to prune on: three after half of the steps
 
 
 @every_study
