@@ -118,52 +118,44 @@ def without_value(trace: go.Scatter) -> go.Scatter:
 
 def finish(figure: go.Figure, shown: Frame | None = None, height: int = 400) -> go.Figure:
     """Give a figure the common style, and the perplexity axis if it has one."""
-    layout: dict[str, Any] = {
-        "template": "none",
-        "height": height,
-        "margin": {"l": 60, "r": 12, "t": 36, "b": 48},
-        "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)",
-        "font": {
+    figure.update_layout(
+        template="none",
+        height=height,
+        margin={"l": 60, "r": 12, "t": 36, "b": 48},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={
             "family": "system-ui, -apple-system, Segoe UI, sans-serif",
             "size": 13,
             "color": GREY,
         },
-        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
-        "hoverlabel": {"align": "left"},
-        "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": GREY, "activecolor": PALETTE[0]},
-        "bargroupgap": 0.1,
-    }
-    axis: dict[str, Any] = {
+        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        hoverlabel={"align": "left"},
+        modebar={"bgcolor": "rgba(0,0,0,0)", "color": GREY, "activecolor": PALETTE[0]},
+        bargroupgap=0.1,
+    )
+    axis = {
         "gridcolor": "rgba(128,128,128,0.22)",
         "zeroline": False,
         "automargin": True,
-        "title": {"standoff": 10, "font": {"size": 13}},
+        "title_standoff": 10,
+        "title_font_size": 13,
         "ticklabelstandoff": 4,
     }
-    drawn = figure.layout.to_plotly_json()
-    axes = {name for name in drawn if name.startswith(("xaxis", "yaxis"))} | {"xaxis", "yaxis"}
-    layout |= dict.fromkeys(axes, axis)
+    figure.update_xaxes(axis)
+    figure.update_yaxes(axis)
     if shown is not None:
         ends = [shown.low, shown.high]
-        perplexity: dict[str, Any] = {
-            "title": axis["title"] | {"text": "validation perplexity"},
-            "type": "log" if shown.log else "linear",
-            "range": [math.log10(end) for end in ends] if shown.log else ends,  # plotly's own unit
-            "nticks": log_ticks(shown.low, shown.high) if shown.log else None,
-            "tickformat": ",~g",
-        }
-        layout |= {name: axis | perplexity for name in axes if name.startswith("yaxis")}
-        above = {"overlaying": "y", "range": [0, 1], "visible": False, "fixedrange": True}
-        layout["yaxis2"] = layout.get("yaxis2", {}) | above
-    figure.layout = _merged(drawn, layout)  # at once: a tenth of the time of update_layout
+        figure.update_yaxes(
+            title_text="validation perplexity",
+            type="log" if shown.log else "linear",
+            range=[math.log10(end) for end in ends] if shown.log else ends,  # plotly's own unit
+            nticks=log_ticks(shown.low, shown.high) if shown.log else None,
+            tickformat=",~g",
+        )
+        figure.update_layout(yaxis2={"overlaying": "y", "range": [0, 1], "visible": False})
+        figure.update_layout(yaxis2_fixedrange=True)
     return figure
-
-
-def _merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    """Merge layouts: what is new counts, key by key also in tables within."""
-    both = {key: _merged(old[key], new[key]) for key in old if isinstance(new.get(key), dict)}
-    return old | new | both
 
 
 def empty_figure(text: str) -> go.Figure:
