@@ -1,7 +1,7 @@
 """The answer in plain words: a table, then one paragraph. Add a warning in `_warnings`."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from types import MappingProxyType
 from typing import Any
@@ -164,10 +164,10 @@ def _by_other_metrics(comparison: Comparison) -> list[str]:
     silent = [one for one in others if one not in same and _shows_nothing(one)]
     sentences = [_by(one) for one in others if one not in same and one not in silent]
     if same:
-        names = _listed([one.metric for one in same])
+        names = listed([one.metric for one in same])
         sentences.insert(0, f"By {names} the answer is the same.")
     if silent:
-        names = _listed([f"{one.metric} {_means(one)}" for one in silent])
+        names = listed([f"{one.metric} {_means(one)}" for one in silent])
         sentences.append(
             f"By {names} no difference is shown, and none is ruled out, for want of a margin."
         )
@@ -227,7 +227,7 @@ def _extended(verdict: Verdict, earlier: Mapping[str, int]) -> list[str]:
     if not counts:
         return []
     return [
-        f"The study was extended while it ran: {_listed(counts)} are trials from before, when it "
+        f"The study was extended while it ran: {listed(counts)} are trials from before, when it "
         f"searched less."
     ]
 
@@ -280,7 +280,7 @@ def _outlier(one: ConfirmedArm, verdict: Verdict) -> str:
 
 
 def _interim(comparison: Comparison) -> str:
-    seeds = _listed([str(count) for count in comparison.analysed_seeds])
+    seeds = listed(comparison.analysed_seeds)
     level = confidence(comparison.difference.error_rate)
     other = (
         f" They are question {comparison.question} of these two arms, after other settings or more "
@@ -297,10 +297,12 @@ def _interim(comparison: Comparison) -> str:
 
 
 def _seeds(seeds: list[int]) -> str:
-    return f"seed{'s' if len(seeds) > 1 else ''} {_listed([str(seed) for seed in seeds])}"
+    return f"seed{'s' if len(seeds) > 1 else ''} {listed(seeds)}"
 
 
-def _listed(names: list[str]) -> str:
+def listed(values: Sequence[object]) -> str:
+    """Join values as in a sentence: "5, 9 and 29"."""
+    names = [str(value) for value in values]
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 

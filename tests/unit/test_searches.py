@@ -4,6 +4,7 @@ import math
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import optuna
@@ -182,6 +183,38 @@ def test_more_searches_are_another_analysis_and_the_same_number_is_not(tmp_path:
         assert one["difference"]["error_rate"] == search_error_rate(analysis)
     assert one["analysed_searches"] == [2, 3]
     assert make_record(request, storage)["comparisons"][0]["question"] == 1  # a ledger of its own
+
+
+def kept_over_searches(found: Searched, seeds: int) -> dict[str, Any]:
+    """Answer over three searches and keep it as the command does; return the comparison."""
+    request, storage = make_request(found.sweep, seeds=seeds), found.stored.storage
+    record = add_searches(make_record(request, storage), request, storage, 3)
+    keep(found.sweep, record)
+    (one,) = record["searches"]["comparisons"]
+    return dict(one)
+
+
+def test_other_data_of_as_many_searches_are_another_analysis(tmp_path: Path):
+    found = Searched(tmp_path)
+    first = kept_over_searches(found, seeds=5)
+    assert kept_over_searches(found, seeds=5) == first
+    assert kept_over_searches(found, seeds=4)["analysis"] == 2  # other seeds
+    found.sweep.set_user_attr("n_trials", 3)  # other trials
+    third = kept_over_searches(found, seeds=4)
+    assert (third["analysis"], third["analysed_searches"]) == (3, [3, 3, 3])
+    found.stored.study = found.sweep
+    found.stored.add("squentropy", [70.0])  # another winner
+    found.request = make_request(found.sweep, top=1)
+    found.run(CONFIRM, {"cross_entropy": ends(1, [0] * 5), "squentropy": ends(1.05)})
+    (fourth,) = judge_searches(found.request, found.stored.storage, 3).comparisons
+    assert fourth.analysis == 4
+
+
+def test_an_analysis_over_searches_of_an_earlier_version_counts_as_another(tmp_path: Path):
+    found = Searched(tmp_path)
+    old = {"arms": ["cross_entropy", "squentropy"], "searches": 3, "budget": 2}
+    found.sweep.set_user_attr("interim_analyses", [old])
+    assert kept_over_searches(found, seeds=5)["analysis"] == 2
 
 
 def test_status_counts_further_searches_and_studies_lists_none(found: Searched):

@@ -52,8 +52,8 @@ class SearchesComparison:
     arm: str
     reference: str
     answer: SettingsAnswer  # about the arms with this budget
-    analysis: int  # this is the nth number of searches with which they were compared
-    analysed_searches: list[int]
+    analysis: int  # this is the nth analysis of the two arms over searches
+    analysed_searches: list[int]  # of all their analyses so far, this one included
     difference: Difference  # nats per token; of the searches, not of seeds
     p_adjusted: float
     ratio: float
@@ -111,7 +111,7 @@ def _comparisons(
     pairs = [[verdict.comparisons[index] for verdict in verdicts] for index in range(len(others))]
     means = [[one.difference.mean for one in of_arm] for of_arm in pairs]
     nothing = [0.0] * len(verdicts)
-    ledgers = [_place(request, arm, len(verdicts), trials) for arm in others]
+    ledgers = [_place(request, arm, verdicts, trials) for arm in others]
     differences = [
         paired_difference(of_arm, nothing, margin, search_error_rate(nth))
         for of_arm, (nth, _) in zip(means, ledgers, strict=True)
@@ -156,9 +156,12 @@ def _comparison(
     )
 
 
-def _place(request: VerdictRequest, arm: str, searches: int, trials: int) -> tuple[int, list[int]]:
+def _place(
+    request: VerdictRequest, arm: str, verdicts: Sequence[Verdict], trials: int
+) -> tuple[int, list[int]]:
     """Return which analysis this is, from 1 on, and the searches of all."""
-    this = search_analysis(arm, request.arms[0], searches, trials)
+    winners = [{one.arm: one.trial for one in verdict.confirmed} for verdict in verdicts]
+    this = search_analysis(winners, arm, request.arms[0], request.seeds, trials)
     known = of_searches(extended(stored_analyses(request.study), [this]), this)
     return known.index(this) + 1, [one["searches"] for one in known]
 

@@ -4,7 +4,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from sweep.verdict.statistics import ERROR_RATE
-from sweep.verdict.summary_text import answered, apart_of, confidence, figure_format, percent
+from sweep.verdict.summary_text import (
+    answered,
+    apart_of,
+    confidence,
+    figure_format,
+    listed,
+    percent,
+)
 
 
 def sentences(found: Mapping[str, Any], metric: str, margin: float) -> list[str]:
@@ -26,9 +33,10 @@ def basis(found: Mapping[str, Any]) -> list[str]:
         for one in found["comparisons"]
     ]
     analyses = [
-        f"{one['arm']} and {one['reference']} have been compared with "
-        f"{', '.join(map(str, one['analysed_searches']))} searches; each number but the first has "
-        f"a small share of the {ERROR_RATE:.0%}."
+        f"{one['arm']} and {one['reference']} have been analysed "
+        f"{len(one['analysed_searches'])} times, over {listed(one['analysed_searches'])} searches "
+        f"with other winners, seeds or trials; each but the first has a small share of the "
+        f"{ERROR_RATE:.0%}."
         for one in found["comparisons"]
         if len(one["analysed_searches"]) > 1
     ]
