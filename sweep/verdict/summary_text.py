@@ -109,15 +109,26 @@ def _compared(comparison: Comparison, verdict: Verdict) -> list[str]:
     arm, reference = comparison.arm, comparison.reference
     level = confidence(comparison.difference.error_rate)
     ends = f"{percent(comparison.ratio_low)} to {percent(comparison.ratio_high)}"
-    found = "With the settings that this search found,"
+    lost = lost_in_both(comparison.lost_pairs, len(verdict.seeds), arm, reference)
+    found = f"{lost}With the settings that this search found,"
     interval = f"({level} interval of the change {ends})"
     apart = f"{apart_of(comparison.ratio)} that of {reference} {interval}"
     answer = comparison.settings_answer
     first = answered(found, arm, reference, answer, verdict.metric, apart, verdict.margin)
-    further = [_further(comparison)] if answer == "inconclusive" else []
+    further = [_further(comparison)] if answer == "inconclusive" and not lost else []
     once = " to ".join(percent(end) for end in comparison.only_analysis)
     alone = f"As the only analysis ever made, its {confidence(ERROR_RATE)} interval is {once}."
     return [first, *further, alone, *_by_other_metrics(comparison)]
+
+
+def lost_in_both(pairs: int, of: int, arm: str, reference: str) -> str:
+    """Return the sentence on pairs whose runs were both lost, and a space; empty without any."""
+    if not pairs:
+        return ""
+    return (
+        f"{pairs} of {of} pairs of runs of {arm} and {reference} were lost in both arms: they "
+        f"count as no difference, so none is ruled out. "
+    )
 
 
 def answered(
@@ -245,6 +256,11 @@ def _warnings(verdict: Verdict, search: tuple[int, int]) -> list[str]:
                 f"{len(one.lost_seeds)} of the {len(verdict.seeds)} runs of {one.arm} "
                 f"({_seeds(one.lost_seeds)}) diverged, ran out of memory or took too long, and "
                 f"count as {'the worst that was measured' if verdict.is_program else GUESSING}."
+            )
+        elif len(set(one.perplexities)) == 1:
+            lines.append(
+                f"All {len(verdict.seeds)} runs of {one.arm} ended at the same {verdict.metric}, "
+                f"so they show no spread; check that the program uses its seed."
             )
         if one.outlier_seed is not None:
             lines.append(_outlier(one, verdict))

@@ -102,6 +102,23 @@ def test_a_diverged_run_counts_as_guessing_uniformly_and_is_named(judged: Judged
     assert f"1 of the 5 runs of squentropy (seed {verdict.seeds[-1]}) diverged" in said
 
 
+@pytest.mark.parametrize("diverged", [10, 6])
+def test_pairs_that_were_lost_in_both_arms_are_no_agreement(judged: Judged, diverged: int):
+    judged.run(CONFIRM, {"cross_entropy": ends(1), "squentropy": ends(1)}, diverged=diverged)
+    (found,) = judged.verdict().comparisons
+    assert found.lost_pairs == diverged // 2
+    assert (found.settings_answer, found.further_seeds) == ("inconclusive", None)
+    (sentence,) = make_record(judged.request, judged.stored.storage)["headline"]
+    assert sentence.startswith(f"{diverged // 2} of 5 pairs of runs")
+
+
+def test_a_program_whose_seeds_all_end_alike_is_warned_of(judged: Judged):
+    judged.run(CONFIRM, {"cross_entropy": ends(1), "squentropy": [61.0] * 5})
+    said = paragraph(judged.verdict(), (40, 40), None)
+    assert said.count("check that the program uses its seed") == 1
+    assert "All 5 runs of squentropy ended at the same perplexity" in said
+
+
 def test_a_seed_that_ended_far_above_the_others_is_named_and_counts(judged: Judged):
     wild = [0.01, 0.012, 0.008, 0.9, 0.011]
     judged.run(CONFIRM, {"cross_entropy": ends(1, [0] * 5), "squentropy": ends(1, wild)})

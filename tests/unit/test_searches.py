@@ -151,6 +151,18 @@ def test_searches_that_agree_settle_it(tmp_path: Path):
     assert one.answer == "worse"
 
 
+def test_searches_that_lost_pairs_in_both_arms_are_not_equivalent(tmp_path: Path):
+    found = Searched(tmp_path, factors=[1.0])
+    found._further(2)
+    found.run(CONFIRM, {"cross_entropy": ends(1), "squentropy": ends(1)}, diverged=2)
+    request = make_request(found.sweep)
+    (one,) = judge_searches(request, found.stored.storage, 2).comparisons
+    assert (one.answer, one.lost_pairs) == ("inconclusive", 1)
+    record = make_record(request, found.stored.storage)
+    (sentence,) = add_searches(record, request, found.stored.storage, 2)["headline"]
+    assert sentence.startswith("1 of 10 pairs of runs")
+
+
 def test_a_record_over_searches_answers_of_arms_and_then_of_settings(found: Searched):
     storage, request = found.stored.storage, found.request
     plain = make_record(request, storage)

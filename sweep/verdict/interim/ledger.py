@@ -11,8 +11,8 @@ import optuna
 
 from sweep.storage.schema import study_attrs
 
-# arms (two, sorted), trials (of the sweep, in their order), seeds; or arms, searches, budget, seeds,
-# winners (the two trials of each search)
+# arms (two, sorted), trials (of the sweep, in their order), seeds; or
+# arms, searches, budget, seeds, winners (the two trials of each search)
 Analysis = dict[str, Any]
 
 

@@ -10,6 +10,7 @@ from sweep.verdict.summary_text import (
     confidence,
     figure_format,
     listed,
+    lost_in_both,
     percent,
 )
 
@@ -53,7 +54,9 @@ def _compared(one: Mapping[str, Any], found: Mapping[str, Any], metric: str, mar
     arm, reference = one["arm"], one["reference"]
     up_to = "up to " if found["trials"] % found["arms"] else ""
     trials = -(-found["trials"] // found["arms"])
-    tuned = f"Tuned with {up_to}{trials} trial{'s' if trials > 1 else ''} each,"
+    pairs = found["searches"] * found["seeds"]
+    lost = lost_in_both(one["lost_pairs"], pairs, arm, reference)
+    tuned = f"{lost}Tuned with {up_to}{trials} trial{'s' if trials > 1 else ''} each,"
     level = confidence(one["difference"]["error_rate"])
     apart = (
         f"{apart_of(one['ratio'])} that of {reference} ({level} interval over searches and seeds "
