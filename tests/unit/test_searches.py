@@ -51,7 +51,7 @@ class Searched(Judged):
             self._confirm(factor)
         self.request, self.stored.study = first, first.study
 
-    def _further(self, number: int) -> None:
+    def _further(self, number: int, complete: list[str] | None = None) -> None:
         sweep = make_request(self.sweep)
         name = f"tiny.search-{number}"
         spec = search_spec(sweep.spec, number).model_copy(update={"name": name})
@@ -61,7 +61,7 @@ class Searched(Judged):
         self.stored.study.set_user_attr("identity", f"of search {number}")
         self.stored.study.set_user_attr("of", "the sweep's")
         self.stored.study.set_user_attr("n_trials", 2)
-        for arm in spec.arms:
+        for arm in complete or spec.arms:
             self.stored.add(arm, [80.0])
         self.request = request_of(sweep, self.stored.storage, number)
 
@@ -161,6 +161,12 @@ def test_searches_that_lost_pairs_in_both_arms_are_not_equivalent(tmp_path: Path
     record = make_record(request, found.stored.storage)
     (sentence,) = add_searches(record, request, found.stored.storage, 2)["headline"]
     assert sentence.startswith("1 of 10 pairs of runs")
+
+
+def test_a_search_without_a_complete_trial_of_an_arm_is_refused(tmp_path: Path):
+    found = Searched(tmp_path, factors=[1.0])
+    with pytest.raises(InputError, match=r"tiny\.search-2.* complete trial of squentropy"):
+        found._further(2, ["cross_entropy"])
 
 
 def test_a_record_over_searches_answers_of_arms_and_then_of_settings(found: Searched):
