@@ -9,9 +9,7 @@ from gpt.errors import InputError
 from sweep.analysis import results
 from sweep.storage.rdb import located_spec
 from sweep.storage.schema import attrs_of_all, is_confirm_study, study_attrs
-from sweep.study.spec import StudySpec
-
-MAX_SEEDS = 900  # as in VerdictSpec.seeds
+from sweep.study.spec import MOST_SEEDS, StudySpec
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ def make_request(
     Args:
         study: The sweep's.
         arms: At least two, the first the reference; None: all.
-        seeds: From 2 to MAX_SEEDS.
+        seeds: From 2 to MOST_SEEDS.
         top: At least 1.
 
     Raises:
@@ -59,9 +57,9 @@ def make_request(
     for arm in chosen:
         results.best_trial(study, arm)  # raises where the arm has none
     count = spec.verdict.seeds if seeds is None else seeds
-    if not 2 <= count <= MAX_SEEDS:
+    if not 2 <= count <= MOST_SEEDS:
         raise InputError(
-            f"--seeds must be from 2 to {MAX_SEEDS}, since one seed shows no spread, "
+            f"--seeds must be from 2 to {MOST_SEEDS}, since one seed shows no spread, "
             f"but got {count}."
         )
     most = spec.verdict.top if top is None else top
