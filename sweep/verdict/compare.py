@@ -79,6 +79,7 @@ class MetricComparison:
     arm_mean: float  # over the seeds; of perplexities, the geometric mean
     reference_mean: float
     difference: Difference  # of perplexities, in nats
+    p_adjusted: float  # as that of Comparison
     settings_answer: SettingsAnswer
 
 
@@ -323,6 +324,7 @@ def _by_metric(
         paired_difference(figures[arm], figures[reference], own_margin, rate)
         for arm, rate in zip(others, rates, strict=True)
     ]
+    corrected = adjusted([difference.p for difference in differences], differences)
     return [
         MetricComparison(
             metric=metric.name,
@@ -331,9 +333,12 @@ def _by_metric(
             arm_mean=_mean(figures[arm], metric),
             reference_mean=_mean(figures[reference], metric),
             difference=difference,
+            p_adjusted=p,
             settings_answer=_turned(answer) if metric.higher_is_better else answer,
         )
-        for arm, difference, answer in zip(others, differences, answers(differences), strict=True)
+        for arm, difference, p, answer in zip(
+            others, differences, corrected, answers(differences), strict=True
+        )
     ]
 
 

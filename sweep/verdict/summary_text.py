@@ -114,11 +114,37 @@ def _compared(comparison: Comparison, verdict: Verdict) -> list[str]:
     interval = f"({level} interval of the change {ends})"
     apart = f"{apart_of(comparison.ratio)} that of {reference} {interval}"
     answer = comparison.settings_answer
+    margin = 0.0 if lost else verdict.margin
     first = answered(found, arm, reference, answer, verdict.metric, apart, verdict.margin)
+    alone = settled_alone(
+        answer, comparison.ratio_low, comparison.ratio_high, margin, len(verdict.comparisons)
+    )
     further = [_further(comparison)] if answer == "inconclusive" and not lost else []
-    once = " to ".join(percent(end) for end in comparison.only_analysis)
-    alone = f"As the only analysis ever made, its {confidence(ERROR_RATE)} interval is {once}."
-    return [first, *further, alone, *_by_other_metrics(comparison)]
+    ends = " to ".join(percent(end) for end in comparison.only_analysis)
+    once = f"As the only analysis ever made, its {confidence(ERROR_RATE)} interval is {ends}."
+    return [first, *alone, *further, once, *_by_other_metrics(comparison)]
+
+
+def settled_alone(
+    answer: str, low: float, high: float, margin: float, comparisons: int
+) -> list[str]:
+    """Explain an open answer beside an interval that seems to settle it; empty of all others.
+
+    Args:
+        answer: One of sweep.verdict.compare's.
+        low: Of the ratio of perplexities.
+        high: Of the ratio.
+        margin: Of perplexity; 0: no equivalence is claimed.
+        comparisons: With the reference, in all. Holm's correction is in answers, not in intervals.
+    """
+    apart = low > 1 or high < 1
+    alike = 1 / (1 + margin) < low and high < 1 + margin
+    if answer != "inconclusive" or comparisons < 2 or not (apart or alike):
+        return []
+    return [
+        f"By itself this interval would settle it; corrected for {comparisons} comparisons it "
+        f"does not."
+    ]
 
 
 def lost_in_both(pairs: int, of: int, arm: str, reference: str) -> str:

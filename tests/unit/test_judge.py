@@ -194,6 +194,27 @@ def test_the_luck_of_the_search_is_quoted_as_it_was_simulated():
 
 
 def test_the_words_say_what_is_known_and_warn_of_what_is_not(judged: Judged):
+def test_an_open_answer_of_several_says_why_its_interval_seems_to_settle_it(tmp_path: Path):
+    text = THREE.replace("[search.square_weight]\nlow = 0.1\nhigh = 2.0\n", "")
+    judged = Judged(tmp_path, text)
+    weak = [0.026, 0.003, 0.013, 0.020, 0.032]  # p = 0.02, and 0.02 again of the other arm
+    judged.run(CONFIRM, {"1": ends(1, [0] * 5), "2": ends(1, weak), "3": ends(1, weak[::-1])})
+    record = make_record(judged.request, judged.stored.storage)
+    for one in record["comparisons"]:
+        assert one["settings_answer"] == "inconclusive"
+        assert one["ratio_low"] > 1
+    assert record["answer"].count("corrected for 2 comparisons it does not") == 2
+    section = make_section(record)
+    assert section is not None
+    metrics = section.tables[0]
+    of_p = [float(row[metrics.columns.index("corrected p value")]) for row in metrics.rows]
+    assert min(of_p) > 0.05  # as the answers
+    (pair,) = make_record(make_request(judged.stored.study, ["1", "2"]), judged.stored.storage)[
+        "comparisons"
+    ]
+    assert pair["settings_answer"] == "worse"
+
+
     judged.run(CONFIRM, {"cross_entropy": ends(1, [0] * 5), "squentropy": ends(1.05)})
     said = paragraph(judged.verdict(), (30, 40), "NOT TinyStories")
     assert said.startswith(f"{FOUND} squentropy is worse than cross_entropy: its perplexity is 5.0")

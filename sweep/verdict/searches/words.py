@@ -12,6 +12,7 @@ from sweep.verdict.summary_text import (
     listed,
     lost_in_both,
     percent,
+    settled_alone,
 )
 
 
@@ -23,7 +24,10 @@ def sentences(found: Mapping[str, Any], metric: str, margin: float) -> list[str]
         metric: The study's, in words.
         margin: Of perplexity.
     """
-    return [_compared(one, found, metric, margin) for one in found["comparisons"]]
+    return [
+        " ".join([_compared(one, found, metric, margin), *_alone(one, found, margin)])
+        for one in found["comparisons"]
+    ]
 
 
 def basis(found: Mapping[str, Any]) -> list[str]:
@@ -64,6 +68,12 @@ def _compared(one: Mapping[str, Any], found: Mapping[str, Any], metric: str, mar
         f"made, {confidence(ERROR_RATE)} {' to '.join(map(percent, one['only_analysis']))})"
     )
     return answered(tuned, arm, reference, one["answer"], metric, apart, margin)
+
+
+def _alone(one: Mapping[str, Any], found: Mapping[str, Any], margin: float) -> list[str]:
+    """Explain an open answer beside an interval that seems to settle it."""
+    ends, own_margin = (one["ratio_low"], one["ratio_high"]), 0.0 if one["lost_pairs"] else margin
+    return settled_alone(one["answer"], *ends, own_margin, len(found["comparisons"]))
 
 
 def winner_columns(metric: str) -> list[str]:
