@@ -145,12 +145,12 @@ def _ledger(record: Record) -> Rows:
     extended = any(one.get("taken_over") for one in record["ledger"])
     several = any("search" in one for one in record["ledger"])
     keys = ["asked", *(["taken_over"] if extended else []), "complete", "pruned", "diverged"]
-    keys += ["oom", "failed", "tuned_parameters"]
+    keys += ["oom", "timeout", "failed", "tuned_parameters"]
     rows = [
         [
             *([str(one["search"])] if several else []),
             one["arm"],
-            *(str(one[key]) for key in keys),
+            *(str(one.get(key, 0)) for key in keys),  # an old record counts fewer kinds
             f"{one['tokens']:,}",
             duration(one["device_seconds"]),
         ]

@@ -242,12 +242,13 @@ def _basis(verdict: Verdict) -> list[str]:
         f"{one.arm} {shown(one.perplexity)} (the settings of the search's trial {one.trial})"
         for one in verdict.confirmed
     )
-    tokens = f"{verdict.held_back_tokens:,} tokens of " if verdict.held_back_tokens else ""
+    of = f"{verdict.held_back_tokens:,} tokens of " if verdict.held_back_tokens else ""
+    of += f"{verdict.held_back_stories:,} " if verdict.held_back_stories else ""
     measured_on = (
         "on the validation data of the search: the program keeps none back, so the runs are "
         "paired by seed alone"
         if verdict.is_program
-        else f"on {tokens}validation stories that no trial of the search was measured on"
+        else f"on {of}validation stories that no trial of the search was measured on"
     )
     return [
         f"Mean {verdict.metric}: {chosen}, over {len(verdict.seeds)} seeds that neither the search "

@@ -82,6 +82,7 @@ def empty_database() -> bytes:
 def add_at_once(
     storage: RDBStorage, study_id: int, number: int, trials: Sequence[FrozenTrial]
 ) -> list[int]:
+    "timeout": TrialState.PRUNED,
     """Add trials as Study.add_trials does, which waits for the disk at each and asks the database
     before each row; ten times as fast for one, and thousands in a few seconds.
 

@@ -13,6 +13,7 @@ from stored_verdicts import OWN, Judged, ends
 
 from gpt.errors import InputError
 from sweep.analysis import phases
+from gpt.events import STORIES_FILE
 from sweep.report.report import write_report
 from sweep.report.verdict_section import make_section
 from sweep.storage.reader import load_study
@@ -142,6 +143,29 @@ def test_before_any_run_a_phase_is_empty(judged: Judged):
     assert phase_runs(judged.request, judged.stored.storage, CONFIRM).empty
     with pytest.raises(InputError, match="every run must be finished"):
         judged.verdict()
+
+def test_the_answer_says_on_how_many_stories_it_rests(judged: Judged):
+    judged.run(CONFIRM, {"cross_entropy": ends(1), "squentropy": ends(1)})
+    for folder in phase_runs(judged.request, judged.stored.storage, CONFIRM)["run_dir"]:
+        Path(folder).mkdir(parents=True)
+        (Path(folder) / STORIES_FILE).write_text('{"nats": [40.0, 80.0], "tokens": [10, 20]}')
+    verdict = judged.verdict()
+    assert (verdict.held_back_stories, verdict.held_back_tokens) == (2, 30)
+    assert "30 tokens of 2 validation stories" in paragraph(verdict, (40, 40), None)
+
+
+def test_the_budget_of_an_arm_counts_trials_that_took_too_long(judged: Judged):
+    judged.stored.add("squentropy", [], outcome="timeout")
+    judged.run(CONFIRM, {"cross_entropy": ends(1), "squentropy": ends(1)})
+    record = make_record(judged.request, judged.stored.storage)
+    for one in record["ledger"]:
+        del one["oom"]  # as an old record
+    section = make_section(record)
+    assert section is not None
+    budget = next(table for table in section.tables if "budget" in table.caption)
+    counts = dict(zip(budget.columns, budget.rows[1], strict=True))
+    assert (counts["asked"], counts["timeout"], counts["oom"]) == ("2", "1", "0")
+
 
 
 THREE = STUDY.replace('["cross_entropy", "squentropy"]', "[1, 2, 3]").replace(
