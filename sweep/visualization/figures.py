@@ -60,8 +60,10 @@ class Figure:
 
 def figures(reader: StudyReader) -> Iterator[Figure]:
     """Yield every figure, in the order of the page."""
+    metric = reader.metric
     for figure in _figures(reader):
-        yield figure if reader.metric == PERPLEXITY else _in_words_of(figure, reader.metric)
+        named = figure.name == "confirm-ratios" and metric.is_perplexity  # by the record
+        yield figure if named or metric == PERPLEXITY else _in_words_of(figure, metric)
 
 
 def _figures(reader: StudyReader) -> Iterator[Figure]:
@@ -102,7 +104,8 @@ def _of_verdict(reader: StudyReader) -> Iterator[Figure]:
             plots.plot_confirm_runs,
             reader.confirm_runs,
             reader.arms,
-            reader.data.get("floor_perplexity") if reader.metric.is_perplexity else 0.0,
+            reader.lowest,
+            reader.verdict,
         ),
         section="verdict",
     )

@@ -8,15 +8,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from stored_studies import STUDY
+import sqlalchemy as sa
+from stored_studies import PROGRAM, STUDY
 from stored_verdicts import OWN, Judged, ends
 
 from gpt.errors import InputError
-from sweep.analysis import phases
 from gpt.events import STORIES_FILE
+from sweep.analysis import phases
+from sweep.analysis.study_reader import read_study
+from sweep.dashboard.notes import dashboard_figures
 from sweep.report.report import write_report
 from sweep.report.verdict_section import make_section
 from sweep.storage.reader import load_study
+from sweep.storage.tables import evaluations
 from sweep.verdict.compare import COMPARED_METRICS
 from sweep.verdict.confirm_plan import CONFIRM, SCREENING
 from sweep.verdict.confirm_results import chosen_trials, phase_runs
@@ -27,6 +31,7 @@ from sweep.verdict.statistics import error_rate
 from sweep.verdict.summary_text import SEARCH_LUCK, paragraph, table_columns, table_rows
 from sweep.visualization import plot_forest
 from sweep.visualization.confirm import forest_data
+from sweep.visualization.figures import figure
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -139,11 +144,6 @@ def test_a_missing_run_is_refused(judged: Judged):
         judged.verdict()
 
 
-def test_before_any_run_a_phase_is_empty(judged: Judged):
-    assert phase_runs(judged.request, judged.stored.storage, CONFIRM).empty
-    with pytest.raises(InputError, match="every run must be finished"):
-        judged.verdict()
-
 def test_the_answer_says_on_how_many_stories_it_rests(judged: Judged):
     judged.run(CONFIRM, {"cross_entropy": ends(1), "squentropy": ends(1)})
     for folder in phase_runs(judged.request, judged.stored.storage, CONFIRM)["run_dir"]:
@@ -167,6 +167,11 @@ def test_the_budget_of_an_arm_counts_trials_that_took_too_long(judged: Judged):
     assert (counts["asked"], counts["timeout"], counts["oom"]) == ("2", "1", "0")
 
 
+def test_before_any_run_a_phase_is_empty(judged: Judged):
+    assert phase_runs(judged.request, judged.stored.storage, CONFIRM).empty
+    with pytest.raises(InputError, match="every run must be finished"):
+        judged.verdict()
+
 
 THREE = STUDY.replace('["cross_entropy", "squentropy"]', "[1, 2, 3]").replace(
     "[search.loss]", "[search.batch_size]"
@@ -187,6 +192,27 @@ def test_of_three_arms_each_is_compared_with_the_first_and_corrected(tmp_path: P
     assert third.settings_answer == "worse"
     assert third.p_adjusted == pytest.approx(2 * 0.05 / 0.03 * third.difference.p)
     assert second.p_adjusted == pytest.approx(0.05 / 0.03 * second.difference.p)
+
+
+def test_an_open_answer_of_several_says_why_its_interval_seems_to_settle_it(tmp_path: Path):
+    text = THREE.replace("[search.square_weight]\nlow = 0.1\nhigh = 2.0\n", "")
+    judged = Judged(tmp_path, text)
+    weak = [0.026, 0.003, 0.013, 0.020, 0.032]  # p = 0.02, and 0.02 again of the other arm
+    judged.run(CONFIRM, {"1": ends(1, [0] * 5), "2": ends(1, weak), "3": ends(1, weak[::-1])})
+    record = make_record(judged.request, judged.stored.storage)
+    for one in record["comparisons"]:
+        assert one["settings_answer"] == "inconclusive"
+        assert one["ratio_low"] > 1
+    assert record["answer"].count("corrected for 2 comparisons it does not") == 2
+    section = make_section(record)
+    assert section is not None
+    metrics = section.tables[0]
+    of_p = [float(row[metrics.columns.index("corrected p value")]) for row in metrics.rows]
+    assert min(of_p) > 0.05  # as the answers
+    (pair,) = make_record(make_request(judged.stored.study, ["1", "2"]), judged.stored.storage)[
+        "comparisons"
+    ]
+    assert pair["settings_answer"] == "worse"
 
 
 FOUND = "With the settings that this search found,"
@@ -218,27 +244,6 @@ def test_the_luck_of_the_search_is_quoted_as_it_was_simulated():
 
 
 def test_the_words_say_what_is_known_and_warn_of_what_is_not(judged: Judged):
-def test_an_open_answer_of_several_says_why_its_interval_seems_to_settle_it(tmp_path: Path):
-    text = THREE.replace("[search.square_weight]\nlow = 0.1\nhigh = 2.0\n", "")
-    judged = Judged(tmp_path, text)
-    weak = [0.026, 0.003, 0.013, 0.020, 0.032]  # p = 0.02, and 0.02 again of the other arm
-    judged.run(CONFIRM, {"1": ends(1, [0] * 5), "2": ends(1, weak), "3": ends(1, weak[::-1])})
-    record = make_record(judged.request, judged.stored.storage)
-    for one in record["comparisons"]:
-        assert one["settings_answer"] == "inconclusive"
-        assert one["ratio_low"] > 1
-    assert record["answer"].count("corrected for 2 comparisons it does not") == 2
-    section = make_section(record)
-    assert section is not None
-    metrics = section.tables[0]
-    of_p = [float(row[metrics.columns.index("corrected p value")]) for row in metrics.rows]
-    assert min(of_p) > 0.05  # as the answers
-    (pair,) = make_record(make_request(judged.stored.study, ["1", "2"]), judged.stored.storage)[
-        "comparisons"
-    ]
-    assert pair["settings_answer"] == "worse"
-
-
     judged.run(CONFIRM, {"cross_entropy": ends(1, [0] * 5), "squentropy": ends(1.05)})
     said = paragraph(judged.verdict(), (30, 40), "NOT TinyStories")
     assert said.startswith(f"{FOUND} squentropy is worse than cross_entropy: its perplexity is 5.0")
@@ -361,6 +366,55 @@ def test_the_studys_metric_screens_chooses_judges_and_measures_selection_bias(tm
     by = {one.metric: one.settings_answer for one in found.other_metrics}
     assert by["perplexity"] == by["bits per byte"] == "worse"
     assert f"its {verdict.metric} is 40.00% below" in paragraph(verdict, (40, 40), None)
+
+
+def test_figures_of_another_metric_draw_it_and_name_it(tmp_path: Path):
+    judged = Judged(tmp_path, f'metric = "link_perplexity"\n{STUDY}')
+    stored = judged.stored
+    with stored.storage.engine.begin() as connection:  # twice as much under softmax
+        connection.execute(sa.update(evaluations).values(perplexity=160.0))
+    judged.links = {0: 0.5, 1: 0.5}
+    judged.run(CONFIRM, {"cross_entropy": ends(1), "squentropy": ends(1.05)})
+    keep(stored.study, make_record(judged.request, stored.storage))
+    reader = read_study(stored.storage, stored.study)
+    curves = figure(reader, "curves").draw()
+    assert {y for trace in curves.data for y in trace.y or () if y} == {80.0}
+    assert curves.layout.yaxis.title.text == "validation link perplexity"
+    runs = figure(reader, "confirm-runs").draw()
+    seeds = next(trace for trace in runs.data if trace.name == "squentropy")
+    assert list(seeds.y) == pytest.approx([0.5 * end for end in ends(1.05)])
+    forest = figure(reader, "confirm-ratios").draw()
+    names = [trace.y[0] for trace in forest.data if trace.marker.symbol == "diamond"]
+    assert names == ["perplexity<br>under the loss's own link function", "perplexity"]
+
+
+def test_the_figure_of_fresh_seeds_has_the_settings_of_the_verdict_beside_it(judged: Judged):
+    stored = judged.stored
+    judged.run(CONFIRM, {"cross_entropy": ends(1), "squentropy": ends(1.05)})
+    keep(stored.study, make_record(judged.request, stored.storage))
+    stored.add("squentropy", [70.0])  # better in the search
+    judged.request = make_request(stored.study, top=1)
+    judged.run(CONFIRM, {"cross_entropy": ends(1), "squentropy": ends(1.02)})
+    reader = read_study(stored.storage, stored.study)
+    drawn = (figure(reader, "confirm-runs").draw(), dashboard_figures(reader)["confirm-runs"])
+    for runs in drawn:
+        seeds = next(trace for trace in runs.data if trace.name == "squentropy")
+        assert list(seeds.y) == pytest.approx(ends(1.05))
+
+
+def test_a_program_whose_figure_is_not_above_zero_is_refused_before_its_runs(tmp_path: Path):
+    judged = Judged(tmp_path, PROGRAM)
+    request = judged.request
+    assert request.arms == ["adamw", "muon", "sgd"]
+    ends = {"adamw": [0.5] * 5, "muon": [0.6] * 5, "sgd": [-0.1] * 5}
+    judged.run(CONFIRM, ends)
+    with pytest.raises(InputError, match=r"values above 0.* accuracy -0\.1"):
+        judged.verdict()
+    judged.request = make_request(judged.stored.study, ["adamw", "muon"])
+    assert judged.verdict().comparisons[0].ratio == pytest.approx(1.2)
+    judged.stored.add("sgd", [-80.0])  # among the best 3 all the same
+    with pytest.raises(InputError, match=r"values above 0.* accuracy -80"):
+        make_request(judged.stored.study)
 
 
 def test_a_setting_at_an_end_of_its_range_is_named_beside_the_answer(judged: Judged):
