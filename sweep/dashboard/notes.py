@@ -170,7 +170,9 @@ def dashboard_figures(reader: "StudyReader") -> "dict[str, go.Figure]":
     found = {
         "curves-by-arm": plots.plot_curves(curves, trials, arms, floor, metric),
         "tuning-curve-by-arm": plots.plot_tuning_curve(
-            tuning_curve_table(reader.trials, arms, reader.spec["sampler"]["kind"], floor, metric),
+            tuning_curve_table(
+                reader.trials, arms, reader.spec["sampler"]["kind"], reader.lowest, metric
+            ),
             arms,
             floor,
         ),

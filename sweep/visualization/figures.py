@@ -128,14 +128,14 @@ def _pairs(reader: StudyReader) -> str:
     return f"{' and '.join(arms[1:])} to {arms[0]}"
 
 
-_TUNING_CURVE = {  # by whether the trials are exchangeable
+_TUNING_CURVE = {  # by whether there is a band, which tuning_curve_table gives perplexity alone
     True: "The median of the best of n trials that were drawn at random, against what n trials of "
     "the arm cost, with a 95% band for all n together. A pruned trial counts as worse than every "
     "complete one.",
     False: "The median of the best of n of these trials, in random order, against what n trials of "
-    "the arm cost. The sampler learns, so "
-    "its trials depend on each other: the curve foretells no other search, and has no band. A "
-    "pruned trial counts as worse than every complete one.",
+    "the arm cost. Baselines are among them, and where the sampler learns, trials depend on each "
+    "other: the curve foretells no other search, and has no band. A pruned trial counts as worse "
+    "than every complete one.",
 }
 
 
@@ -155,9 +155,9 @@ def _progress(reader: StudyReader) -> Iterator[Figure]:
     yield Figure(
         "tuning-curve",
         "Quantile tuning curve: median of the best of n trials",
-        _TUNING_CURVE[sampler == "random"],
+        _TUNING_CURVE[sampler == "random" and metric == PERPLEXITY],
         lambda: plots.plot_tuning_curve(
-            tuning_curve_table(trials, arms, sampler, floor, metric), arms, floor
+            tuning_curve_table(trials, arms, sampler, reader.lowest, metric), arms, floor
         ),
     )
 
