@@ -402,6 +402,16 @@ def test_the_figure_of_fresh_seeds_has_the_settings_of_the_verdict_beside_it(jud
         assert list(seeds.y) == pytest.approx(ends(1.05))
 
 
+def test_the_interval_of_a_program_may_be_below_one(tmp_path: Path):
+    judged = Judged(tmp_path, PROGRAM.replace('"maximize"', '"minimize"'))
+    figures = [0.04, 0.05, 0.06, 0.07, 0.08]
+    judged.run(CONFIRM, dict.fromkeys(judged.request.arms, figures))
+    reader = read_study(judged.stored.storage, judged.stored.study)
+    for runs in (figure(reader, "confirm-runs").draw(), dashboard_figures(reader)["confirm-runs"]):
+        mean = next(trace for trace in runs.data if trace.error_y.array)
+        assert 0.03 < mean.y[0] - mean.error_y.arrayminus[0] < 0.05
+
+
 def test_a_program_whose_figure_is_not_above_zero_is_refused_before_its_runs(tmp_path: Path):
     judged = Judged(tmp_path, PROGRAM)
     request = judged.request
