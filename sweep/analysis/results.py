@@ -190,8 +190,7 @@ def _reported(study: optuna.Study, columns: list[str]) -> "pd.DataFrame":
     import numpy as np
     import pandas as pd
 
-    spec = study_attrs(study).spec or {}
-    metric = "perplexity" if spec.get("trainer") else spec.get("metric", "perplexity")
+    metric = ranked_column(study)
     rows = [
         {"trial_number": trial.number, "step": step, metric: value}
         for trial in study.get_trials(deepcopy=False)
@@ -396,6 +395,12 @@ def _row(trial: FrozenTrial, ours: bool, single: bool, logarithmic: bool) -> dic
 def metric_of_study(study: optuna.Study) -> Metric:
     """Return the metric that ranks the trials of a study."""
     return metric_of(study_attrs(study).spec)
+
+
+def ranked_column(study: optuna.Study) -> str:
+    """Return the column of the evaluations that ranks trials; of a program the only one it has."""
+    spec = study_attrs(study).spec or {}
+    return "perplexity" if spec.get("trainer") else str(spec.get("metric", "perplexity"))
 
 
 def module_of_trials(study: optuna.Study) -> str:

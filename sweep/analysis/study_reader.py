@@ -33,8 +33,8 @@ class StudyReader:
     study: optuna.Study
     storage: str  # as --storage takes it from the current folder, without a password
     trials: pd.DataFrame  # results.trials_table, with columns of the last evaluation
-    evaluations: pd.DataFrame
-    confirm_runs: pd.DataFrame  # phases.confirm_runs_table
+    evaluations: pd.DataFrame  # as in `trials`, the column `perplexity` is the study's metric
+    confirm_runs: pd.DataFrame  # phases.confirm_runs_table, likewise
     arms: list[str]
     parameters: dict[str, BaseDistribution]  # searched, without the one whose choices are the arms
 
@@ -62,6 +62,11 @@ class StudyReader:
     def metric(self) -> Metric:
         """The figure in the column `perplexity`."""
         return metric_of(self.spec)
+
+    @property
+    def lowest(self) -> float | None:
+        """Value that nothing can be below, if it is known; a program's is exp of any number."""
+        return 0.0 if self.is_program else self.data.get("floor_perplexity")
 
     @property
     def verdict(self) -> dict[str, Any] | None:
@@ -101,14 +106,15 @@ def read_study(storage: RDBStorage, study: optuna.Study) -> StudyReader:
     evaluations = results.evaluations_table(storage, study.study_name)
     measured = [name for name in results.METRICS[1:] if name in evaluations.columns]
     last = results.last_evaluations(evaluations)[["tokens", "elapsed_seconds", *measured]]
+    runs, ranked = phases.confirm_runs_table(storage, study), results.ranked_column(study)
     space = results.search_space(study)
     space.pop(results.compared_parameter(study) or "", None)
     return StudyReader(
         study=study,
         storage=_storage_option(str(storage.url)),
         trials=results.trials_table(study).join(last, on="number"),
-        evaluations=evaluations,
-        confirm_runs=phases.confirm_runs_table(storage, study),
+        evaluations=evaluations.assign(perplexity=evaluations[ranked]),
+        confirm_runs=runs.assign(perplexity=runs[ranked]),
         arms=results.arms(study),
         parameters=space,
     )

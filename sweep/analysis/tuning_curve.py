@@ -54,8 +54,8 @@ def tuning_curve_table(
         that are drawn from: pruning makes an arm's trials cheaper, so equal n is not equal cost;
         NaN where trials have no tokens. low and high are a band for all n together: of 100 such
         bands, 95 hold the complete true curve. low is the floor and high infinite where the
-        trials do not bound it; both are NaN where there is no band. perplexity is infinite where
-        more than half of such draws complete no trial.
+        trials do not bound it; both are NaN where there is no band. perplexity is infinite (where
+        it is maximised: minus infinity) where more than half of such draws complete no trial.
 
     Source:
         Dodge et al. (2019), "Show Your Work", arXiv:1909.03004: the best that a budget is expected

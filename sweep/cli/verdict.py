@@ -148,8 +148,8 @@ def verdict(
 
 def _most_seeds(until: str | None, max_seeds: int | None, request: "VerdictRequest") -> int | None:
     """Return the seeds up to which more are added; None: it is left at one analysis."""
+    from sweep.study.spec import MOST_SEEDS
     from sweep.verdict.interim.until import DEFAULT_MAX_SEEDS
-    from sweep.verdict.request import MAX_SEEDS
 
     if until is None:
         if max_seeds is not None:
@@ -158,9 +158,9 @@ def _most_seeds(until: str | None, max_seeds: int | None, request: "VerdictReque
     if until != "settled":
         raise InputError(f"--until must be settled, but got {until!r}.")
     most = DEFAULT_MAX_SEEDS if max_seeds is None else max_seeds
-    if not request.seeds <= most <= MAX_SEEDS:
+    if not request.seeds <= most <= MOST_SEEDS:
         raise InputError(
-            f"--max-seeds must be from {request.seeds}, with which it begins, to {MAX_SEEDS}, "
+            f"--max-seeds must be from {request.seeds}, with which it begins, to {MOST_SEEDS}, "
             f"but got {most}."
         )
     return most

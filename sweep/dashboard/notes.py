@@ -170,7 +170,9 @@ def dashboard_figures(reader: "StudyReader") -> "dict[str, go.Figure]":
     found = {
         "curves-by-arm": plots.plot_curves(curves, trials, arms, floor, metric),
         "tuning-curve-by-arm": plots.plot_tuning_curve(
-            tuning_curve_table(reader.trials, arms, reader.spec["sampler"]["kind"], floor, metric),
+            tuning_curve_table(
+                reader.trials, arms, reader.spec["sampler"]["kind"], reader.lowest, metric
+            ),
             arms,
             floor,
         ),
@@ -179,7 +181,9 @@ def dashboard_figures(reader: "StudyReader") -> "dict[str, go.Figure]":
         space = reader.parameters["learning_rate"]
         found["learning-rate-by-arm"] = plots.plot_slice(trials, "learning_rate", arms, space)
     if len(reader.confirm_runs):
-        found["confirm-runs"] = plots.plot_confirm_runs(_few_seeds(reader), arms)
+        found["confirm-runs"] = plots.plot_confirm_runs(
+            _few_seeds(reader), arms, reader.lowest, reader.verdict
+        )
     for name, figure in found.items():
         title = name.replace("-", " ")
         heading = {"text": title, "x": 0.01, "y": 0.98, "yanchor": "top"}  # above the legend

@@ -358,11 +358,11 @@ def _doubts(
     ]
     last = nats[-1]
     lead, winner = min((value, number) for number, value in last.items())
-    if last[best] - lead > 2 * math.sqrt(2) * noise:
+    if last[best] - lead > _allowed(noise):
         doubts.append(
             f"at {in_words(transfer.sizes[-1])} trial {winner} is better than trial {best} by "
-            f"{last[best] - lead:.3f} nats, more than the noise of {noise:.3f}; check it with "
-            f"more seeds, or export --trial {winner}"
+            f"{last[best] - lead:.3f} nats, more than {_allowed(noise):.3f}, two standard errors; "
+            f"check it with more seeds, or export --trial {winner}"
         )
     lost = [number for number, value in last.items() if not math.isfinite(value)]
     if best in lost:
@@ -373,6 +373,11 @@ def _doubts(
             f"largest checked size, beyond {FARTHEST:g}"
         )
     return doubts
+
+
+def _allowed(noise: float) -> float:
+    """Two standard errors of the difference of two runs, in nats."""
+    return 2 * math.sqrt(2) * noise
 
 
 def in_words(size: Size) -> str:
@@ -398,7 +403,8 @@ def answer_in_words(transfer: Transfer, check: TransferCheck) -> str:
     return (
         f"the ranking holds: rank correlation {shown} over {len(transfer.trials)} configurations, "
         f"and at the largest checked size none is better than trial {transfer.trials[0].number} "
-        f"by more than the noise of {check.noise:.3f} nats."
+        f"by more than {_allowed(check.noise):.3f} nats, two standard errors of a difference of "
+        f"two runs."
     )
 
 

@@ -66,7 +66,9 @@ def _of_choices(name: str, choices: list[str]) -> Axis:
 
 
 def _apart(low: float, high: float) -> tuple[float, float]:
-    return (low, high) if low < high else (low - abs(low) / 2 - 0.5 * (low == 0), low * 1.5 + 0.5)
+    if low < high:
+        return low, high
+    return low - abs(low) / 2 - 0.5 * (low == 0), high + abs(high) / 2 + 0.5
 
 
 def kinds(reader: StudyReader) -> dict[str, list[str]]:

@@ -9,6 +9,7 @@ from sweep.analysis.study_reader import DASH
 from sweep.study.format import change, duration
 from sweep.verdict.record import Record
 from sweep.verdict.searches.words import winner_columns, winner_rows
+from sweep.verdict.statistics import ERROR_RATE
 from sweep.verdict.summary_text import confidence, figure_format, table_columns, table_rows
 
 
@@ -81,17 +82,21 @@ def _metrics(record: Record) -> Rows:
         pair = f"{one['arm']} to {one['reference']}"
         level = confidence(one["difference"]["error_rate"])
         margin = f"{100 * record['margin']:g}%"
-        change = [*_ratio(one["difference"]), level]
+        change = [*_ratio(one["difference"]), _p(one), level]
         rows.append([pair, record["metric"], one["settings_answer"], *change, margin])
         for other in one["other_metrics"]:
             shown = _ratio if other["is_perplexity"] else _plain
-            change = [*shown(other["difference"]), level]
+            change = [*shown(other["difference"]), _p(other), level]
             rows.append(
                 [pair, other["metric"], other["settings_answer"], *change, _margin(other, margin)]
             )
-    columns = ["comparison", "metric", "these settings are", "change", "interval", "p value"]
-    caption = "The same comparison by every metric; without a margin, no equivalence is claimed"
-    return Rows(caption, [*columns, "level", "margin"], rows)
+    columns = ["comparison", "metric", "these settings are", "change", "interval"]
+    caption = (
+        "The same comparison by every metric; without a margin, no equivalence is claimed. A p "
+        "value is corrected for the numbers of arms and of analyses, and read against "
+        f"{ERROR_RATE:.0%}; an interval for that of analyses alone"
+    )
+    return Rows(caption, [*columns, "corrected p value", "level", "margin"], rows)
 
 
 def _shown(record: Record) -> Callable[[float], str]:
@@ -108,12 +113,17 @@ def _ratio(difference: Mapping[str, Any]) -> list[str]:
     change, low, high = (
         f"{100 * math.expm1(difference[key]):+.2f}%" for key in ("mean", "low", "high")
     )
-    return [change, f"{low} to {high}", f"{difference['p']:.2g}"]
+    return [change, f"{low} to {high}"]
 
 
 def _plain(difference: Mapping[str, Any]) -> list[str]:
     mean, low, high = (f"{difference[key]:+.4f}" for key in ("mean", "low", "high"))
-    return [mean, f"{low} to {high}", f"{difference['p']:.2g}"]
+    return [mean, f"{low} to {high}"]
+
+
+def _p(comparison: Mapping[str, Any]) -> str:
+    """Write the p value that the answer goes by; a record of an earlier version may have none."""
+    return f"{comparison['p_adjusted']:.2g}" if "p_adjusted" in comparison else DASH
 
 
 def _confirmed(record: Record) -> Rows:
@@ -135,12 +145,12 @@ def _ledger(record: Record) -> Rows:
     extended = any(one.get("taken_over") for one in record["ledger"])
     several = any("search" in one for one in record["ledger"])
     keys = ["asked", *(["taken_over"] if extended else []), "complete", "pruned", "diverged"]
-    keys += ["oom", "failed", "tuned_parameters"]
+    keys += ["oom", "timeout", "failed", "tuned_parameters"]
     rows = [
         [
             *([str(one["search"])] if several else []),
             one["arm"],
-            *(str(one[key]) for key in keys),
+            *(str(one.get(key, 0)) for key in keys),  # an old record counts fewer kinds
             f"{one['tokens']:,}",
             duration(one["device_seconds"]),
         ]

@@ -38,6 +38,7 @@ from sweep.study.search_space import Parameter, Scalar, Spec
 ONE_ARM = "all"  # the arm of a study that compares nothing
 AUTO = "auto"  # a dtype that is resolved when the study starts
 GPT2_VOCAB_SIZE = 50257  # ids of tiktoken's "gpt2"
+MOST_SEEDS = 900  # of each phase of a verdict, which begin 1,000 apart: none belongs to two
 
 
 class SamplerSpec(Spec):
@@ -65,8 +66,8 @@ class VerdictSpec(Spec):
 
     margin: float = Field(default=0.01, gt=0.0, lt=1.0)  # of perplexity: less does not matter
     top: int = Field(default=3, ge=1)  # configurations of each arm that are screened
-    screening_seeds: int = Field(default=3, ge=1, le=900)  # of each, to choose one
-    seeds: int = Field(default=5, ge=2, le=900)  # of the chosen one, to judge it
+    screening_seeds: int = Field(default=3, ge=1, le=MOST_SEEDS)  # of each, to choose one
+    seeds: int = Field(default=5, ge=2, le=MOST_SEEDS)  # of the chosen one, to judge it
     searches: int = Field(
         default=1, ge=1, le=50
     )  # of each arm; 2 or more: their luck is judged, too

@@ -79,6 +79,7 @@ class MetricComparison:
     arm_mean: float  # over the seeds; of perplexities, the geometric mean
     reference_mean: float
     difference: Difference  # of perplexities, in nats
+    p_adjusted: float  # as that of Comparison
     settings_answer: SettingsAnswer
 
 
@@ -92,6 +93,7 @@ class Comparison:
     analysis: int  # this is the nth interim analysis of the two arms
     analysed_seeds: list[int]  # of all their analyses so far, this one included
     question: int  # this is the nth of their questions, see statistics.error_rate
+    lost_pairs: int  # seeds whose runs of both arms were lost: no difference, nor its absence
     difference: Difference  # nats per token; below 0 the arm is better, unless it is maximised
     p_adjusted: float  # for the numbers of arms and of interim analyses
     ratio: float  # of perplexities, arm to reference, and the ends of its interval
@@ -187,8 +189,7 @@ def _confirmed(
     maximize: bool,
 ) -> ConfirmedArm:
     nats = by_seed(runs, trial, seeds, NATS)
-    mine = runs[(runs["of_trial"] == trial) & runs["seed"].isin(seeds)]
-    lost = sorted(int(seed) for seed in mine[mine["outcome"] != "complete"]["seed"])
+    lost = _lost_seeds(runs, trial, seeds)
     far = None if lost else outlier([-value for value in nats] if maximize else nats)
     shown = {name: value for name, value in params.items() if name != spec.compare}
     return ConfirmedArm(
@@ -203,6 +204,11 @@ def _confirmed(
     )
 
 
+def _lost_seeds(runs: pd.DataFrame, trial: int, seeds: Sequence[int]) -> list[int]:
+    mine = runs[(runs["of_trial"] == trial) & runs["seed"].isin(seeds)]
+    return sorted(int(seed) for seed in mine[mine["outcome"] != "complete"]["seed"])
+
+
 # --- comparisons -----------------------------------------------------------------------------
 
 
@@ -214,9 +220,11 @@ def _comparisons(
     places = [_place(request, chosen, arm, reference) for arm in others]
     rates = [place.error_rate(request.seeds) for place in places]
     nats = {arm: by_seed(runs, trial, seeds, NATS) for arm, trial in chosen.items()}
-    differences = [
-        paired_difference(nats[arm], nats[reference], margin, rate)
-        for arm, rate in zip(others, rates, strict=True)
+    lost = {arm: set(_lost_seeds(runs, trial, seeds)) for arm, trial in chosen.items()}
+    lost_pairs = [len(lost[arm] & lost[reference]) for arm in others]
+    differences = [  # two lost runs count the same, but are not known to be
+        paired_difference(nats[arm], nats[reference], None if both else margin, rate)
+        for arm, rate, both in zip(others, rates, lost_pairs, strict=True)
     ]
     judging = runs[runs["of_trial"].isin(chosen.values()) & runs["seed"].isin(seeds)]
     by_metric = [
@@ -232,7 +240,9 @@ def _comparisons(
         difference, place = differences[index], places[index]
         once = paired_difference(nats[arm], nats[reference], margin, ERROR_RATE)
         more: int | None = 0
-        if answer == "inconclusive":
+        if answer == "inconclusive" and lost_pairs[index]:
+            more = None
+        elif answer == "inconclusive":
             more = further_seeds(difference, margin, place.first, place.question, len(others))
         found.append(
             Comparison(
@@ -242,6 +252,7 @@ def _comparisons(
                 analysis=place.analysis,
                 analysed_seeds=place.analysed_seeds,
                 question=place.question,
+                lost_pairs=lost_pairs[index],
                 difference=difference,
                 p_adjusted=corrected[index],
                 ratio=math.exp(difference.mean),
@@ -313,6 +324,7 @@ def _by_metric(
         paired_difference(figures[arm], figures[reference], own_margin, rate)
         for arm, rate in zip(others, rates, strict=True)
     ]
+    corrected = adjusted([difference.p for difference in differences], differences)
     return [
         MetricComparison(
             metric=metric.name,
@@ -321,9 +333,12 @@ def _by_metric(
             arm_mean=_mean(figures[arm], metric),
             reference_mean=_mean(figures[reference], metric),
             difference=difference,
+            p_adjusted=p,
             settings_answer=_turned(answer) if metric.higher_is_better else answer,
         )
-        for arm, difference, answer in zip(others, differences, answers(differences), strict=True)
+        for arm, difference, p, answer in zip(
+            others, differences, corrected, answers(differences), strict=True
+        )
     ]
 
 

@@ -30,10 +30,9 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sweep.analysis.phases import CONFIRM, SCREENING, phase_name
 from sweep.storage.schema import new_trial_attrs, trial_attrs
 from sweep.study.search_space import Parameter
-from sweep.study.spec import PrunerSpec, StudySpec
+from sweep.study.spec import MOST_SEEDS, PrunerSpec, StudySpec
 
 _FIRST_SEED = {SCREENING: 1_000, CONFIRM: 2_000}  # above the study's own
-_SEEDS = 900  # of each phase, so that no seed belongs to both
 HELD_BACK = 8  # times the sweep's eval_tokens, as far as the text goes
 EVALUATIONS = 4  # of a confirm run: it is never pruned, and each is 8 times as long as a trial's
 
@@ -56,7 +55,7 @@ def phase_spec(spec: StudySpec, phase: str) -> StudySpec:
     The result need not pass the checks of a study file: its trials are given, not drawn.
     """
     first = spec.seed + _FIRST_SEED[phase]
-    seed = Parameter(low=first, high=first + _SEEDS - 1)
+    seed = Parameter(low=first, high=first + MOST_SEEDS - 1)
     train = dict(spec.train)
     if phase == CONFIRM and spec.trainer is None:
         train |= {

@@ -20,33 +20,28 @@ from sweep.analysis.phases import CONFIRM, SCREENING
 from sweep.storage.schema import study_attrs
 from sweep.study.format import relative
 from sweep.verdict.confirm_plan import seeds_of
-from sweep.verdict.request import VerdictRequest
+from sweep.verdict.request import VerdictRequest, require_ratio
 from sweep.verdict.statistics import Floats
 
 NATS = "nats"  # column of phase_runs: the logarithm of the study's metric
 
 
 def phase_runs(request: VerdictRequest, storage: RDBStorage, phase: str) -> pd.DataFrame:
-    """Return the finished runs of a phase: phases.confirm_runs_table and the column `nats`.
+    """Return the arms' finished runs of a phase: phases.confirm_runs_table and the column `nats`.
 
     nats is the logarithm of the study's metric, by which settings are chosen and judged. A run that
     diverged, ran out of memory or took too long counts as guessing uniformly, with ln V nats; of a
     program, as the worst that any of the sweep's trials was measured at. Its other figures are
-    missing.
+    missing. Arms that are not compared have no rows.
 
     Raises:
         InputError: a metric is not above 0, so that two of its values have no ratio.
     """
     table = phases.confirm_runs_table(storage, request.study, [phase])
+    table = table[table["arm"].isin(request.arms)]
     complete = table["outcome"] == "complete"
     figures = table[request.spec.metric]
-    if (figures[complete] <= 0).any():
-        lowest = figures[complete].min()
-        name = results.metric_of_study(request.study).name
-        raise InputError(
-            f"a verdict must compare values above 0, as it compares their ratio, but a run has "
-            f"{name} {lowest:g}; let the program report a positive figure, such as a loss."
-        )
+    require_ratio(request.study, figures[complete])
     softmax = request.spec.metric == "perplexity" and request.spec.trainer is None
     nats = table["cross_entropy"] if softmax else np.log(figures)
     return table.assign(nats=nats.where(complete, math.log(_worst(request, storage))))

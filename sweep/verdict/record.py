@@ -115,8 +115,10 @@ def _analyses(record: Record) -> list[dict[str, Any]]:
         make_analysis(trials, one["arm"], one["reference"], len(record["seeds"]))
         for one in record.get("comparisons", [])
     ]
-    over = record.get("searches") or {}
+    if (over := record.get("searches")) is None:
+        return found
+    winners = [{one["arm"]: one["trial"] for one in each["winners"]} for each in over["of_each"]]
     return found + [
-        search_analysis(one["arm"], one["reference"], over["searches"], over["trials"])
-        for one in over.get("comparisons", [])
+        search_analysis(winners, one["arm"], one["reference"], over["seeds"], over["trials"])
+        for one in over["comparisons"]
     ]

@@ -1,5 +1,6 @@
 """A request for a verdict: which arms are compared, and with how many runs."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import optuna
@@ -9,9 +10,7 @@ from gpt.errors import InputError
 from sweep.analysis import results
 from sweep.storage.rdb import located_spec
 from sweep.storage.schema import attrs_of_all, is_confirm_study, study_attrs
-from sweep.study.spec import StudySpec
-
-MAX_SEEDS = 900  # as in VerdictSpec.seeds
+from sweep.study.spec import MOST_SEEDS, StudySpec
 
 
 @dataclass(frozen=True)
@@ -41,12 +40,12 @@ def make_request(
     Args:
         study: The sweep's.
         arms: At least two, the first the reference; None: all.
-        seeds: From 2 to MAX_SEEDS.
+        seeds: From 2 to MOST_SEEDS.
         top: At least 1.
 
     Raises:
         InputError: fewer than two arms, an arm that the study does not have or that has no complete
-            trial, or a number out of its range.
+            trial, a number out of its range, or trials to train again that have no ratio.
     """
     spec = sweep_spec(study)
     if spec.trainer is not None and not spec.trainer.passes_seed(spec.search):
@@ -59,15 +58,28 @@ def make_request(
     for arm in chosen:
         results.best_trial(study, arm)  # raises where the arm has none
     count = spec.verdict.seeds if seeds is None else seeds
-    if not 2 <= count <= MAX_SEEDS:
+    if not 2 <= count <= MOST_SEEDS:
         raise InputError(
-            f"--seeds must be from 2 to {MAX_SEEDS}, since one seed shows no spread, "
+            f"--seeds must be from 2 to {MOST_SEEDS}, since one seed shows no spread, "
             f"but got {count}."
         )
     most = spec.verdict.top if top is None else top
     if most < 1:
         raise InputError(f"--top must be at least 1, but got {most}.")
-    return VerdictRequest(study, spec, chosen, most, count)
+    request = VerdictRequest(study, spec, chosen, most, count)
+    require_ratio(study, [trial.values[0] for arm in chosen for trial in request.top_trials(arm)])
+    return request
+
+
+def require_ratio(study: optuna.Study, figures: Iterable[float]) -> None:
+    """Raise InputError for a figure of the study's metric that is not above 0: it has no ratio."""
+    lowest = min(figures, default=1.0)
+    if lowest <= 0:
+        raise InputError(
+            f"a verdict must compare values above 0, as it compares their ratio, but a run has "
+            f"{results.metric_of_study(study).name} {lowest:g}; let the program report a positive "
+            f"figure, such as a loss."
+        )
 
 
 def sweep_spec(study: optuna.Study) -> StudySpec:

@@ -18,13 +18,14 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
+from sweep.study.spec import MOST_SEEDS
+
 ERROR_RATE = 0.05  # of false answers, over all interim analyses of a comparison together
 FIRST_ANALYSIS = 0.03  # error rate of the first: most comparisons have no other
 LATER_ANALYSIS = 0.0065  # of any number of seeds after it, times first / seeds
 OTHER_QUESTION = 1 / 32  # of these for a second question of two arms; for each after it a half
 FIRST_SEARCHES = 0.04  # error rate of the first analysis over searches
 LATER_SEARCHES = 0.005  # of the second; for each after it a half
-MOST_SEEDS = 1000  # searched by `further_seeds`
 POWER = 0.8  # with which `further_seeds` settle the comparison, if the estimate is the truth
 OUTLIER_RATE = 0.01  # of arms whose seeds are alike, in which one is called an outlier
 REPLICATES = 4000  # of the bootstrap: its standard error is then good to about 1 %

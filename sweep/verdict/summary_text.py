@@ -1,7 +1,7 @@
 """The answer in plain words: a table, then one paragraph. Add a warning in `_warnings`."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from types import MappingProxyType
 from typing import Any
@@ -109,15 +109,52 @@ def _compared(comparison: Comparison, verdict: Verdict) -> list[str]:
     arm, reference = comparison.arm, comparison.reference
     level = confidence(comparison.difference.error_rate)
     ends = f"{percent(comparison.ratio_low)} to {percent(comparison.ratio_high)}"
-    found = "With the settings that this search found,"
+    lost = lost_in_both(comparison.lost_pairs, len(verdict.seeds), arm, reference)
+    found = f"{lost}With the settings that this search found,"
     interval = f"({level} interval of the change {ends})"
     apart = f"{apart_of(comparison.ratio)} that of {reference} {interval}"
     answer = comparison.settings_answer
+    margin = 0.0 if lost else verdict.margin
     first = answered(found, arm, reference, answer, verdict.metric, apart, verdict.margin)
-    further = [_further(comparison)] if answer == "inconclusive" else []
-    once = " to ".join(percent(end) for end in comparison.only_analysis)
-    alone = f"As the only analysis ever made, its {confidence(ERROR_RATE)} interval is {once}."
-    return [first, *further, alone, *_by_other_metrics(comparison)]
+    alone = settled_alone(
+        answer, comparison.ratio_low, comparison.ratio_high, margin, len(verdict.comparisons)
+    )
+    further = [_further(comparison)] if answer == "inconclusive" and not lost else []
+    ends = " to ".join(percent(end) for end in comparison.only_analysis)
+    once = f"As the only analysis ever made, its {confidence(ERROR_RATE)} interval is {ends}."
+    return [first, *alone, *further, once, *_by_other_metrics(comparison)]
+
+
+def settled_alone(
+    answer: str, low: float, high: float, margin: float, comparisons: int
+) -> list[str]:
+    """Explain an open answer beside an interval that seems to settle it; empty of all others.
+
+    Args:
+        answer: One of sweep.verdict.compare's.
+        low: Of the ratio of perplexities.
+        high: Of the ratio.
+        margin: Of perplexity; 0: no equivalence is claimed.
+        comparisons: With the reference, in all. Holm's correction is in answers, not in intervals.
+    """
+    apart = low > 1 or high < 1
+    alike = 1 / (1 + margin) < low and high < 1 + margin
+    if answer != "inconclusive" or comparisons < 2 or not (apart or alike):
+        return []
+    return [
+        f"By itself this interval would settle it; corrected for {comparisons} comparisons it "
+        f"does not."
+    ]
+
+
+def lost_in_both(pairs: int, of: int, arm: str, reference: str) -> str:
+    """Return the sentence on pairs whose runs were both lost, and a space; empty without any."""
+    if not pairs:
+        return ""
+    return (
+        f"{pairs} of {of} pairs of runs of {arm} and {reference} were lost in both arms: they "
+        f"count as no difference, so none is ruled out. "
+    )
 
 
 def answered(
@@ -164,10 +201,10 @@ def _by_other_metrics(comparison: Comparison) -> list[str]:
     silent = [one for one in others if one not in same and _shows_nothing(one)]
     sentences = [_by(one) for one in others if one not in same and one not in silent]
     if same:
-        names = _listed([one.metric for one in same])
+        names = listed([one.metric for one in same])
         sentences.insert(0, f"By {names} the answer is the same.")
     if silent:
-        names = _listed([f"{one.metric} {_means(one)}" for one in silent])
+        names = listed([f"{one.metric} {_means(one)}" for one in silent])
         sentences.append(
             f"By {names} no difference is shown, and none is ruled out, for want of a margin."
         )
@@ -205,12 +242,13 @@ def _basis(verdict: Verdict) -> list[str]:
         f"{one.arm} {shown(one.perplexity)} (the settings of the search's trial {one.trial})"
         for one in verdict.confirmed
     )
-    tokens = f"{verdict.held_back_tokens:,} tokens of " if verdict.held_back_tokens else ""
+    of = f"{verdict.held_back_tokens:,} tokens of " if verdict.held_back_tokens else ""
+    of += f"{verdict.held_back_stories:,} " if verdict.held_back_stories else ""
     measured_on = (
         "on the validation data of the search: the program keeps none back, so the runs are "
         "paired by seed alone"
         if verdict.is_program
-        else f"on {tokens}validation stories that no trial of the search was measured on"
+        else f"on {of}validation stories that no trial of the search was measured on"
     )
     return [
         f"Mean {verdict.metric}: {chosen}, over {len(verdict.seeds)} seeds that neither the search "
@@ -227,7 +265,7 @@ def _extended(verdict: Verdict, earlier: Mapping[str, int]) -> list[str]:
     if not counts:
         return []
     return [
-        f"The study was extended while it ran: {_listed(counts)} are trials from before, when it "
+        f"The study was extended while it ran: {listed(counts)} are trials from before, when it "
         f"searched less."
     ]
 
@@ -245,6 +283,11 @@ def _warnings(verdict: Verdict, search: tuple[int, int]) -> list[str]:
                 f"{len(one.lost_seeds)} of the {len(verdict.seeds)} runs of {one.arm} "
                 f"({_seeds(one.lost_seeds)}) diverged, ran out of memory or took too long, and "
                 f"count as {'the worst that was measured' if verdict.is_program else GUESSING}."
+            )
+        elif len(set(one.perplexities)) == 1:
+            lines.append(
+                f"All {len(verdict.seeds)} runs of {one.arm} ended at the same {verdict.metric}, "
+                f"so they show no spread; check that the program uses its seed."
             )
         if one.outlier_seed is not None:
             lines.append(_outlier(one, verdict))
@@ -280,7 +323,7 @@ def _outlier(one: ConfirmedArm, verdict: Verdict) -> str:
 
 
 def _interim(comparison: Comparison) -> str:
-    seeds = _listed([str(count) for count in comparison.analysed_seeds])
+    seeds = listed(comparison.analysed_seeds)
     level = confidence(comparison.difference.error_rate)
     other = (
         f" They are question {comparison.question} of these two arms, after other settings or more "
@@ -297,10 +340,12 @@ def _interim(comparison: Comparison) -> str:
 
 
 def _seeds(seeds: list[int]) -> str:
-    return f"seed{'s' if len(seeds) > 1 else ''} {_listed([str(seed) for seed in seeds])}"
+    return f"seed{'s' if len(seeds) > 1 else ''} {listed(seeds)}"
 
 
-def _listed(names: list[str]) -> str:
+def listed(values: Sequence[object]) -> str:
+    """Join values as in a sentence: "5, 9 and 29"."""
+    names = [str(value) for value in values]
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 

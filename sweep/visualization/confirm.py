@@ -27,20 +27,25 @@ CONFIDENCE = 0.95  # of intervals
 ASIDE = 0.16  # on the axis, from an arm's seeds to their mean
 
 
-def confirm_data(runs: pd.DataFrame) -> pd.DataFrame:
-    """Select the confirm runs of each arm's chosen configuration: that of its newest run.
+def confirm_data(runs: pd.DataFrame, record: Mapping[str, Any] | None = None) -> pd.DataFrame:
+    """Select the confirm runs that a verdict compared; before it, those of each arm's newest run.
 
     Args:
         runs: phases.confirm_runs_table.
+        record: The study's verdict: the trial whose settings stand for each arm, and the seeds.
 
     Returns:
         arm, of_trial, seed, outcome, perplexity (on held-back stories; NaN where the run is not
         complete); by arm and seed.
     """
     confirm = runs[runs["phase"] == CONFIRM].sort_values("number")
-    newest = confirm.groupby("arm")["of_trial"].transform("last")
+    mine = confirm["of_trial"] == confirm.groupby("arm")["of_trial"].transform("last")
+    if record is not None:
+        chosen = {one["arm"]: one["trial"] for one in record["confirmed"]}
+        mine = confirm["of_trial"] == confirm["arm"].map(chosen)
+        mine &= confirm["seed"].isin(record["seeds"])
     columns = ["arm", "of_trial", "seed", "outcome", "perplexity"]
-    return confirm[confirm["of_trial"] == newest].sort_values(["arm", "seed"])[columns]
+    return confirm[mine].sort_values(["arm", "seed"])[columns]
 
 
 def confirm_means(data: pd.DataFrame) -> pd.DataFrame:
@@ -65,14 +70,23 @@ def confirm_means(data: pd.DataFrame) -> pd.DataFrame:
 
 
 def plot_confirm_runs(
-    runs: pd.DataFrame, arms: Sequence[str], floor: float | None = None
+    runs: pd.DataFrame,
+    arms: Sequence[str],
+    floor: float | None = None,
+    record: Mapping[str, Any] | None = None,
 ) -> go.Figure:
     """Draw the perplexity of every confirm run; a line joins the runs of one seed: a pair.
 
     Beside them the mean of each arm with its interval, cut where no model can be: at `floor`, or
     at 1. Cross at the upper edge: not complete.
+
+    Args:
+        runs: phases.confirm_runs_table.
+        arms: All arms of the study.
+        floor: The lowest value that is possible, if it is known.
+        record: The study's verdict, whose runs are drawn; None: the newest.
     """
-    data = confirm_data(runs)
+    data = confirm_data(runs, record)
     if data.empty:
         return empty_figure("No confirm run yet: `squen-sweep verdict` trains them.")
     means = confirm_means(data)

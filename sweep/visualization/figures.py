@@ -60,8 +60,10 @@ class Figure:
 
 def figures(reader: StudyReader) -> Iterator[Figure]:
     """Yield every figure, in the order of the page."""
+    metric = reader.metric
     for figure in _figures(reader):
-        yield figure if reader.metric == PERPLEXITY else _in_words_of(figure, reader.metric)
+        named = figure.name == "confirm-ratios" and metric.is_perplexity  # by the record
+        yield figure if named or metric == PERPLEXITY else _in_words_of(figure, metric)
 
 
 def _figures(reader: StudyReader) -> Iterator[Figure]:
@@ -102,7 +104,8 @@ def _of_verdict(reader: StudyReader) -> Iterator[Figure]:
             plots.plot_confirm_runs,
             reader.confirm_runs,
             reader.arms,
-            reader.data.get("floor_perplexity") if reader.metric.is_perplexity else 0.0,
+            reader.lowest,
+            reader.verdict,
         ),
         section="verdict",
     )
@@ -125,14 +128,14 @@ def _pairs(reader: StudyReader) -> str:
     return f"{' and '.join(arms[1:])} to {arms[0]}"
 
 
-_TUNING_CURVE = {  # by whether the trials are exchangeable
+_TUNING_CURVE = {  # by whether there is a band, which tuning_curve_table gives perplexity alone
     True: "The median of the best of n trials that were drawn at random, against what n trials of "
     "the arm cost, with a 95% band for all n together. A pruned trial counts as worse than every "
     "complete one.",
     False: "The median of the best of n of these trials, in random order, against what n trials of "
-    "the arm cost. The sampler learns, so "
-    "its trials depend on each other: the curve foretells no other search, and has no band. A "
-    "pruned trial counts as worse than every complete one.",
+    "the arm cost. Baselines are among them, and where the sampler learns, trials depend on each "
+    "other: the curve foretells no other search, and has no band. A pruned trial counts as worse "
+    "than every complete one.",
 }
 
 
@@ -152,9 +155,9 @@ def _progress(reader: StudyReader) -> Iterator[Figure]:
     yield Figure(
         "tuning-curve",
         "Quantile tuning curve: median of the best of n trials",
-        _TUNING_CURVE[sampler == "random"],
+        _TUNING_CURVE[sampler == "random" and metric == PERPLEXITY],
         lambda: plots.plot_tuning_curve(
-            tuning_curve_table(trials, arms, sampler, floor, metric), arms, floor
+            tuning_curve_table(trials, arms, sampler, reader.lowest, metric), arms, floor
         ),
     )
 

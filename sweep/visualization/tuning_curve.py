@@ -38,12 +38,12 @@ def plot_tuning_curve(
         arms: All arms of the study.
         floor: The lowest perplexity that any model can reach, if it is known.
     """
-    found = table[table["perplexity"] < math.inf]
+    found = table[table["perplexity"].abs() < math.inf]
     if found.empty:
         return empty_figure("No complete trial yet.")
     by_cost = bool(table["cost"].notna().all())
     table = table.assign(x=table["cost"] if by_cost else table["n"])
-    found = table[table["perplexity"] < math.inf]
+    found = table[table["perplexity"].abs() < math.inf]
     ends = table["high"][(table["high"] < math.inf) & (table["n"] > 1)]
     shown = frame([*found["perplexity"], *ends], floor)
     figure = go.Figure()

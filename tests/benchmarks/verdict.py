@@ -24,10 +24,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
+from sweep.study.spec import MOST_SEEDS
 from sweep.verdict.statistics import (
     ERROR_RATE,
     FIRST_ANALYSIS,
-    MOST_SEEDS,
     answers,
     error_rate,
     further_seeds,

@@ -45,6 +45,23 @@ when = { loss = "squentropy" }
 choices = ["cross_entropy", "squentropy"]
 """
 
+PROGRAM = """
+name = "tiny"
+compare = "optimizer"
+[trainer]
+command = "python train.py {optimizer} {learning_rate} {n_layer} {seed}"
+metric = { name = "accuracy", direction = "maximize" }
+[search.optimizer]
+choices = ["adamw", "muon", "sgd"]
+[search.learning_rate]
+low = 1e-4
+high = 1e-2
+log = true
+[search.n_layer]
+low = 1
+high = 6
+"""
+
 DATA = {
     "fingerprint": "0123456789abcdef",
     "kind": "files",
@@ -65,6 +82,7 @@ STATES = {
     "complete": TrialState.COMPLETE,
     "pruned": TrialState.PRUNED,
     "diverged": TrialState.PRUNED,
+    "timeout": TrialState.PRUNED,
     "failed": TrialState.FAIL,
     "running": TrialState.RUNNING,
 }
@@ -215,7 +233,7 @@ class StoredStudy:
 
 def evaluation(step: int, perplexity: float) -> Evaluation:
     """What a run would have measured at `step`."""
-    nats = math.log(perplexity)
+    nats = math.log(perplexity) if perplexity > 0 else 0.0  # of a program, any number
     return Evaluation(
         step=step,
         tokens=10 * step,

@@ -124,6 +124,11 @@ def test_further_seeds_are_fewer_for_a_larger_difference_and_may_be_too_many():
     assert further_seeds(spread(0.0098, 1.0), MARGIN, 5) is None
 
 
+def test_no_more_seeds_are_advised_than_a_verdict_may_have():
+    assert further_seeds(spread(0.0, 0.055), MARGIN, 5) == 746
+    assert further_seeds(spread(0.0, 0.06), MARGIN, 5) is None  # 908 in all, which are refused
+
+
 def test_a_seed_far_above_the_others_is_named():
     nats = np.log([62.7, 55.7, 61.4, 64.3, 135.8])
     assert outlier(list(nats)) == 4

@@ -8,14 +8,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from stored_studies import STUDY
+import sqlalchemy as sa
+from stored_studies import PROGRAM, STUDY
 from stored_verdicts import OWN, Judged, ends
 
 from gpt.errors import InputError
+from gpt.events import STORIES_FILE
 from sweep.analysis import phases
+from sweep.analysis.study_reader import read_study
+from sweep.dashboard.notes import dashboard_figures
 from sweep.report.report import write_report
 from sweep.report.verdict_section import make_section
 from sweep.storage.reader import load_study
+from sweep.storage.tables import evaluations
 from sweep.verdict.compare import COMPARED_METRICS
 from sweep.verdict.confirm_plan import CONFIRM, SCREENING
 from sweep.verdict.confirm_results import chosen_trials, phase_runs
@@ -26,6 +31,7 @@ from sweep.verdict.statistics import error_rate
 from sweep.verdict.summary_text import SEARCH_LUCK, paragraph, table_columns, table_rows
 from sweep.visualization import plot_forest
 from sweep.visualization.confirm import forest_data
+from sweep.visualization.figures import figure
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -102,6 +108,23 @@ def test_a_diverged_run_counts_as_guessing_uniformly_and_is_named(judged: Judged
     assert f"1 of the 5 runs of squentropy (seed {verdict.seeds[-1]}) diverged" in said
 
 
+@pytest.mark.parametrize("diverged", [10, 6])
+def test_pairs_that_were_lost_in_both_arms_are_no_agreement(judged: Judged, diverged: int):
+    judged.run(CONFIRM, {"cross_entropy": ends(1), "squentropy": ends(1)}, diverged=diverged)
+    (found,) = judged.verdict().comparisons
+    assert found.lost_pairs == diverged // 2
+    assert (found.settings_answer, found.further_seeds) == ("inconclusive", None)
+    (sentence,) = make_record(judged.request, judged.stored.storage)["headline"]
+    assert sentence.startswith(f"{diverged // 2} of 5 pairs of runs")
+
+
+def test_a_program_whose_seeds_all_end_alike_is_warned_of(judged: Judged):
+    judged.run(CONFIRM, {"cross_entropy": ends(1), "squentropy": [61.0] * 5})
+    said = paragraph(judged.verdict(), (40, 40), None)
+    assert said.count("check that the program uses its seed") == 1
+    assert "All 5 runs of squentropy ended at the same perplexity" in said
+
+
 def test_a_seed_that_ended_far_above_the_others_is_named_and_counts(judged: Judged):
     wild = [0.01, 0.012, 0.008, 0.9, 0.011]
     judged.run(CONFIRM, {"cross_entropy": ends(1, [0] * 5), "squentropy": ends(1, wild)})
@@ -119,6 +142,29 @@ def test_a_missing_run_is_refused(judged: Judged):
     judged.run(CONFIRM, {"cross_entropy": ends(1)[:4], "squentropy": ends(1)[:4]})
     with pytest.raises(InputError, match="every run must be finished"):
         judged.verdict()
+
+
+def test_the_answer_says_on_how_many_stories_it_rests(judged: Judged):
+    judged.run(CONFIRM, {"cross_entropy": ends(1), "squentropy": ends(1)})
+    for folder in phase_runs(judged.request, judged.stored.storage, CONFIRM)["run_dir"]:
+        Path(folder).mkdir(parents=True)
+        (Path(folder) / STORIES_FILE).write_text('{"nats": [40.0, 80.0], "tokens": [10, 20]}')
+    verdict = judged.verdict()
+    assert (verdict.held_back_stories, verdict.held_back_tokens) == (2, 30)
+    assert "30 tokens of 2 validation stories" in paragraph(verdict, (40, 40), None)
+
+
+def test_the_budget_of_an_arm_counts_trials_that_took_too_long(judged: Judged):
+    judged.stored.add("squentropy", [], outcome="timeout")
+    judged.run(CONFIRM, {"cross_entropy": ends(1), "squentropy": ends(1)})
+    record = make_record(judged.request, judged.stored.storage)
+    for one in record["ledger"]:
+        del one["oom"]  # as an old record
+    section = make_section(record)
+    assert section is not None
+    budget = next(table for table in section.tables if "budget" in table.caption)
+    counts = dict(zip(budget.columns, budget.rows[1], strict=True))
+    assert (counts["asked"], counts["timeout"], counts["oom"]) == ("2", "1", "0")
 
 
 def test_before_any_run_a_phase_is_empty(judged: Judged):
@@ -146,6 +192,27 @@ def test_of_three_arms_each_is_compared_with_the_first_and_corrected(tmp_path: P
     assert third.settings_answer == "worse"
     assert third.p_adjusted == pytest.approx(2 * 0.05 / 0.03 * third.difference.p)
     assert second.p_adjusted == pytest.approx(0.05 / 0.03 * second.difference.p)
+
+
+def test_an_open_answer_of_several_says_why_its_interval_seems_to_settle_it(tmp_path: Path):
+    text = THREE.replace("[search.square_weight]\nlow = 0.1\nhigh = 2.0\n", "")
+    judged = Judged(tmp_path, text)
+    weak = [0.026, 0.003, 0.013, 0.020, 0.032]  # p = 0.02, and 0.02 again of the other arm
+    judged.run(CONFIRM, {"1": ends(1, [0] * 5), "2": ends(1, weak), "3": ends(1, weak[::-1])})
+    record = make_record(judged.request, judged.stored.storage)
+    for one in record["comparisons"]:
+        assert one["settings_answer"] == "inconclusive"
+        assert one["ratio_low"] > 1
+    assert record["answer"].count("corrected for 2 comparisons it does not") == 2
+    section = make_section(record)
+    assert section is not None
+    metrics = section.tables[0]
+    of_p = [float(row[metrics.columns.index("corrected p value")]) for row in metrics.rows]
+    assert min(of_p) > 0.05  # as the answers
+    (pair,) = make_record(make_request(judged.stored.study, ["1", "2"]), judged.stored.storage)[
+        "comparisons"
+    ]
+    assert pair["settings_answer"] == "worse"
 
 
 FOUND = "With the settings that this search found,"
@@ -299,6 +366,65 @@ def test_the_studys_metric_screens_chooses_judges_and_measures_selection_bias(tm
     by = {one.metric: one.settings_answer for one in found.other_metrics}
     assert by["perplexity"] == by["bits per byte"] == "worse"
     assert f"its {verdict.metric} is 40.00% below" in paragraph(verdict, (40, 40), None)
+
+
+def test_figures_of_another_metric_draw_it_and_name_it(tmp_path: Path):
+    judged = Judged(tmp_path, f'metric = "link_perplexity"\n{STUDY}')
+    stored = judged.stored
+    with stored.storage.engine.begin() as connection:  # twice as much under softmax
+        connection.execute(sa.update(evaluations).values(perplexity=160.0))
+    judged.links = {0: 0.5, 1: 0.5}
+    judged.run(CONFIRM, {"cross_entropy": ends(1), "squentropy": ends(1.05)})
+    keep(stored.study, make_record(judged.request, stored.storage))
+    reader = read_study(stored.storage, stored.study)
+    curves = figure(reader, "curves").draw()
+    assert {y for trace in curves.data for y in trace.y or () if y} == {80.0}
+    assert curves.layout.yaxis.title.text == "validation link perplexity"
+    runs = figure(reader, "confirm-runs").draw()
+    seeds = next(trace for trace in runs.data if trace.name == "squentropy")
+    assert list(seeds.y) == pytest.approx([0.5 * end for end in ends(1.05)])
+    forest = figure(reader, "confirm-ratios").draw()
+    names = [trace.y[0] for trace in forest.data if trace.marker.symbol == "diamond"]
+    assert names == ["perplexity<br>under the loss's own link function", "perplexity"]
+
+
+def test_the_figure_of_fresh_seeds_has_the_settings_of_the_verdict_beside_it(judged: Judged):
+    stored = judged.stored
+    judged.run(CONFIRM, {"cross_entropy": ends(1), "squentropy": ends(1.05)})
+    keep(stored.study, make_record(judged.request, stored.storage))
+    stored.add("squentropy", [70.0])  # better in the search
+    judged.request = make_request(stored.study, top=1)
+    judged.run(CONFIRM, {"cross_entropy": ends(1), "squentropy": ends(1.02)})
+    reader = read_study(stored.storage, stored.study)
+    drawn = (figure(reader, "confirm-runs").draw(), dashboard_figures(reader)["confirm-runs"])
+    for runs in drawn:
+        seeds = next(trace for trace in runs.data if trace.name == "squentropy")
+        assert list(seeds.y) == pytest.approx(ends(1.05))
+
+
+def test_the_interval_of_a_program_may_be_below_one(tmp_path: Path):
+    judged = Judged(tmp_path, PROGRAM.replace('"maximize"', '"minimize"'))
+    figures = [0.04, 0.05, 0.06, 0.07, 0.08]
+    judged.run(CONFIRM, dict.fromkeys(judged.request.arms, figures))
+    reader = read_study(judged.stored.storage, judged.stored.study)
+    for runs in (figure(reader, "confirm-runs").draw(), dashboard_figures(reader)["confirm-runs"]):
+        mean = next(trace for trace in runs.data if trace.error_y.array)
+        assert 0.03 < mean.y[0] - mean.error_y.arrayminus[0] < 0.05
+
+
+def test_a_program_whose_figure_is_not_above_zero_is_refused_before_its_runs(tmp_path: Path):
+    judged = Judged(tmp_path, PROGRAM)
+    request = judged.request
+    assert request.arms == ["adamw", "muon", "sgd"]
+    ends = {"adamw": [0.5] * 5, "muon": [0.6] * 5, "sgd": [-0.1] * 5}
+    judged.run(CONFIRM, ends)
+    with pytest.raises(InputError, match=r"values above 0.* accuracy -0\.1"):
+        judged.verdict()
+    judged.request = make_request(judged.stored.study, ["adamw", "muon"])
+    assert judged.verdict().comparisons[0].ratio == pytest.approx(1.2)
+    judged.stored.add("sgd", [-80.0])  # among the best 3 all the same
+    with pytest.raises(InputError, match=r"values above 0.* accuracy -80"):
+        make_request(judged.stored.study)
 
 
 def test_a_setting_at_an_end_of_its_range_is_named_beside_the_answer(judged: Judged):

@@ -42,6 +42,15 @@ def test_confirm_data_has_the_seeds_of_the_configuration_that_was_chosen_last():
     ]
 
 
+def test_confirm_data_of_a_verdict_are_the_runs_that_it_compared():
+    confirmed = [{"arm": "cross_entropy", "trial": 1}, {"arm": "squentropy", "trial": 7}]
+    data = confirm_data(RUNS, {"confirmed": confirmed, "seeds": [2001]})
+    assert [tuple(row) for row in data[["arm", "of_trial", "seed", "perplexity"]].to_numpy()] == [
+        ("cross_entropy", 1, 2001, 50.0),
+        ("squentropy", 7, 2001, 66.0),
+    ]
+
+
 def test_confirm_means_are_geometric_with_a_t_interval_over_seeds():
     first = confirm_means(confirm_data(RUNS)).iloc[0]
     nats = [math.log(60), math.log(62)]

@@ -13,7 +13,7 @@ from sweep import visualization as plots
 from sweep.analysis.importance import dashboard_importances
 from sweep.analysis.study_reader import heading, read_study
 from sweep.analysis.trial_stories import quoted, stories_by_trial
-from sweep.report.page_data import axes, curve_units, kinds, study_json
+from sweep.report.page_data import _apart, axes, curve_units, kinds, study_json
 from sweep.report.tables import all_table
 from sweep.study.format import change, column_format, on_log_scale
 from sweep.study.metric import Metric
@@ -43,6 +43,12 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> StoredStudy:
     stored.add("squentropy", [250.0, 80.0], learning_rate=1.2e-2 / 10, square_weight=0.5)
     stored.add("squentropy", [3e5], outcome="diverged", learning_rate=1e-2)
     return stored
+
+
+def test_an_axis_of_one_value_has_it_between_its_ends():
+    for value in (-2.0, -0.5, 0.0, 3.0):
+        low, high = _apart(value, value)
+        assert low < value < high
 
 
 # Numbers of one column

@@ -4,6 +4,7 @@ import math
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import optuna
@@ -50,7 +51,7 @@ class Searched(Judged):
             self._confirm(factor)
         self.request, self.stored.study = first, first.study
 
-    def _further(self, number: int) -> None:
+    def _further(self, number: int, complete: list[str] | None = None) -> None:
         sweep = make_request(self.sweep)
         name = f"tiny.search-{number}"
         spec = search_spec(sweep.spec, number).model_copy(update={"name": name})
@@ -60,7 +61,7 @@ class Searched(Judged):
         self.stored.study.set_user_attr("identity", f"of search {number}")
         self.stored.study.set_user_attr("of", "the sweep's")
         self.stored.study.set_user_attr("n_trials", 2)
-        for arm in spec.arms:
+        for arm in complete or spec.arms:
             self.stored.add(arm, [80.0])
         self.request = request_of(sweep, self.stored.storage, number)
 
@@ -150,6 +151,24 @@ def test_searches_that_agree_settle_it(tmp_path: Path):
     assert one.answer == "worse"
 
 
+def test_searches_that_lost_pairs_in_both_arms_are_not_equivalent(tmp_path: Path):
+    found = Searched(tmp_path, factors=[1.0])
+    found._further(2)
+    found.run(CONFIRM, {"cross_entropy": ends(1), "squentropy": ends(1)}, diverged=2)
+    request = make_request(found.sweep)
+    (one,) = judge_searches(request, found.stored.storage, 2).comparisons
+    assert (one.answer, one.lost_pairs) == ("inconclusive", 1)
+    record = make_record(request, found.stored.storage)
+    (sentence,) = add_searches(record, request, found.stored.storage, 2)["headline"]
+    assert sentence.startswith("1 of 10 pairs of runs")
+
+
+def test_a_search_without_a_complete_trial_of_an_arm_is_refused(tmp_path: Path):
+    found = Searched(tmp_path, factors=[1.0])
+    with pytest.raises(InputError, match=r"tiny\.search-2.* complete trial of squentropy"):
+        found._further(2, ["cross_entropy"])
+
+
 def test_a_record_over_searches_answers_of_arms_and_then_of_settings(found: Searched):
     storage, request = found.stored.storage, found.request
     plain = make_record(request, storage)
@@ -182,6 +201,38 @@ def test_more_searches_are_another_analysis_and_the_same_number_is_not(tmp_path:
         assert one["difference"]["error_rate"] == search_error_rate(analysis)
     assert one["analysed_searches"] == [2, 3]
     assert make_record(request, storage)["comparisons"][0]["question"] == 1  # a ledger of its own
+
+
+def kept_over_searches(found: Searched, seeds: int) -> dict[str, Any]:
+    """Answer over three searches and keep it as the command does; return the comparison."""
+    request, storage = make_request(found.sweep, seeds=seeds), found.stored.storage
+    record = add_searches(make_record(request, storage), request, storage, 3)
+    keep(found.sweep, record)
+    (one,) = record["searches"]["comparisons"]
+    return dict(one)
+
+
+def test_other_data_of_as_many_searches_are_another_analysis(tmp_path: Path):
+    found = Searched(tmp_path)
+    first = kept_over_searches(found, seeds=5)
+    assert kept_over_searches(found, seeds=5) == first
+    assert kept_over_searches(found, seeds=4)["analysis"] == 2  # other seeds
+    found.sweep.set_user_attr("n_trials", 3)  # other trials
+    third = kept_over_searches(found, seeds=4)
+    assert (third["analysis"], third["analysed_searches"]) == (3, [3, 3, 3])
+    found.stored.study = found.sweep
+    found.stored.add("squentropy", [70.0])  # another winner
+    found.request = make_request(found.sweep, top=1)
+    found.run(CONFIRM, {"cross_entropy": ends(1, [0] * 5), "squentropy": ends(1.05)})
+    (fourth,) = judge_searches(found.request, found.stored.storage, 3).comparisons
+    assert fourth.analysis == 4
+
+
+def test_an_analysis_over_searches_of_an_earlier_version_counts_as_another(tmp_path: Path):
+    found = Searched(tmp_path)
+    old = {"arms": ["cross_entropy", "squentropy"], "searches": 3, "budget": 2}
+    found.sweep.set_user_attr("interim_analyses", [old])
+    assert kept_over_searches(found, seeds=5)["analysis"] == 2
 
 
 def test_status_counts_further_searches_and_studies_lists_none(found: Searched):

@@ -5,11 +5,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from stored_studies import StoredStudy
+from stored_studies import PROGRAM, StoredStudy
 
 from sweep import visualization as plots
 from sweep.analysis import results
+from sweep.analysis.study_reader import read_study
 from sweep.analysis.tuning_curve import band, tuning_curve_table
+from sweep.study.metric import Metric
+from sweep.visualization.figures import figure
 from sweep.visualization.style import PALETTE
 
 ARMS = ["cross_entropy", "squentropy"]
@@ -89,6 +92,34 @@ def test_band_holds_the_whole_true_curve_in_95_of_100_samples():
 def test_band_for_one_value_is_the_interval_of_a_uniform():
     below, above = band(1)
     assert (below[0], above[0]) == (pytest.approx(0.025, abs=2e-3), pytest.approx(0.975, abs=2e-3))
+
+
+def test_of_a_maximised_metric_what_no_draw_reaches_is_not_drawn():
+    accuracy = Metric("accuracy", maximize=True, is_perplexity=False)
+    trials = drawn(np.array([0.5, 0.3, 0.2, 0.1]))
+    trials["outcome"] = ["complete", *["pruned"] * 3]
+    table = tuning_curve_table(trials, ["a"], metric=accuracy)
+    assert list(table["perplexity"]) == [-math.inf, -math.inf, 0.5, 0.5]
+    figure = plots.plot_tuning_curve(table, ["a"])
+    assert [y for trace in figure.data for y in trace.y] == [0.5, 0.5]
+
+
+def test_a_curve_without_a_band_is_not_called_one_of_random_draws(tmp_path: Path):
+    sampler = '[sampler]\nkind = "random"\n'
+    stored = StoredStudy(tmp_path, f"{PROGRAM}{sampler}")
+    stored.add("adamw", [0.5])
+    caption = figure(read_study(stored.storage, stored.study), "tuning-curve").caption
+    assert "band for all n" not in caption
+
+
+def test_the_band_of_a_program_may_be_below_one(tmp_path: Path):
+    of_loss = PROGRAM.replace('direction = "maximize"', 'direction = "minimize"')
+    stored = StoredStudy(tmp_path, f'{of_loss}[sampler]\nkind = "random"\n')
+    for end in (0.5, 0.6, 0.7):
+        stored.add("adamw", [end])
+    curve = figure(read_study(stored.storage, stored.study), "tuning-curve").draw()
+    (band_of_arm,) = [trace for trace in curve.data if trace.fill]
+    assert min(band_of_arm.y) < 0.5
 
 
 def test_an_arm_without_a_complete_trial_has_no_row(stored):

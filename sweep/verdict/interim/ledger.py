@@ -11,7 +11,8 @@ import optuna
 
 from sweep.storage.schema import study_attrs
 
-# arms (two, sorted), trials (of the sweep, in their order), seeds; or arms, searches, budget
+# arms (two, sorted), trials (of the sweep, in their order), seeds; or
+# arms, searches, budget, seeds, winners (the two trials of each search)
 Analysis = dict[str, Any]
 
 
@@ -56,19 +57,36 @@ def of_pair(ledger: Iterable[Analysis], analysis: Analysis) -> list[Analysis]:
     return [one for one in ledger if one["arms"] == analysis["arms"] and "searches" not in one]
 
 
-def search_analysis(arm: str, reference: str, searches: int, trials: int) -> Analysis:
-    """Return the ledger's entry of a comparison over searches of so many trials."""
-    return {"arms": sorted([arm, reference]), "searches": searches, "budget": trials}
+def search_analysis(
+    winners: Sequence[Mapping[str, int]], arm: str, reference: str, seeds: int, budget: int
+) -> Analysis:
+    """Return the ledger's entry of a comparison over searches.
+
+    Other winners, seeds or trials are other data, and so another chance of a false answer.
+
+    Args:
+        winners: The trial that stands for each arm, by search.
+        arm: One of the pair; which of them is the reference makes no difference.
+        reference: The other one.
+        seeds: Number of pairs of runs of each search.
+        budget: Trials of each search.
+    """
+    pair = sorted([arm, reference])
+    return {
+        "arms": pair,
+        "searches": len(winners),
+        "budget": budget,
+        "seeds": seeds,
+        "winners": [[of_search[one] for one in pair] for of_search in winners],
+    }
 
 
 def of_searches(ledger: Iterable[Analysis], analysis: Analysis) -> list[Analysis]:
-    """Return all analyses over searches of the same two arms and budget."""
-    same = ("arms", "budget")
-    return [
-        one
-        for one in ledger
-        if "searches" in one and all(one[key] == analysis[key] for key in same)
-    ]
+    """Return all analyses over searches of the same two arms, whatever their data.
+
+    Those that an earlier version noted have neither seeds nor winners, and count as others.
+    """
+    return [one for one in ledger if one["arms"] == analysis["arms"] and "searches" in one]
 
 
 def question_of(analyses: Iterable[Analysis], analysis: Analysis) -> tuple[int, int]:

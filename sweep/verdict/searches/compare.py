@@ -52,8 +52,9 @@ class SearchesComparison:
     arm: str
     reference: str
     answer: SettingsAnswer  # about the arms with this budget
-    analysis: int  # this is the nth number of searches with which they were compared
-    analysed_searches: list[int]
+    analysis: int  # this is the nth analysis of the two arms over searches
+    analysed_searches: list[int]  # of all their analyses so far, this one included
+    lost_pairs: int  # of all searches, see compare.Comparison
     difference: Difference  # nats per token; of the searches, not of seeds
     p_adjusted: float
     ratio: float
@@ -109,17 +110,18 @@ def _comparisons(
     reference, *others = request.arms
     margin = math.log1p(request.spec.verdict.margin)
     pairs = [[verdict.comparisons[index] for verdict in verdicts] for index in range(len(others))]
+    lost = [sum(one.lost_pairs for one in of_arm) for of_arm in pairs]
     means = [[one.difference.mean for one in of_arm] for of_arm in pairs]
     nothing = [0.0] * len(verdicts)
-    ledgers = [_place(request, arm, len(verdicts), trials) for arm in others]
+    ledgers = [_place(request, arm, verdicts, trials) for arm in others]
     differences = [
-        paired_difference(of_arm, nothing, margin, search_error_rate(nth))
-        for of_arm, (nth, _) in zip(means, ledgers, strict=True)
+        paired_difference(of_arm, nothing, None if both else margin, search_error_rate(nth))
+        for of_arm, both, (nth, _) in zip(means, lost, ledgers, strict=True)
     ]
     corrected = adjusted([difference.p for difference in differences], differences)
     said = of_arm_to_reference(request, answers(differences))
     return [
-        _comparison(arm, reference, answer, ledger, difference, p, margin, of_arm)
+        _comparison(arm, reference, answer, ledger, difference, p, of_arm)
         for arm, answer, ledger, difference, p, of_arm in zip(
             others, said, ledgers, differences, corrected, pairs, strict=True
         )
@@ -133,10 +135,9 @@ def _comparison(
     ledger: tuple[int, list[int]],
     difference: Difference,
     p: float,
-    margin: float,
     pairs: Sequence[Comparison],
 ) -> SearchesComparison:
-    once = paired_difference(difference.per_seed, [0.0] * len(pairs), margin, ERROR_RATE)
+    once = paired_difference(difference.per_seed, [0.0] * len(pairs), error_rate=ERROR_RATE)
     within = float(np.mean([one.difference.sd**2 for one in pairs]))
     seeds = pairs[0].difference.seeds
     return SearchesComparison(
@@ -145,6 +146,7 @@ def _comparison(
         answer=answer,
         analysis=ledger[0],
         analysed_searches=ledger[1],
+        lost_pairs=sum(one.lost_pairs for one in pairs),
         difference=difference,
         p_adjusted=p,
         ratio=math.exp(difference.mean),
@@ -156,9 +158,12 @@ def _comparison(
     )
 
 
-def _place(request: VerdictRequest, arm: str, searches: int, trials: int) -> tuple[int, list[int]]:
+def _place(
+    request: VerdictRequest, arm: str, verdicts: Sequence[Verdict], trials: int
+) -> tuple[int, list[int]]:
     """Return which analysis this is, from 1 on, and the searches of all."""
-    this = search_analysis(arm, request.arms[0], searches, trials)
+    winners = [{one.arm: one.trial for one in verdict.confirmed} for verdict in verdicts]
+    this = search_analysis(winners, arm, request.arms[0], request.seeds, trials)
     known = of_searches(extended(stored_analyses(request.study), [this]), this)
     return known.index(this) + 1, [one["searches"] for one in known]
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from optuna.storages import RDBStorage
 
+from sweep.analysis import results
 from sweep.analysis.phases import name_of_phase
 from sweep.storage.rdb import located_spec
 from sweep.storage.reader import load_study
@@ -52,8 +53,14 @@ def run_searches(
 
 
 def request_of(request: VerdictRequest, storage: RDBStorage, number: int) -> VerdictRequest:
-    """Return the request that judges the winners of the nth search; 1 is the sweep's own."""
+    """Return the request that judges the winners of the nth search; 1 is the sweep's own.
+
+    Raises:
+        InputError: an arm has no complete trial in that search.
+    """
     if number == 1:
         return request
     study = load_study(storage, name_of_phase(storage, request.study, search_ending(number)))
+    for arm in request.arms:
+        results.best_trial(study, arm)  # raises where the arm has none
     return replace(request, study=study, spec=located_spec(study))

@@ -4,7 +4,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from sweep.verdict.statistics import ERROR_RATE
-from sweep.verdict.summary_text import answered, apart_of, confidence, figure_format, percent
+from sweep.verdict.summary_text import (
+    answered,
+    apart_of,
+    confidence,
+    figure_format,
+    listed,
+    lost_in_both,
+    percent,
+    settled_alone,
+)
 
 
 def sentences(found: Mapping[str, Any], metric: str, margin: float) -> list[str]:
@@ -15,7 +24,10 @@ def sentences(found: Mapping[str, Any], metric: str, margin: float) -> list[str]
         metric: The study's, in words.
         margin: Of perplexity.
     """
-    return [_compared(one, found, metric, margin) for one in found["comparisons"]]
+    return [
+        " ".join([_compared(one, found, metric, margin), *_alone(one, found, margin)])
+        for one in found["comparisons"]
+    ]
 
 
 def basis(found: Mapping[str, Any]) -> list[str]:
@@ -26,9 +38,10 @@ def basis(found: Mapping[str, Any]) -> list[str]:
         for one in found["comparisons"]
     ]
     analyses = [
-        f"{one['arm']} and {one['reference']} have been compared with "
-        f"{', '.join(map(str, one['analysed_searches']))} searches; each number but the first has "
-        f"a small share of the {ERROR_RATE:.0%}."
+        f"{one['arm']} and {one['reference']} have been analysed "
+        f"{len(one['analysed_searches'])} times, over {listed(one['analysed_searches'])} searches "
+        f"with other winners, seeds or trials; each but the first has a small share of the "
+        f"{ERROR_RATE:.0%}."
         for one in found["comparisons"]
         if len(one["analysed_searches"]) > 1
     ]
@@ -45,7 +58,9 @@ def _compared(one: Mapping[str, Any], found: Mapping[str, Any], metric: str, mar
     arm, reference = one["arm"], one["reference"]
     up_to = "up to " if found["trials"] % found["arms"] else ""
     trials = -(-found["trials"] // found["arms"])
-    tuned = f"Tuned with {up_to}{trials} trial{'s' if trials > 1 else ''} each,"
+    pairs = found["searches"] * found["seeds"]
+    lost = lost_in_both(one["lost_pairs"], pairs, arm, reference)
+    tuned = f"{lost}Tuned with {up_to}{trials} trial{'s' if trials > 1 else ''} each,"
     level = confidence(one["difference"]["error_rate"])
     apart = (
         f"{apart_of(one['ratio'])} that of {reference} ({level} interval over searches and seeds "
@@ -53,6 +68,12 @@ def _compared(one: Mapping[str, Any], found: Mapping[str, Any], metric: str, mar
         f"made, {confidence(ERROR_RATE)} {' to '.join(map(percent, one['only_analysis']))})"
     )
     return answered(tuned, arm, reference, one["answer"], metric, apart, margin)
+
+
+def _alone(one: Mapping[str, Any], found: Mapping[str, Any], margin: float) -> list[str]:
+    """Explain an open answer beside an interval that seems to settle it."""
+    ends, own_margin = (one["ratio_low"], one["ratio_high"]), 0.0 if one["lost_pairs"] else margin
+    return settled_alone(one["answer"], *ends, own_margin, len(found["comparisons"]))
 
 
 def winner_columns(metric: str) -> list[str]:
