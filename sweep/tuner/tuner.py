@@ -207,16 +207,16 @@ class Tuner:
         proposal = next_proposal(self.study, self.spec, arm)
         params = proposal.params
         self.trainer.check_params(params)  # one that cannot be is not stored
-        self.study.add_trial(
-            create_trial(
-                state=TrialState.RUNNING,
-                params=params,
-                distributions=self.spec.distributions(params),
-                user_attrs=new_trial_attrs(arm=arm, origin=proposal.origin),
-                system_attrs=proposal.system_attrs,
-            )
+        new = create_trial(
+            state=TrialState.RUNNING,
+            params=params,
+            distributions=self.spec.distributions(params),
+            user_attrs=new_trial_attrs(arm=arm, origin=proposal.origin),
+            system_attrs=proposal.system_attrs,
         )
-        return self.study.get_trials(deepcopy=False)[-1]
+        trial_id = self.study._storage.create_new_trial(self.study._study_id, new)
+        number = self.study._storage.get_trial_number_from_id(trial_id)
+        return self.study.get_trials(deepcopy=False)[number]  # others may add one meanwhile
 
     def _launch(self, frozen: FrozenTrial, slot: Slot) -> None:
         """Train a trial in a slot: a new one, one to be continued, or one that still trains."""

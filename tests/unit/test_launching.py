@@ -6,7 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
+import optuna
 import pytest
+import sqlalchemy as sa
+from optuna.trial import TrialState
 from stored_studies import DATA, StoredStudy, evaluation
 
 from gpt.config import DataConfig
@@ -14,6 +17,7 @@ from gpt.events import FILE, read_lines
 from sweep.backends.base import Job, Slot, Status
 from sweep.search.known_trials import in_memory
 from sweep.storage.location import runs_folder
+from sweep.storage.rdb import open_storage
 from sweep.trainers.gpt import GPTTrainer
 from sweep.tuner.callback import Callback, SweepEvent, TrialStarted
 from sweep.tuner.options import RunOptions
@@ -106,3 +110,18 @@ def test_a_sweep_that_fails_stops_also_a_trial_that_was_left_and_had_no_slot_yet
     with pytest.raises(BrokenPipeError):
         tuner(stored, backend, ReaderLeft()).run(2)
     assert list(backend.alive.values()) == [False, False]
+
+
+def test_a_trial_that_is_enqueued_as_another_is_added_costs_neither(
+    stored: StoredStudy, tmp_path: Path
+):
+    name, path = stored.study.study_name, stored.storage.engine.url.database
+    other = optuna.load_study(study_name=name, storage=open_storage(path))
+
+    def enqueue(*_: object) -> None:
+        if len(other.get_trials()) == 1:  # the tuner's, which has just been written
+            other.enqueue_trial({"learning_rate": 1e-3})
+
+    sa.event.listen(stored.storage.engine, "checkin", enqueue)
+    tuner(stored, Jobs(endless=False), Callback()).run(1)
+    assert [trial.state for trial in other.get_trials()] == [TrialState.COMPLETE] * 2
