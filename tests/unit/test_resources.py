@@ -117,6 +117,17 @@ def test_slurm_is_asked_for_them_unless_sbatch_is():
     assert (asked, slot.threads) == (["--gres=gpu:a100:2", "-c 4"], 4)
     asked, slot = slots(None, None, "--partition=x")
     assert (asked, slot.device) == (["--partition=x"], "cpu")
+    for words in (
+        "--gres gpu:1",
+        "--gres=tmp:5G,gpu:1",
+        "--tres-per-task=gres/gpu:1",
+        "--gpus-per-task 1",
+        "--time=1:00 -G1",
+    ):
+        asked, slot = slots(1, None, *words.split())
+        assert (asked, slot.device) == (words.split(), "cuda")
+    for words in ("--gpu-bind=none", "--gres=tmp:5G --partition=gpu"):
+        assert slots(None, None, *words.split())[1].device == "cpu"
     with pytest.raises(InputError, match=r"shares no GPU between jobs, but is 0\.5"):
         SlurmBackend("auto", 1, (), Resources(gpus=0.5)).check()
 
