@@ -124,9 +124,9 @@ class SlurmBackend:
     def start(self, job: Job) -> None:
         """Hand a job in; its output is appended to log.txt of the run directory."""
         submitted = Submitted(job, not_before=self._busy.pop(job.run_dir, 0.0))
-        self._jobs[job.run_dir] = submitted
         if not self._away and submitted.not_before <= time.monotonic():
             self._submit(submitted)
+        self._jobs[job.run_dir] = submitted  # not before: one that is refused is nobody's
 
     def _submit(self, submitted: Submitted) -> None:
         """Hand a job in; where SLURM does not answer, it is looked for before another try."""
@@ -196,7 +196,7 @@ class SlurmBackend:
         for job in self._jobs.values():
             if job.id is not None:
                 job.state, _ = queue.get(job.id, ("", ""))
-            elif job.not_before <= time.monotonic() and not self._away:
+            elif job.ending is None and job.not_before <= time.monotonic() and not self._away:
                 self._submit(job)
 
     def _status(self, job: Submitted) -> Status:
