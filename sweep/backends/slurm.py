@@ -108,7 +108,7 @@ class SlurmBackend:
 
     def kind(self) -> str:
         """Return "cpu" or "cuda"."""
-        return self._device.partition(":")[0]
+        return self._device
 
     def capacity(self) -> list[Slot]:
         """Return a slot for each job that may be in the queue."""

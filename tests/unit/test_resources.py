@@ -149,6 +149,14 @@ def test_several_gpus_are_trained_on_by_torchrun(tmp_path: Path):
     assert " ".join(launched) == line
 
 
+@pytest.mark.parametrize("name", ["slurm", "ray"])
+@pytest.mark.parametrize("device", ["gpu", "mps", "cuda:1"])
+def test_a_cluster_takes_a_kind_of_device_alone(name: str, device: str):
+    with pytest.raises(InputError, match=rf"--device .* cpu or cuda .*{name}.* got '{device}'"):
+        make_backend(name, device, 1)
+    assert make_backend("slurm", "cuda", 1).kind() == "cuda"
+
+
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [
