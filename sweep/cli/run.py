@@ -22,6 +22,7 @@ from sweep.cli.options import (
     Timeout,
     as_source,
     resumable,
+    sbatch_words,
     stop_if_interrupted,
     workers_of,
 )
@@ -111,7 +112,7 @@ def run(
             device=device,
             workers=workers_of(workers),
             backend=backend,
-            sbatch=(*_sbatch_of(study, backend), *shlex.split(sbatch)),  # the last one wins
+            sbatch=(*_sbatch_of(study, backend), *sbatch_words(sbatch)),  # the last one wins
             ray_address=ray_address,
             limits=_limits(timeout, trial_timeout, hang_timeout),
             wait=wait,
