@@ -184,8 +184,12 @@ def _callback(
     from sweep.tuner.callback import CallbackList, Message
 
     display = make_display(quiet, as_json)
-    dashboard = DashboardNotes(lambda text: display.on(Message(text)))
-    return CallbackList(display, dashboard, *make_trackers(trackers, study, runs))
+
+    def say(text: str) -> None:
+        display.on(Message(text))
+
+    mirrors = make_trackers(trackers, study, runs, say)
+    return CallbackList(display, DashboardNotes(say), *mirrors)
 
 
 def _say_what_is_next(
