@@ -225,7 +225,8 @@ def stop_when(done: threading.Event) -> Callable[[optuna.Study, optuna.trial.Fro
     return lambda study, trial: study.stop() if done.wait(0.2) else None
 
 
-no_locks = shutil.ignore_patterns("*.lock", ".driver.json")
+# nor a checkpoint that is being written, which has another name in a moment
+no_locks = shutil.ignore_patterns("*.lock", ".driver.json", ".*.[0-9]*")
 
 
 def complete(name: str, url: str, folder: Path) -> None:
