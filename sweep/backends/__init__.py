@@ -27,18 +27,23 @@ def make_backend(
 
     Args:
         name: A key of BACKENDS.
-        device: "auto", "cpu", "cuda" or "cuda:N".
+        device: "auto", "cpu" or "cuda"; on this machine also "cuda:N" or "mps".
         workers: Jobs at a time; None chooses.
         sbatch: Arguments for SLURM.
         ray_address: Of a Ray cluster; None starts one on this machine.
         resources: For each trial.
 
     Raises:
-        InputError: there is no such backend, `workers` is below 1, or an option is another
-            backend's.
+        InputError: there is no such backend, it cannot have such a device, `workers` is below 1, or
+            an option is another backend's.
     """
     if name not in BACKENDS:
         raise InputError(f"--backend must be one of {', '.join(BACKENDS)}, but got {name!r}.")
+    if name != "local" and device not in ("auto", "cpu", "cuda"):
+        raise InputError(
+            f"--device must be auto, cpu or cuda with --backend {name}, which chooses the GPU "
+            f"itself, but got {device!r}."
+        )
     if workers is not None and workers < 1:
         raise InputError(f"workers must be at least 1, but got {workers}.")
     given = {"slurm": tuple(sbatch), "ray": () if ray_address is None else (ray_address,)}

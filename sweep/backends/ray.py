@@ -110,7 +110,6 @@ class RayBackend:
         arguments: Sequence[str] = (),
         resources: Resources = ANY,
     ) -> None:
-        self._device = device
         self._workers = workers
         self._address = arguments[0] if arguments else None
         self._gpus = resources.gpus_on(device)
@@ -122,11 +121,6 @@ class RayBackend:
 
     def check(self) -> None:
         """Raise an InputError or a NetworkError where no trial could run; starts none."""
-        if self._device not in ("auto", "cpu", "cuda"):
-            raise InputError(
-                f"--device must be auto, cpu or cuda with --backend ray, which chooses the GPU "
-                f"itself, but got {self._device}."
-            )
         connect(self._address)
         need = self._need()
         if not any(places(node, need) for node in nodes()):

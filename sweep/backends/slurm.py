@@ -32,7 +32,7 @@ LATE_SECONDS = 60  # for the last events of a job that has ended well: NFS keeps
 BUSY_SECONDS = 30  # until a job is handed in again that found another trainer in its directory
 ANSWER_SECONDS = 10  # for SLURM to answer
 CHECKPOINT_SECONDS = 60  # before a job's time is up, it is asked for a checkpoint
-GPU_OPTION = r"(--gres=gpu|--gpus|-G)"
+GPU_OPTION = r"(?:^| )(?:--(?:gres|tres-per-\w+)[= ]\S*gpu|--gpus|-G)"
 CPUS_OPTION = r"(?:--cpus-per-task[= ]|(?:^| )-c ?)(\d+)"
 AWAY = re.compile(r"Unable to contact|Socket timed out|Connection refused|Zero Bytes", re.I)
 WAITING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "CONFIGURING")
@@ -77,7 +77,7 @@ class SlurmBackend:
             *_asked_for(self._gpus, resources.cpus, arguments),
             *arguments,
         ]
-        asks_for_gpu = any(re.match(GPU_OPTION, word) for word in arguments)
+        asks_for_gpu = re.search(GPU_OPTION, " ".join(arguments))
         self._device = ("cuda" if asks_for_gpu else "cpu") if device == "auto" else device
         self._jobs: dict[Path, Submitted] = {}
         self._busy: dict[Path, float] = {}  # directories with another trainer, and until when
@@ -108,7 +108,7 @@ class SlurmBackend:
 
     def kind(self) -> str:
         """Return "cpu" or "cuda"."""
-        return self._device.partition(":")[0]
+        return self._device
 
     def capacity(self) -> list[Slot]:
         """Return a slot for each job that may be in the queue."""
@@ -124,9 +124,9 @@ class SlurmBackend:
     def start(self, job: Job) -> None:
         """Hand a job in; its output is appended to log.txt of the run directory."""
         submitted = Submitted(job, not_before=self._busy.pop(job.run_dir, 0.0))
-        self._jobs[job.run_dir] = submitted
         if not self._away and submitted.not_before <= time.monotonic():
             self._submit(submitted)
+        self._jobs[job.run_dir] = submitted  # not before: one that is refused is nobody's
 
     def _submit(self, submitted: Submitted) -> None:
         """Hand a job in; where SLURM does not answer, it is looked for before another try."""
@@ -196,7 +196,7 @@ class SlurmBackend:
         for job in self._jobs.values():
             if job.id is not None:
                 job.state, _ = queue.get(job.id, ("", ""))
-            elif job.not_before <= time.monotonic() and not self._away:
+            elif job.ending is None and job.not_before <= time.monotonic() and not self._away:
                 self._submit(job)
 
     def _status(self, job: Submitted) -> Status:
@@ -263,7 +263,7 @@ class SlurmBackend:
 
 def _asked_for(gpus: float, cpus: int | None, arguments: Sequence[str]) -> Iterator[str]:
     """Yield the options of sbatch for a trial's resources, without those that are given."""
-    if gpus and not any(re.match(GPU_OPTION, word) for word in arguments):
+    if gpus and not re.search(GPU_OPTION, " ".join(arguments)):
         yield f"--gres=gpu:{int(gpus)}"
     if cpus is not None and not re.search(CPUS_OPTION, " ".join(arguments)):
         yield f"--cpus-per-task={cpus}"

@@ -1,5 +1,6 @@
 """Weights & Biases: one run for each trial in the project of the study's name, grouped by arm."""
 
+from os import environ
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,10 @@ class WeightsAndBiases(Callback):
     """
 
     def __init__(self, study: str, folder: Path) -> None:
+        if environ.get("WANDB_MODE", "online") == "online":
+            import wandb
+
+            wandb.login()  # here, and not when trials train already
         self._study, self._folder = study, folder / study
         self._identity = ""  # of the study in its storage: its runs never mix with another's
         self._runs: dict[int, Any] = {}

@@ -162,3 +162,13 @@ def workers_of(text: str) -> int | None:
     if not re.fullmatch("[1-9][0-9]{0,2}", text):
         raise InputError(f"--workers must be auto or from 1 to 999, but got {text!r}.")
     return int(text)
+
+
+def sbatch_words(text: str) -> list[str]:
+    """Split what --sbatch gives, as a shell does."""
+    from sweep.study.program import split_text
+
+    try:
+        return list(split_text(text))
+    except ValueError as error:
+        raise InputError(f"--sbatch {error}.") from None

@@ -22,6 +22,7 @@ from sweep.cli.options import (
     Timeout,
     as_source,
     resumable,
+    sbatch_words,
     stop_if_interrupted,
     workers_of,
 )
@@ -111,7 +112,7 @@ def run(
             device=device,
             workers=workers_of(workers),
             backend=backend,
-            sbatch=(*_sbatch_of(study, backend), *shlex.split(sbatch)),  # the last one wins
+            sbatch=(*_sbatch_of(study, backend), *sbatch_words(sbatch)),  # the last one wins
             ray_address=ray_address,
             limits=_limits(timeout, trial_timeout, hang_timeout),
             wait=wait,
@@ -183,8 +184,12 @@ def _callback(
     from sweep.tuner.callback import CallbackList, Message
 
     display = make_display(quiet, as_json)
-    dashboard = DashboardNotes(lambda text: display.on(Message(text)))
-    return CallbackList(display, dashboard, *make_trackers(trackers, study, runs))
+
+    def say(text: str) -> None:
+        display.on(Message(text))
+
+    mirrors = make_trackers(trackers, study, runs, say)
+    return CallbackList(display, DashboardNotes(say), *mirrors)
 
 
 def _say_what_is_next(

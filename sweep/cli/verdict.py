@@ -1,7 +1,6 @@
 """The command `verdict`: which settings are better, by how much and how sure."""
 
 import json
-import shlex
 import sys
 from contextlib import nullcontext
 from dataclasses import replace
@@ -24,6 +23,7 @@ from sweep.cli.options import (
     Timeout,
     Workers,
     resumable,
+    sbatch_words,
     stop_if_interrupted,
     stored_study,
     workers_of,
@@ -124,7 +124,7 @@ def verdict(
             device=device or study_attrs(stored).device or "auto",
             workers=workers_of(workers),
             backend=backend,
-            sbatch=(*of_study, *shlex.split(sbatch)),  # the last one wins
+            sbatch=(*of_study, *sbatch_words(sbatch)),  # the last one wins
             ray_address=ray_address,
             limits=Limits(sweep=time_for_all, silence=silence),
             wait=wait,

@@ -113,8 +113,8 @@ def from_database(study: optuna.Study, path: str) -> str:
 def owner_of_runs(folder: Path) -> str | None:
     """Return the identity of the study whose runs a folder has; None where there are none."""
     marker = folder / MARKER
-    if marker.exists():
-        return marker.read_text()
+    if marker.exists() and (owner := marker.read_text()):  # an empty one is of a full disk
+        return owner
     return "unknown" if any(path.is_dir() for path in folder.glob("[0-9]*")) else None
 
 

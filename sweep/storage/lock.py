@@ -15,8 +15,9 @@ import optuna
 from filelock import FileLock, Timeout
 
 from gpt.errors import BusyError, InputError, StorageError
+from gpt.system.files import atomic_write_text
 from sweep.storage.location import MARKER, owner_of_runs, relative_to_database, runs_folder
-from sweep.storage.schema import StudyAttrs, attrs_of_all, set_study_attrs, study_attrs
+from sweep.storage.schema import StudyAttrs, attrs_of_all, set_study_attrs, study_attrs, trial_attrs
 
 
 @contextmanager
@@ -96,6 +97,8 @@ def runs_of(study: optuna.Study | None, runs: Path, name: str) -> Path:
             if owner_of_runs(candidate) == attrs.identity:
                 return candidate
         if owner_of_runs(folder) is None:
+            if all(trial_attrs(one).arm is None for one in study.get_trials(deepcopy=False)):
+                return folder  # there are no runs: nothing to mix with, and nothing to look for
             raise InputError(
                 f"study {name!r} must go on where its runs are, but {folder} has none of them; "
                 f"pass the --runs that it was started with, bring the folder back, or start a new "
@@ -114,13 +117,15 @@ def claim_runs(study: optuna.Study, folder: Path) -> None:
     """Bind a study and the folder of its run directories to each other.
 
     A study that went on in another folder, or a folder with the runs of another storage, would mix
-    the figures of different trials.
+    the figures of different trials. The study is bound first: where a kill or a full disk comes
+    between the two, the next call finds a folder without an owner, and binds it.
     """
     attrs = study_attrs(study)
+    identity = attrs.identity or uuid.uuid4().hex
     if attrs.identity is None:
-        identity = uuid.uuid4().hex
         set_study_attrs(study, identity=identity)
-        (folder / MARKER).write_text(identity)
+    if owner_of_runs(folder) is None:
+        atomic_write_text(folder / MARKER, identity)
     if attrs.runs != (runs := relative_to_database(study, folder)):
         set_study_attrs(study, runs=runs)
 

@@ -132,13 +132,20 @@ def set_up(storage: RDBStorage) -> None:
 
 
 @contextmanager
-def only_writer(storage: RDBStorage, study: str) -> Iterator[None]:
+def only_writer(
+    storage: RDBStorage, study: str, patience: Callable[[str], None] | None = None
+) -> Iterator[None]:
     """Hold the lock of a study in a server's database; a file's is in sweep.storage.lock.
+
+    Args:
+        storage: Opened.
+        study: Its name.
+        patience: Called with whom we wait for; None: do not wait.
 
     Raises:
         BusyError: another tuner holds it.
     """
-    with storage.only_writer(study) if is_server(storage) else nullcontext():
+    with storage.only_writer(study, patience) if is_server(storage) else nullcontext():
         yield
 
 

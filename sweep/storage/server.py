@@ -100,8 +100,14 @@ class ServerStorage(RDBStorage):
         ) from error
 
     @contextmanager
-    def only_writer(self, study: str) -> Iterator[None]:
+    def only_writer(
+        self, study: str, patience: Callable[[str], None] | None = None
+    ) -> Iterator[None]:
         """Hold a lock in the database that no other tuner of this study has, on any machine.
+
+        Args:
+            study: Its name.
+            patience: Called with whom we wait for; None: do not wait.
 
         Raises:
             BusyError: another tuner holds it.
@@ -121,11 +127,19 @@ class ServerStorage(RDBStorage):
                 connection.close()
                 raise BusyError(
                     f"study {study!r} must have one tuner, but another machine runs it in this "
-                    f"storage; stop that one with Ctrl-C."
+                    f"storage; wait for it with --wait, or stop that one with Ctrl-C."
                 )
             held.append(connection)
 
-        lock()
+        while not held:
+            try:
+                lock()
+            except BusyError:
+                if patience is None:
+                    raise
+                patience(f"waiting: another machine runs study {study!r}")
+                patience = unseen
+                time.sleep(LONGEST_PAUSE)
         self._again.append(lock)
         try:
             yield

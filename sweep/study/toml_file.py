@@ -14,7 +14,7 @@ import studies
 from gpt.config import DataConfig, explain
 from gpt.errors import InputError
 from sweep.study.external.plugins import read_plugins, with_installed_plugins
-from sweep.study.paths import read_path
+from sweep.study.paths import SOURCES, read_path
 from sweep.study.program import MetricSpec, TrainerSpec
 from sweep.study.search_space import Parameter
 from sweep.study.spec import (
@@ -216,13 +216,25 @@ def _resolve(tables: TomlTable, budget: TomlTable, device: str, folder: Path) ->
     """Return the study on one device; ValueErrors are "key: what must hold, but got what"."""
     base = {key: value for key, value in tables.items() if key != "budget"}
     try:
-        spec = StudySpec.model_validate(_with_program_files(merged(base, budget), folder))
+        both = _with_source(merged(base, budget), folder)
+        spec = StudySpec.model_validate(_with_program_files(both, folder))
         validate(spec)
     except ValueError as error:
         fault = _explain(error) if isinstance(error, ValidationError) else str(error)
         key, colon, rest = fault.partition(": ")
         raise ValueError(written_at(key, budget, device) + colon + rest) from None
     return spec
+
+
+def _with_source(tables: TomlTable, folder: Path) -> TomlTable:
+    """Return the tables with a text that is beside the study file alone as seen from here."""
+    data = tables.get("data")
+    source = data.get("source") if isinstance(data, dict) else None
+    if isinstance(data, dict) and isinstance(source, str) and source not in SOURCES:
+        with suppress(OSError):  # of what can be no path: whoever reads it says so
+            if not Path(source).exists() and (folder / source).exists():
+                return tables | {"data": {**data, "source": str(folder / source)}}
+    return tables
 
 
 def _with_program_files(tables: TomlTable, folder: Path) -> TomlTable:

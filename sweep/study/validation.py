@@ -62,10 +62,14 @@ def validate(spec: StudySpec) -> None:
 
 
 def check_study_name(name: str) -> None:
-    """Raise ValueError for a name that would meet a folder or a study of ours."""
+    """Raise ValueError for a name that would meet a folder or a study of ours, or be a file's."""
     if name.lower() in RESERVED_NAMES or re.search(RESERVED_ENDINGS, name.lower()):
         reserved = ", ".join((*RESERVED_NAMES, "*.screening", "*.confirm", "*.search-N"))
         raise ValueError(f"must not be one of {reserved}, which are ours, but got {name!r}")
+    if name.lower().endswith(".toml"):
+        raise ValueError(
+            f"must not end in .toml, which is a study's file for every command, but got {name!r}"
+        )
 
 
 def _check_study(spec: StudySpec) -> None:

@@ -74,7 +74,7 @@ class CommandTrainer:
                 f"{relative(folder)}."
             )
         first = program.command[0]
-        if "/" in first and not (folder / first).is_file():
+        if "/" in first and not _is_file(folder / first):
             raise InputError(f"trainer.command must name a program, but there is no {first}.")
         if "/" not in first and shutil.which(first) is None:
             raise InputError(
@@ -82,7 +82,8 @@ class CommandTrainer:
                 f"write ./{first} for one in trainer.folder."
             )
         for word in program.command[1:]:
-            if word.endswith(SCRIPTS) and word[0] not in "-{" and not (folder / word).is_file():
+            named = word.endswith(SCRIPTS) and word[0] not in "-{" and len(word.split()) == 1
+            if named and not _is_file(folder / word):
                 raise InputError(
                     f"trainer.command must name files in {relative(folder)}, but there is no "
                     f"{word}."
@@ -215,7 +216,7 @@ class CommandTrainer:
         first, *others = self._program.command
         for word in others if Path(first).is_absolute() else [first, *others]:
             path = folder / word
-            named = rendered(word, {}) == word and path.is_file()
+            named = rendered(word, {}) == word and _is_file(path)
             if named and path.stat().st_size <= MAX_PINNED_BYTES:
                 yield path
 
@@ -225,6 +226,14 @@ class CommandTrainer:
         for path in self._files(folder):
             digest.update(hashlib.sha256(path.read_bytes()).digest())
         return digest.hexdigest()
+
+
+def _is_file(path: Path) -> bool:
+    """Return True for a file; words of a command may be longer than any name, as of `sh -c`."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def relative_to(folder: Path, path: Path) -> str:

@@ -120,10 +120,9 @@ def open_study(
         callback.on(Message(text))
 
     with in_one_line(options.storage, path, options.runs), ExitStack() as stack:
-        own = options.runs / spec.name
-        stack.enter_context(only_tuner(own, spec.name, show if options.wait else None))
-        exists = database_exists(options.storage, show)
-        storage = open_storage(options.storage, notice=show) if exists else None
+        own, patience = options.runs / spec.name, show if options.wait else None
+        stack.enter_context(only_tuner(own, spec.name, patience))
+        storage = _open_existing(options.storage, spec.name, stack, show, patience)
         study = None if storage is None else find_study(storage, spec.name)
         base = study_to_extend(storage, study, spec.name, options.extend, options.taken_from)
         stored = StudyAttrs() if base is None else study_attrs(base)
@@ -145,14 +144,14 @@ def open_study(
         settle_runs(study, own)
         folder = runs_of(study, options.runs, spec.name)
         if folder != own:  # of a study that was renamed
-            stack.enter_context(only_tuner(folder, spec.name, show if options.wait else None))
+            stack.enter_context(only_tuner(folder, spec.name, patience))
         if storage is None:
             storage = open_storage(options.storage, create=True, notice=show)
+            stack.enter_context(only_writer(storage, spec.name))
         set_up(storage)
-        stack.enter_context(only_writer(storage, spec.name))
         stack.callback(fold_log, storage)
         if study is None and base is not None:
-            study = _take_over(base, storage, spec, facts, folder, keys, stack, show)
+            study = _take_over(base, storage, spec, facts, folder, keys, stack, show, patience)
         elif study is None or stored.spec is None:
             study = create_study(storage, spec, facts.data, kind)
         elif keys:
@@ -163,6 +162,24 @@ def open_study(
         yield OpenStudy(
             in_memory(study, storage), storage, spec, folder, trainer, backend, slots, facts
         )
+
+
+def _open_existing(
+    storage: str,
+    study: str,
+    stack: ExitStack,
+    show: Callable[[str], None],
+    patience: Callable[[str], None] | None,
+) -> RDBStorage | None:
+    """Open the storage if there is one, and hold the lock of a study in it.
+
+    Before anything is read: until then, it may be what another machine is about to change.
+    """
+    if not database_exists(storage, show):
+        return None
+    opened = open_storage(storage, notice=show)
+    stack.enter_context(only_writer(opened, study, patience))
+    return opened
 
 
 def _claim(study: optuna.Study, spec: StudySpec, folder: Path) -> None:
@@ -183,10 +200,11 @@ def _take_over(
     keys: list[str],
     stack: ExitStack,
     show: Callable[[str], None],
+    patience: Callable[[str], None] | None,
 ) -> optuna.Study:
     """Make a new study that has the trials of an old one, whose lock is held as long."""
-    stack.enter_context(only_tuner(runs_folder(old), old.study_name))
-    stack.enter_context(only_writer(storage, old.study_name))
+    stack.enter_context(only_tuner(runs_folder(old), old.study_name, patience))
+    stack.enter_context(only_writer(storage, old.study_name, patience))
     identity = uuid.uuid4().hex
     stage_runs(old, folder, identity)
     attributes = attrs_of_spec(old, spec, facts.data)

@@ -139,6 +139,8 @@ class Tuner:
 
     def _leave_nobody_behind(self) -> None:
         """After an error, stop trials at a checkpoint and wait for them; a signal ends that."""
+        for run_dir in self._adopted:  # also those that have not come into a slot
+            self.backend.stop(run_dir)
         while self.runs:
             for run in self.runs:
                 self._stop(run, Intent.STOP)
@@ -205,16 +207,16 @@ class Tuner:
         proposal = next_proposal(self.study, self.spec, arm)
         params = proposal.params
         self.trainer.check_params(params)  # one that cannot be is not stored
-        self.study.add_trial(
-            create_trial(
-                state=TrialState.RUNNING,
-                params=params,
-                distributions=self.spec.distributions(params),
-                user_attrs=new_trial_attrs(arm=arm, origin=proposal.origin),
-                system_attrs=proposal.system_attrs,
-            )
+        new = create_trial(
+            state=TrialState.RUNNING,
+            params=params,
+            distributions=self.spec.distributions(params),
+            user_attrs=new_trial_attrs(arm=arm, origin=proposal.origin),
+            system_attrs=proposal.system_attrs,
         )
-        return self.study.get_trials(deepcopy=False)[-1]
+        trial_id = self.study._storage.create_new_trial(self.study._study_id, new)
+        number = self.study._storage.get_trial_number_from_id(trial_id)
+        return self.study.get_trials(deepcopy=False)[number]  # others may add one meanwhile
 
     def _launch(self, frozen: FrozenTrial, slot: Slot) -> None:
         """Train a trial in a slot: a new one, one to be continued, or one that still trains."""
@@ -241,6 +243,8 @@ class Tuner:
         ended = ending_of(last_end(earlier), None) in (Ending.DONE, Ending.DIVERGED)
         if not alive and not ended:
             self.backend.start(job)
+        if not ended:
+            self.runs.append(run)  # at once: whatever fails from here on, it is stopped
         if attrs.n_params is None:
             threads = facts.config.get("threads", slot.threads)
             set_trial_attrs(trial, n_params=facts.n_params, threads=threads)
@@ -253,7 +257,6 @@ class Tuner:
             self._finish(run, None)
             return
         run.last_event = None  # it was an earlier process's
-        self.runs.append(run)
 
     def _complete_enqueued(self, trial: Trial, frozen: FrozenTrial) -> FrozenTrial:
         """Give a trial of `study.enqueue_trial` its arm and the parameters that it does not fix.

@@ -130,6 +130,19 @@ def test_a_second_run_waits_for_the_first_when_asked_to(
     assert_sound(tmp_path, trials=1)
 
 
+def test_a_new_study_waits_for_the_one_whose_trials_it_takes_over_when_asked_to(
+    text: Path, tmp_path: Path
+):
+    tiny_study(tmp_path, text, max_steps=400, eval_interval=50)
+    first = start_command(tmp_path, 1)
+    wait_until(lambda: evaluated(tmp_path) >= 1)
+    second = start_command(tmp_path, 1, "--as", "new", "--from", "tiny", "--wait")
+    first.communicate()
+    printed = second.communicate()[0]
+    assert second.returncode == 0, printed
+    assert f"waiting: process {first.pid} on" in printed
+
+
 # --- a dashboard -----------------------------------------------------------------------------
 
 

@@ -225,7 +225,8 @@ def stop_when(done: threading.Event) -> Callable[[optuna.Study, optuna.trial.Fro
     return lambda study, trial: study.stop() if done.wait(0.2) else None
 
 
-no_locks = shutil.ignore_patterns("*.lock", ".driver.json")
+# nor a checkpoint that is being written, which has another name in a moment
+no_locks = shutil.ignore_patterns("*.lock", ".driver.json", ".*.[0-9]*")
 
 
 def complete(name: str, url: str, folder: Path) -> None:
@@ -253,6 +254,26 @@ def test_two_machines_cannot_run_one_study(
 
     run_tiny(spec, tmp_path, 2, storage=url, callback=At(1, second))
     assert "one tuner" in refused[0]
+    assert_exactly(url, 2)
+
+
+def test_another_machine_waits_for_the_first_when_asked_to(
+    postgresql: Server, database: str, text: Path, tmp_path: Path
+):
+    url = postgresql.url(database)
+    spec = tiny_study(tmp_path, text)
+    waiting: list[Forked] = []
+
+    def second() -> None:
+        elsewhere = tmp_path / "another machine"
+        shutil.copytree(tmp_path / "runs", elsewhere / "runs", ignore=no_locks)
+        places = ["--storage", url, "--runs", str(elsewhere / "runs"), "--device", "cpu"]
+        study = ["--study", str(tmp_path / "tiny.toml"), "--trials", "2", "--wait"]
+        waiting.append(Forked(tmp_path, "run", *study, *places))
+        wait_until(lambda: "another machine runs" in waiting[0].printed())
+
+    run_tiny(spec, tmp_path, 2, storage=url, callback=At(1, second))
+    assert waiting[0].wait() == 0, waiting[0].printed()
     assert_exactly(url, 2)
 
 

@@ -22,7 +22,7 @@ from slurm import Cluster
 from tiny_runs import write_stories
 from tiny_studies import run_tiny, tiny_study
 
-from gpt.errors import StorageError, TrialsFailedError
+from gpt.errors import BusyError, StorageError, TrialsFailedError
 from gpt.events import Event, append_event, read_events
 from sweep.backends.base import Job, Slot
 from sweep.backends.slurm import SlurmBackend, job_name
@@ -339,6 +339,28 @@ def test_the_last_event_of_a_job_may_come_after_its_end(tmp_path: Path):
     append_event(run_dir, "done", step=12)
     wait_until(lambda: not backend.poll()[run_dir].alive)
     assert backend.poll()[run_dir].exit_code == 0
+
+
+def test_a_job_that_sbatch_refuses_is_not_handed_in_by_the_next_look(tmp_path: Path):
+    backend = SlurmBackend("cpu", 1, ["--nonsense"])
+    with pytest.raises(BusyError, match="sbatch"):
+        backend.start(Job(tmp_path, ("true",), Slot(0, "cpu", 1)))
+    assert backend.poll() == {}
+
+
+def test_a_job_that_is_given_up_while_slurm_is_away_is_not_handed_in_once_it_is_back(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    backend, job = SlurmBackend("cpu", 1), Job(tmp_path, ("true",), Slot(0, "cpu", 1))
+    for name in ("sbatch", "squeue", "scancel"):
+        (tmp_path / name).write_text("#!/bin/sh\necho Unable to contact SLURM >&2; exit 1\n")
+        (tmp_path / name).chmod(0o755)
+    with monkeypatch.context() as away:
+        away.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+        backend.start(job)
+        backend.stop(tmp_path)
+    backend.poll()
+    assert backend._jobs[tmp_path].id is None
 
 
 def test_the_study_file_says_where_its_jobs_run_and_the_command_line_wins(

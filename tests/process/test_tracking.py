@@ -7,6 +7,7 @@ import pytest
 from invariants import wait_until
 from stored_studies import StoredStudy, evaluation
 
+from gpt.errors import InputError
 from sweep.callbacks.trackers import make_trackers
 from sweep.tuner.callback import Callback, Evaluated, Opened, TrialFinished, TrialStarted
 
@@ -70,7 +71,7 @@ def stored(tmp_path: Path) -> StoredStudy:
 
 def tracked(name: str, stored: StoredStudy, runs: Path) -> None:
     for part in (play, play_on):
-        (tracker,) = make_trackers([name], "tiny", runs)
+        (tracker,) = make_trackers([name], "tiny", runs, pytest.fail)
         part(tracker, stored)
 
 
@@ -129,3 +130,18 @@ def test_wandb_writes_a_run_per_trial_offline(stored, tmp_path, monkeypatch):
                 kept.setdefault(name, set()).add(update.key or update.nested_key[0])
     assert found == {"trial 0": [100, 200], "trial 1": [100, 200]}
     assert kept["trial 1"] >= {"n_embd", "data", "n_layer", "perplexity", "outcome", "reason"}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["wandb", "mlflow"])
+def test_a_tracker_without_a_login_or_a_server_is_one_line_before_the_first_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+):
+    for variable in ("WANDB_MODE", "WANDB_API_KEY"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(InputError, match=f"--track {name} must start, but .*") as refused:
+        make_trackers([name], "tiny", tmp_path, print)
+    assert "\n" not in str(refused.value)

@@ -111,6 +111,14 @@ def test_a_program_that_is_not_there_is_refused(study: Any, command: str, words:
         CommandTrainer(changed).check(changed, print)
 
 
+def test_a_command_may_have_a_script_in_a_word_however_long(study: Any):
+    spec = study()
+    for script in ("echo " + "x" * 360, "exec ./train.sh"):
+        trainer = spec.trainer.model_copy(update={"command": ["sh", "-c", script]})
+        changed = spec.model_copy(update={"trainer": trainer})
+        assert CommandTrainer(changed).check(changed, print).data["files"] == []
+
+
 def test_a_folder_that_is_not_there_is_refused(study: Any):
     spec = study(keys='folder = "../nowhere"')
     with pytest.raises(InputError, match="nowhere"):

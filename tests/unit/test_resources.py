@@ -117,6 +117,17 @@ def test_slurm_is_asked_for_them_unless_sbatch_is():
     assert (asked, slot.threads) == (["--gres=gpu:a100:2", "-c 4"], 4)
     asked, slot = slots(None, None, "--partition=x")
     assert (asked, slot.device) == (["--partition=x"], "cpu")
+    for words in (
+        "--gres gpu:1",
+        "--gres=tmp:5G,gpu:1",
+        "--tres-per-task=gres/gpu:1",
+        "--gpus-per-task 1",
+        "--time=1:00 -G1",
+    ):
+        asked, slot = slots(1, None, *words.split())
+        assert (asked, slot.device) == (words.split(), "cuda")
+    for words in ("--gpu-bind=none", "--gres=tmp:5G --partition=gpu"):
+        assert slots(None, None, *words.split())[1].device == "cpu"
     with pytest.raises(InputError, match=r"shares no GPU between jobs, but is 0\.5"):
         SlurmBackend("auto", 1, (), Resources(gpus=0.5)).check()
 
@@ -136,6 +147,14 @@ def test_several_gpus_are_trained_on_by_torchrun(tmp_path: Path):
     launched = trainer.command(tmp_path, 4)[1:]
     line = f"-P -m torch.distributed.run --standalone --nproc-per-node 4 -m gpt.train {tmp_path}"
     assert " ".join(launched) == line
+
+
+@pytest.mark.parametrize("name", ["slurm", "ray"])
+@pytest.mark.parametrize("device", ["gpu", "mps", "cuda:1"])
+def test_a_cluster_takes_a_kind_of_device_alone(name: str, device: str):
+    with pytest.raises(InputError, match=rf"--device .* cpu or cuda .*{name}.* got '{device}'"):
+        make_backend(name, device, 1)
+    assert make_backend("slurm", "cuda", 1).kind() == "cuda"
 
 
 @pytest.mark.parametrize(

@@ -392,6 +392,20 @@ def test_a_path_may_begin_at_the_home_folder(
     assert read_source("~/text", "--data") == str(path.parent / "text")
 
 
+def test_a_text_is_seen_from_here_and_else_from_beside_its_study_file(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path.write_text(VALID.replace('source = "built-in"', 'source = "stories.txt"'))
+    (tmp_path / "stories.txt").touch()
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    found = read_study_file("../mine.toml", "cpu").data.source
+    assert Path(found).samefile(tmp_path / "stories.txt")
+    (here / "stories.txt").touch()
+    assert read_study_file("../mine.toml", "cpu").data.source == "stories.txt"
+
+
 @pytest.mark.parametrize("source", ["auto", "hub", "built-in", "./hub", "a b/c.txt", "C:\\text"])
 def test_a_source_that_needs_no_home_stays_as_it_is(source: str) -> None:
     assert read_source(source, "--data") == source

@@ -27,6 +27,7 @@ def path(tmp_path: Path) -> Path:
 
 
 FAULTS = [  # what stands in the file, what is written instead: the key, the rule, what came
+    ('name = "mine"', 'name = "mine.toml"', "name", ("must not end in .toml", "'mine.toml'")),
     (
         "low = 1e-4",
         "low = 1e-1",

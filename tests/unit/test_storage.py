@@ -2,6 +2,7 @@
 
 import math
 import os
+import resource
 import sqlite3
 import tempfile
 from collections.abc import Iterator
@@ -16,9 +17,12 @@ import stored_studies
 
 from gpt.errors import DataError, InputError, SquenSweepError, StorageError
 from gpt.events import Evaluation
-from sweep.storage.location import storage_url
+from sweep.storage.growth.takeover import stage_runs
+from sweep.storage.location import MARKER, owner_of_runs, storage_url
+from sweep.storage.lock import claim_runs, runs_of
 from sweep.storage.rdb import check_study, open_storage
 from sweep.storage.reader import load_study
+from sweep.storage.schema import study_attrs
 from sweep.storage.sqlite import check
 from sweep.storage.tables import record_evaluation
 from sweep.study.toml_file import read_study_file
@@ -285,3 +289,36 @@ def test_a_study_is_resumed_from_a_file_that_means_the_same(tmp_path: Path):
         check_study(
             stored.study, read_study_file(str(tmp_path / "again.toml"), "cpu"), facts, "cpu"
         )
+
+
+@pytest.mark.parametrize("left", [None, ""])
+def test_a_study_whose_folder_was_not_marked_before_a_kill_or_on_a_full_disk_goes_on(
+    tmp_path: Path, left: str | None
+):
+    study = load_study(open_storage(str(stored(tmp_path))), "tiny")
+    folder = tmp_path / "runs" / "tiny"
+    folder.mkdir(parents=True)
+    claim_runs(study, folder)
+    (folder / MARKER).unlink()
+    if left is not None:
+        (folder / MARKER).write_text(left)
+    assert runs_of(study, tmp_path / "runs", "tiny") == folder
+    claim_runs(study, folder)
+    assert owner_of_runs(folder) == study_attrs(study).identity
+
+
+def test_a_full_disk_leaves_no_empty_marker_of_runs(tmp_path: Path):
+    study = load_study(open_storage(str(stored(tmp_path))), "tiny")
+    folder = tmp_path / "runs" / "tiny"
+    folder.mkdir(parents=True)
+    claim_runs(study, folder)
+    (folder / MARKER).unlink()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for write in (lambda: claim_runs(study, folder), lambda: stage_runs(study, folder, "new")):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+        try:
+            with pytest.raises(OSError, match="File too large"):
+                write()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(folder.rglob(MARKER))

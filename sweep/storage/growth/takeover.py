@@ -29,6 +29,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from gpt.errors import InputError
+from gpt.system.files import atomic_write_text
 from sweep.storage.growth.extension import Extension, extensions
 from sweep.storage.location import MARKER, runs_folder
 from sweep.storage.reader import load_study
@@ -182,7 +183,7 @@ def stage_runs(old: optuna.Study, folder: Path, identity: str) -> None:
                 copy_function=_link_or_copy,
                 ignore=shutil.ignore_patterns(".*"),
             )
-    (staged / MARKER).write_text(identity)
+    atomic_write_text(staged / MARKER, identity)  # on the disk before the study is stored
 
 
 def settle_runs(study: optuna.Study | None, folder: Path) -> None:
