@@ -459,6 +459,7 @@ def file_of(name: str, content: bytes):
         (file_of("a.json", b"[1"), "must be a JSON array, but"),
         (file_of("a.csv", b"id,text\n1,x\n2\n"), "2 fields in each line, .* line 3 has another"),
         (file_of("a.csv", b'text\n"x\n'), r"must be a \.csv file, but: unexpected end of data"),
+        (file_of("a.txt.gz", gzip.compress(b"x")[:10] + b"\xff" * 9), "must be readable, but: "),
         (file_of("a.txt.gz", b"no archive"), "must be readable, but: Not a gzipped file"),
         (file_of("a.txt.zst", b"no archive"), "must be readable, but: ZSTD"),
         (file_of("a.jsonl", b'{"text": 3}\n'), "must hold strings in its column text"),
