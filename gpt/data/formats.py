@@ -92,7 +92,8 @@ def _txt(path: Path, column: str | None) -> Iterator[str]:
     """
     rest = ""
     with _opened(path) as binary, io.TextIOWrapper(binary, encoding="utf-8-sig") as file:
-        while block := file.read(1 << 20):
+        # as much again as is held: a long document is copied a few times, not once for each block
+        while block := file.read(max(len(rest), 1 << 20)):
             if "\0" in block:
                 raise InputError(
                     f"{path} must be UTF-8 text, but holds a zero byte{_conversion(path)}."

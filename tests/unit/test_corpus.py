@@ -8,7 +8,9 @@ import random
 import re
 import shlex
 import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pandas
 import pyarrow
@@ -232,6 +234,23 @@ def test_a_separator_may_lie_across_two_blocks_of_reading(tmp_path):
     write_txt(tmp_path / "train.txt", [long, "short"])
     write_txt(tmp_path / "valid.txt", ["other"])
     assert read(tmp_path).train == [long, "short"]
+
+
+def test_a_long_document_is_looked_through_a_few_times_only(tmp_path):
+    path = write_txt(tmp_path / "play.txt", ["A line of a play.\n" * (1 << 20)])
+    looked_through = 0
+
+    def count(frame: object, event: str, called: Any) -> None:
+        nonlocal looked_through
+        if event == "c_call" and called.__name__ == "split":
+            looked_through += len(called.__self__)
+
+    sys.setprofile(count)
+    try:
+        read(path)
+    finally:
+        sys.setprofile(None)
+    assert path.stat().st_size <= looked_through < 4 * path.stat().st_size
 
 
 def test_real_stories_are_all_read(shared_data):
