@@ -458,6 +458,7 @@ def file_of(name: str, content: bytes):
     ("make", "message"),
     [
         (lambda path: path / "nowhere", "must be auto, .* built-in, or a file or folder"),
+        (lambda path: path / ("x" * 300), "must be readable, but: File name too long"),
         (folder_without_text, r"must hold \.txt, .* or \.parquet files, but there are none"),
         (folder_that_only_validates, r"only validate: valid\.txt"),
         (file_of("a.doc", b"text\nx\n"), r"must be a \.txt, .* or \.parquet file"),
