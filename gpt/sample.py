@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gpt import checkpoint
-from gpt.config import read_config
+from gpt.config import TrainConfig, read_config
 from gpt.data import tokenizer
 from gpt.errors import InputError
 from gpt.losses import LOSSES
@@ -29,6 +29,11 @@ def load_model(run_dir: Path, *, best: bool = False) -> GPT:
         InputError: `run_dir` is no run directory, or has no checkpoint yet.
         DataError: every checkpoint is damaged.
     """
+    return _load(run_dir, best)[0]
+
+
+def _load(run_dir: Path, best: bool) -> tuple[GPT, int]:
+    """Load a model, and the step that it comes from."""
     config = read_config(run_dir / "config.json")
     saved = checkpoint.load(run_dir)
     if saved is None:
@@ -39,7 +44,7 @@ def load_model(run_dir: Path, *, best: bool = False) -> GPT:
         saved = checkpoint.load(run_dir, step) or saved
     model = GPT(config)
     model.load_state_dict(saved.model, strict=False)  # lm_head.weight is wte.weight
-    return model.eval()
+    return model.eval(), saved.step
 
 
 def sample(
@@ -68,16 +73,17 @@ def sample(
         best: See `load_model`.
 
     Raises:
-        InputError: see `load_model`.
+        InputError: see `load_model`; or a plugin has the link function.
         DataError: see `load_model`.
     """
-    model = load_model(run_dir, best=best)
+    model, step = _load(run_dir, best)
+    config = read_config(run_dir / "config.json")
+    options = {"scores_of": _link_scores(config, step)} if link else {}
     encoding = tokenizer.read_encoding(run_dir / "tokenizer.json")
     end = tokenizer.end_of_text(encoding)
     start = [end, *encoding.encode_ordinary(prompt)]
     idx = torch.tensor([start] * num_samples)  # (num_samples, T)
     generator = torch.Generator().manual_seed(seed)
-    options = {"scores_of": _link_scores(run_dir)} if link else {}
     idx = generate(model, idx, max_new_tokens, temperature, top_k, generator, end, **options)
     return [encoding.decode(_story(row.tolist(), len(start), end)) for row in idx]
 
@@ -125,11 +131,14 @@ def generate(
     return idx
 
 
-def _link_scores(run_dir: Path) -> Callable[[Tensor], Tensor]:
+def _link_scores(config: TrainConfig, step: int) -> Callable[[Tensor], Tensor]:
     """Return a function from logits to log-probabilities under the run's own link function."""
-    config, saved = read_config(run_dir / "config.json"), checkpoint.load(run_dir)
-    options = config.loss_options_at(saved.step if saved else 0)
-    loss = LOSSES[config.loss]
+    if config.loss not in LOSSES:  # who only reads a run directory runs none of its code
+        raise InputError(
+            f"--link must have a loss that is not a plugin's, whose code is run in training only, "
+            f"but the run's is {config.loss!r}; leave --link out."
+        )
+    loss, options = LOSSES[config.loss], config.loss_options_at(step)
     return lambda logits: loss.probabilities(logits.softmax(-1), logits, options).log()
 
 

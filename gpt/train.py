@@ -10,7 +10,6 @@ processes train the run together, see gpt.system.distributed.
 
 import os
 import shutil
-import signal
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -32,6 +31,7 @@ from gpt.plugins.load import load_plugins
 from gpt.sample import sample_from
 from gpt.system import distributed
 from gpt.system.files import disk_error, is_disk_error
+from gpt.system.signals import noted
 from gpt.trainer import Trainer
 
 ALIVE_SECONDS = 10.0  # between two signs of life; a watchdog waits many times as long
@@ -289,10 +289,8 @@ def preload() -> None:
 def main() -> int:
     """Run `python -m gpt.train RUN_DIR`; return the exit code, 0 if done or stopped."""
     signals: list[int] = []
-    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(signum, lambda number, frame: signals.append(number))
     try:
-        with distributed.joined(_outcome):
+        with noted(signals), distributed.joined(_outcome):
             _train_and_say(Path(sys.argv[1]), lambda: bool(signals) or distributed.is_orphan())
     except SquenSweepError as error:
         if distributed.is_first():

@@ -52,6 +52,13 @@ def find(path: Path) -> TextFiles:
     Raises:
         InputError: nothing readable is there, nothing trains, or a file is of two splits.
     """
+    try:
+        return _found(path)
+    except OSError as error:  # a folder that may not be entered, a name that is too long, a loop
+        raise _unreadable(path, error) from None
+
+
+def _found(path: Path) -> TextFiles:
     if not path.exists():
         raise InputError(
             f"--data, or source in [data], must be auto, hub, hub:NAME, built-in, or a file or "
@@ -87,10 +94,13 @@ def read_files(files: Iterable[Path], column: str | None) -> Iterator[str]:
         InputError: a file cannot be read, is no text, or has no such column.
     """
     for file in files:
-        if nanogpt.is_token_file(file):
-            yield from nanogpt.read_tokens(file)
-        else:
+        if not nanogpt.is_token_file(file):
             yield from formats.read(file, column)
+            continue
+        try:
+            yield from nanogpt.read_tokens(file)
+        except OSError as error:
+            raise _unreadable(file, error) from None
 
 
 def may_be_document(files: list[Path]) -> bool:
@@ -108,6 +118,10 @@ def stamp(file: Path) -> tuple[str, int, int]:
     """Return a file's path, size in bytes and modification time in ns, to detect a change."""
     status = file.stat()
     return str(file.resolve()), status.st_size, status.st_mtime_ns
+
+
+def _unreadable(path: Path, error: OSError) -> InputError:
+    return InputError(f"{error.filename or path} must be readable, but: {error.strerror}.")
 
 
 def _single(file: Path) -> Path:

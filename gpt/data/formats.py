@@ -12,6 +12,7 @@ import io
 import json
 import logging
 import shlex
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
 from pathlib import Path
@@ -69,7 +70,7 @@ def read(file: Path, column: str | None) -> Iterator[str]:
         raise InputError(
             f"{file} must be UTF-8 text, but holds a byte 0x{byte:02x}{_conversion(file, error)}."
         ) from None
-    except (EOFError, OSError) as error:  # a truncated or damaged archive has no strerror
+    except (EOFError, OSError, zlib.error) as error:  # a damaged archive has no strerror
         reason = getattr(error, "strerror", None) or first_line(error)
         raise InputError(f"{file} must be readable, but: {reason}.") from None
 
@@ -91,7 +92,8 @@ def _txt(path: Path, column: str | None) -> Iterator[str]:
     """
     rest = ""
     with _opened(path) as binary, io.TextIOWrapper(binary, encoding="utf-8-sig") as file:
-        while block := file.read(1 << 20):
+        # as much again as is held: a long document is copied a few times, not once for each block
+        while block := file.read(max(len(rest), 1 << 20)):
             if "\0" in block:
                 raise InputError(
                     f"{path} must be UTF-8 text, but holds a zero byte{_conversion(path)}."

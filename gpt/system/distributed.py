@@ -118,17 +118,18 @@ def check_devices(device: str, processes: int) -> None:
 def local_device(device: str) -> torch.device:
     """Return this process's device, which becomes CUDA's current one.
 
+    An event of torch.cuda is recorded on the current device, whatever device its numbers are on.
+
     Raises:
         InputError: see check_devices.
     """
-    if world_size() == 1:
-        check_devices(device, 1)
-        return torch.device(device)
-    check_devices(device, int(os.environ.get("LOCAL_WORLD_SIZE", world_size())))
-    if device == "cpu":
-        return torch.device(device)
-    own = torch.device(device, int(os.environ["LOCAL_RANK"]))
-    torch.cuda.set_device(own)
+    alone = world_size() == 1
+    check_devices(device, 1 if alone else int(os.environ.get("LOCAL_WORLD_SIZE", world_size())))
+    own = torch.device(device)
+    if own.type == "cuda" and not alone:
+        own = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    if own.type == "cuda" and own.index is not None:
+        torch.cuda.set_device(own)
     return own
 
 

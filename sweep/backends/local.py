@@ -14,6 +14,7 @@ import psutil
 
 from gpt.errors import InputError
 from gpt.events import has_grown, read_lines
+from gpt.system.visible_devices import visible_devices
 from sweep.backends.base import ANY, Job, Resources, Slot, Status
 from sweep.backends.fork_client import ForkServer, fork
 
@@ -141,12 +142,6 @@ def plan_slots(
     count = workers or max(1, room)
     threads = resources.cpus or max(1, cores // count)
     return [replace(places[i % len(places)], index=i, threads=threads) for i in range(count)]
-
-
-def visible_devices(indices: Iterable[int]) -> str:
-    """Return the CUDA_VISIBLE_DEVICES of a job that has these of the devices that torch sees."""
-    seen = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-    return ",".join(seen[i] if i < len(seen) else str(i) for i in indices)
 
 
 def available_cores() -> int:

@@ -130,7 +130,11 @@ class Parameter(Spec):
         if not low <= value <= high:
             return False
         step = self.step or (1 if self.is_int else None)
-        return step is None or not (Decimal(str(value)) - Decimal(str(low))) % Decimal(str(step))
+        if step is None:
+            return True
+        # with the tolerance of Optuna, which itself draws 0.15000000000000002 in steps of 0.05
+        steps: float = (value - low) / step
+        return abs(steps - round(steps)) < 1e-8
 
     def distribution(self) -> BaseDistribution:
         """Return the same space as an Optuna distribution."""

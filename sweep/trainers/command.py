@@ -14,6 +14,7 @@ from typing import Any
 from gpt.errors import DataError, InputError
 from gpt.events import Evaluation, Event
 from gpt.system.files import atomic_write_text
+from gpt.system.visible_devices import visible_devices
 from sweep.study.format import relative
 from sweep.study.metric import metric_of
 from sweep.study.program import (
@@ -167,7 +168,7 @@ class CommandTrainer:
             "PYTHONUNBUFFERED": "1",  # or lines would reach us when it ends
         }
         if device.startswith("cuda:") and "device" not in self._program.placeholders:
-            found["CUDA_VISIBLE_DEVICES"] = device.removeprefix("cuda:")
+            found["CUDA_VISIBLE_DEVICES"] = visible_devices([int(device.removeprefix("cuda:"))])
         return found
 
     def halve_memory(self, run_dir: Path) -> int | None:

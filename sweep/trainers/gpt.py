@@ -163,10 +163,11 @@ def faster_dtype(device: str) -> str:
     nobody has measured one yet.
     """
     if device.startswith("cuda"):
-        if torch.cuda.is_bf16_supported(including_emulation=False):
+        # of this device: torch.cuda.is_bf16_supported speaks of the current one
+        capability = torch.cuda.get_device_capability(torch.device(device))
+        if torch.version.hip or capability >= (8, 0):
             return "bfloat16"
-        has_tensor_cores = torch.cuda.get_device_capability(torch.device(device)) >= (7, 0)
-        return "float16" if has_tensor_cores else "float32"
+        return "float16" if capability >= (7, 0) else "float32"
     if device == "mps":
         return "float32"
     describe = getattr(torch.cpu, "get_capabilities", dict)  # not in older versions of torch

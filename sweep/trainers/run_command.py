@@ -28,6 +28,7 @@ from filelock import FileLock, Timeout
 from gpt.errors import BusyError, StorageError
 from gpt.events import FILE, Event, append_event, parse_event, read_lines
 from gpt.system.files import is_disk_error
+from gpt.system.signals import noted
 from sweep.study.external.pattern import LINE_LENGTH, SlowPatternError, limited
 
 PROGRAM_FILE = "program.json"
@@ -346,10 +347,8 @@ def main() -> int:
     """Run `python -m sweep.trainers.run_command RUN_DIR`; return the exit code."""
     run_dir = Path(sys.argv[1])
     signals: list[int] = []
-    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(signum, lambda number, frame: signals.append(number))
     try:
-        with FileLock(run_dir / ".lock", timeout=0):
+        with noted(signals), FileLock(run_dir / ".lock", timeout=0):
             return Supervisor(run_dir, signals).run()
     except Timeout:
         return BusyError.exit_code

@@ -248,6 +248,16 @@ def test_a_program_that_left_a_checkpoint_is_resumed_and_its_steps_go_on(run_dir
     assert seconds == sorted(seconds)
 
 
+def test_a_program_under_nohup_goes_on_when_its_terminal_closes(run_dir: Path):
+    command = ["nohup", *supervised(run_dir, "waits", PATTERN)]
+    (run_dir.parent / "program.py").write_text(WAITS)
+    process, _ = started(command, run_dir)
+    process.send_signal(signal.SIGHUP)
+    (run_dir.parent / "go").touch()
+    process.wait()
+    assert read_events(run_dir)[0][-1]["event"] == "done"
+
+
 def test_a_program_without_memory_says_so_in_its_last_lines(run_dir: Path):
     command = supervised(run_dir, "memory", PATTERN)
     subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False)

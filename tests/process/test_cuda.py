@@ -4,6 +4,7 @@ import itertools
 from pathlib import Path
 
 import pytest
+import torch
 from tiny_runs import tiny_config, write_run, write_stories
 
 from gpt.events import read_events
@@ -41,6 +42,20 @@ def test_a_stopped_run_continues_on_cuda(text: Path, tmp_path: Path, optimizer: 
     second = list(train(config, tmp_path / "run"))
     resumed = [e.cross_entropy for e in first + second]
     assert resumed == pytest.approx(undisturbed, rel=1e-3)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_a_run_on_the_second_device_has_the_figures_of_the_first(text: Path):
+    before = torch.cuda.current_device()
+    try:
+        there = list(train(tiny_config(text, device="cuda:1", loss="squentropy")))
+        assert torch.cuda.current_device() == 1
+        here = list(train(tiny_config(text, device="cuda:0", loss="squentropy")))
+    finally:
+        torch.cuda.set_device(before)
+    for of in ("train_loss", "grad_norm", "cross_entropy"):
+        found, expected = ([getattr(e, of) for e in run] for run in (there, here))
+        assert found == pytest.approx(expected, rel=1e-3)
 
 
 def test_out_of_memory_is_logged_as_its_own_outcome(text: Path, tmp_path: Path):

@@ -83,22 +83,19 @@ def test_a_cpu_multiplies_in_bfloat16_only_if_it_has_instructions_for_it(
 
 
 @pytest.mark.parametrize(
-    ("capability", "has_bfloat16", "dtype"),
+    ("capability", "dtype"),
     [
-        ((8, 0), True, "bfloat16"),
-        ((7, 5), False, "float16"),  # T4
-        ((7, 0), False, "float16"),  # V100
-        ((6, 1), False, "float32"),
+        ((8, 0), "bfloat16"),
+        ((7, 5), "float16"),  # T4
+        ((7, 0), "float16"),  # V100
+        ((6, 1), "float32"),
     ],
 )
 def test_a_gpu_without_bfloat16_multiplies_in_float16_if_it_has_tensor_cores(
-    monkeypatch: pytest.MonkeyPatch,
-    capability: tuple[int, int],
-    has_bfloat16: bool,
-    dtype: str,
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], dtype: str
 ):
-    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: has_bfloat16)
-    monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: capability)
+    of_devices = {0: (9, 0), 1: capability}
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: of_devices[device.index])
     assert faster_dtype("cuda:1") == dtype
 
 

@@ -115,7 +115,7 @@ def test_the_link_of_a_loss_draws_from_its_own_probabilities(tmp_path: Path, cac
     p = logits.softmax(-1)
     pi = LOSSES["squentropy"].probabilities(p, logits, options)
     drawn = generate(
-        model, start, 1, 1.0, None, torch.Generator().manual_seed(0), -1, _link_scores(folder)
+        model, start, 1, 1.0, None, torch.Generator().manual_seed(0), -1, _link_scores(config, 12)
     )
     share = drawn[:, -1].bincount(minlength=len(pi)) / len(start)
     assert (share - pi).abs().max() < 0.01
@@ -131,4 +131,28 @@ def test_the_link_of_a_loss_whose_weight_fell_to_zero_is_softmax(tmp_path: Path,
     folder = write_run(tmp_path / "run", config)
     assert list(train_directory(folder))
     logits = torch.randn(3, 280)
-    torch.testing.assert_close(_link_scores(folder)(logits), logits.log_softmax(-1))
+    torch.testing.assert_close(_link_scores(config, 12)(logits), logits.log_softmax(-1))
+
+
+def test_the_link_of_the_best_checkpoint_has_the_weight_of_its_step(tmp_path: Path, cache: Path):
+    steps = {"learning_rate": 1.0, "schedule": "constant", "max_steps": 4, "eval_interval": 2}
+    loss = {"loss": "squentropy", "loss_options": {"square_weight": 20.0}}
+    text = write_stories(tmp_path / "text")
+    config = tiny_config(text, loss_schedule="linear", **loss, **steps)
+    folder = write_run(tmp_path / "run", config)
+    evaluations = list(train_directory(folder))
+    best = min(evaluations, key=lambda e: e.cross_entropy)
+    assert best.step < evaluations[-1].step  # where the weight is 0
+    told, linked = (
+        sample(folder, "Tom", temperature=1.0, best=True, link=link) for link in (False, True)
+    )
+    assert told != linked
+
+
+def test_the_link_of_a_plugins_loss_is_refused_as_only_training_runs_its_code(run_dir: Path):
+    config = json.loads((run_dir / "config.json").read_text())
+    config |= {"loss": "sharp", "plugins": {"my_losses.py": "0" * 64}}
+    (run_dir / "config.json").write_text(json.dumps(config))
+    assert sample(run_dir, "Tom", max_new_tokens=5)
+    with pytest.raises(InputError, match=r"'sharp'; leave --link out"):
+        sample(run_dir, "Tom", link=True)

@@ -385,6 +385,20 @@ def test_a_process_that_was_ended_continues_to_the_same_figures(
     ]
 
 
+def test_a_process_under_nohup_trains_on_when_its_terminal_closes(text: Path, tmp_path: Path):
+    run_dir = write_run(tmp_path / "run", tiny_config(text, max_steps=200))
+    process = subprocess.Popen(
+        ["nohup", *COMMAND, str(run_dir)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd=ROOT,
+    )
+    wait_until(lambda: bool(evaluations(run_dir)))
+    process.send_signal(signal.SIGHUP)
+    assert process.wait() == 0
+    assert read_events(run_dir)[0][-1]["event"] == "done"
+
+
 def test_bad_input_of_a_process_is_one_line_and_exit_code_2(tmp_path: Path):
     process = subprocess.run(
         [*COMMAND, str(tmp_path)], capture_output=True, text=True, cwd=ROOT, check=False

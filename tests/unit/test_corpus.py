@@ -8,7 +8,9 @@ import random
 import re
 import shlex
 import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pandas
 import pyarrow
@@ -234,6 +236,23 @@ def test_a_separator_may_lie_across_two_blocks_of_reading(tmp_path):
     assert read(tmp_path).train == [long, "short"]
 
 
+def test_a_long_document_is_looked_through_a_few_times_only(tmp_path):
+    path = write_txt(tmp_path / "play.txt", ["A line of a play.\n" * (1 << 20)])
+    looked_through = 0
+
+    def count(frame: object, event: str, called: Any) -> None:
+        nonlocal looked_through
+        if event == "c_call" and called.__name__ == "split":
+            looked_through += len(called.__self__)
+
+    sys.setprofile(count)
+    try:
+        read(path)
+    finally:
+        sys.setprofile(None)
+    assert path.stat().st_size <= looked_through < 4 * path.stat().st_size
+
+
 def test_real_stories_are_all_read(shared_data):
     read_back = read(shared_data / "tinystories")
     assert len(read_back.train) == 14_198
@@ -439,6 +458,7 @@ def file_of(name: str, content: bytes):
     ("make", "message"),
     [
         (lambda path: path / "nowhere", "must be auto, .* built-in, or a file or folder"),
+        (lambda path: path / ("x" * 300), "must be readable, but: File name too long"),
         (folder_without_text, r"must hold \.txt, .* or \.parquet files, but there are none"),
         (folder_that_only_validates, r"only validate: valid\.txt"),
         (file_of("a.doc", b"text\nx\n"), r"must be a \.txt, .* or \.parquet file"),
@@ -459,6 +479,7 @@ def file_of(name: str, content: bytes):
         (file_of("a.json", b"[1"), "must be a JSON array, but"),
         (file_of("a.csv", b"id,text\n1,x\n2\n"), "2 fields in each line, .* line 3 has another"),
         (file_of("a.csv", b'text\n"x\n'), r"must be a \.csv file, but: unexpected end of data"),
+        (file_of("a.txt.gz", gzip.compress(b"x")[:10] + b"\xff" * 9), "must be readable, but: "),
         (file_of("a.txt.gz", b"no archive"), "must be readable, but: Not a gzipped file"),
         (file_of("a.txt.zst", b"no archive"), "must be readable, but: ZSTD"),
         (file_of("a.jsonl", b'{"text": 3}\n'), "must hold strings in its column text"),

@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -340,6 +341,23 @@ def test_a_document_is_validated_piece_by_piece_without_a_token_lost(tmp_path, c
     assert int((some.targets >= 0).sum()) == 2 * token_files.PIECE_TOKENS
     held_back = data.validation(32, 10**9, skip_tokens=600)
     assert held_back.text_bytes == rows.text_bytes - some.text_bytes
+
+
+def test_the_tokens_of_a_document_take_a_few_bytes_each(tmp_path):
+    encoding = tokenizer.train_bpe([DOCUMENT], 280)
+    document = DOCUMENT * 10
+    tracemalloc.start()
+    try:
+        written = token_files._write_tokens(
+            tmp_path / "train.bin", [document], encoding, lambda message: None
+        )
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    tokens = np.fromfile(tmp_path / "train.bin", dtype=np.uint16)
+    assert tokens.tolist() == [*encoding.encode_ordinary(document), 279]
+    assert written == len(tokens)
+    assert peak < 10 * written
 
 
 def test_a_document_shares_no_tokens_with_two_files_of_the_same_text(tmp_path, cache):

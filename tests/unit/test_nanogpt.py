@@ -35,6 +35,18 @@ def corpus_of(path: Path):
     return read_corpus(DataConfig(source=str(path)), quiet)
 
 
+def refuse(file: Path, **options: object) -> None:
+    raise PermissionError(13, "Permission denied", str(file))
+
+
+def test_tokens_that_may_not_be_read_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write_ids(tmp_path / "train.bin", [1, 2])
+    (tmp_path / "meta.pkl").write_bytes(pickle.dumps({"itos": ["a", "b", "c"]}))
+    monkeypatch.setattr("numpy.memmap", refuse)
+    with pytest.raises(InputError, match=r"train\.bin must be readable, but: Permission denied"):
+        corpus_of(tmp_path)
+
+
 def write_ids(path: Path, ids: list[int]) -> None:
     path.write_bytes(np.array(ids, dtype=np.uint16).tobytes())
 

@@ -184,10 +184,23 @@ def test_a_verdicts_run_has_its_own_seed(study: Any, tmp_path: Path):
     assert "--seed=2337" in program["command"]
 
 
-@pytest.mark.parametrize(("more", "visible"), [("", "1"), ("--device={device}", None)])
+@pytest.mark.parametrize(
+    ("lent", "more", "visible"),
+    [
+        ("", "", "1"),
+        ("2,3", "", "3"),  # torch's second one
+        ("2,3", "--device={device}", None),
+    ],
+)
 def test_a_program_that_names_no_device_sees_its_own_alone(
-    study: Any, tmp_path: Path, more: str, visible: str | None
+    study: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    lent: str,
+    more: str,
+    visible: str | None,
 ):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", lent)
     CommandTrainer(study(more=more)).write(
         tmp_path / "1", {"optimizer": "adam", "lr": 0.01}, "cuda:1", 1
     )

@@ -97,6 +97,14 @@ def test_three_steps_of_a_tenth_reach_three_tenths() -> None:
     assert Parameter(low=0.0, high=0.3, step=0.1).contains(0.3)
 
 
+def test_every_value_that_optuna_draws_itself_is_in_the_space() -> None:
+    space = Parameter(low=0.0, high=0.3, step=0.05)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    drawn = {space.suggest(study.ask(), "dropout") for _ in range(60)}
+    assert 0.05 + 2 * 0.05 in drawn  # which is not 0.15
+    assert all(map(space.contains, drawn))
+
+
 def test_values_of_short_ranges_are_all_listed_and_of_long_ones_their_ends() -> None:
     assert Parameter(low=2, high=8, step=2).values() == [2, 4, 6, 8]
     assert Parameter(low=1, high=10_000).values() == [1, 10_000]

@@ -14,6 +14,7 @@ from gpt.errors import DivergedError
 from gpt.losses.functional import LOSSES
 from gpt.losses.fused_linear import linear_loss
 from gpt.system.device import Readback
+from gpt.system.distributed import local_device
 from gpt.trainer import Trainer
 from sweep.trainers.estimate import RandomTokens
 
@@ -135,6 +136,17 @@ def test_a_number_read_back_has_all_its_digits():
         1 / 3,
         torch.tensor(0.1).item(),
     ]
+
+
+@pytest.mark.parametrize(("device", "current"), [("cuda:1", [1]), ("cuda", []), ("cpu", [])])
+def test_the_device_of_a_run_is_cudas_current_one(
+    monkeypatch: pytest.MonkeyPatch, device: str, current: list[int]
+):
+    made_current: list[int] = []
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.set_device", lambda own: made_current.append(own.index))
+    assert local_device(device) == torch.device(device)
+    assert made_current == current
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

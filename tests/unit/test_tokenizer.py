@@ -87,6 +87,13 @@ def test_training_reads_no_more_text_than_it_needs():
     assert tokenizer.train_bpe(itertools.cycle([RHYME]), 280).n_vocab == 280
 
 
+def test_a_word_without_an_end_is_learned_in_parts():
+    for word in ("a" * 5_000, " " * 5_000):
+        encoding = tokenizer.train_bpe([f"b{word}b", RHYME], 400, or_fewer=True)
+        assert max(map(len, tokenizer.tokens_of(encoding))) == 2_048  # not 4,096
+        assert encoding.decode(encoding.encode_ordinary(word)) == word
+
+
 def test_training_twice_gives_the_same_encoding():
     assert tokenizer.digest(tokenizer.train_bpe([RHYME], 280)) == tokenizer.digest(SMALL)
     assert tokenizer.digest(tokenizer.train_bpe([RHYME], 279)) != tokenizer.digest(SMALL)
