@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 from clocks import Clock
-from faults import prepare
+from faults import SLOW, prepare
 
 from sweep.storage.location import owner_of_runs
 
@@ -64,7 +64,11 @@ class RayCluster:
         return str(self._cluster.address)
 
     def start_node(self, name: str, environment: dict[str, str]) -> None:
-        variables = {"SQUEN_SWEEP_CACHE": str(self.cache(name)), **environment}
+        variables = {
+            "SQUEN_SWEEP_CACHE": str(self.cache(name)),
+            "SQUEN_FAULT": SLOW,
+            **environment,
+        }
         size = {"num_cpus": 2, "num_gpus": 1}
         for left in reversed(range(5)):
             try:
