@@ -387,7 +387,8 @@ def test_a_head_that_is_lost_ends_the_sweep_and_the_same_command_goes_on(
 ):
     slow_down(monkeypatch)
     tiny_study(tmp_path, text, max_steps=LONG, eval_interval=EVERY)
-    tuner = start_command(tmp_path, 2, "--backend", "ray")
+    # The third trial needs the head to be placed.
+    tuner = start_command(tmp_path, 3, "--backend", "ray")
     wait_until(lambda: happened(tmp_path, 0, "evaluation"), 200)  # a Ray starts first
     children = psutil.Process(tuner.pid).children(recursive=True)
     (lost,) = [child for child in children if "gcs_server" in child.name()]
@@ -397,6 +398,6 @@ def test_a_head_that_is_lost_ends_the_sweep_and_the_same_command_goes_on(
     assert "the head of the Ray cluster" in output
     assert "Traceback" not in output
     assert "(raylet)" not in output  # what Ray says of it
-    again = start_command(tmp_path, 2, "--backend", "ray")
+    again = start_command(tmp_path, 3, "--backend", "ray")
     assert again.wait() == 0, again.printed()
-    assert_complete(tmp_path, 2)
+    assert_complete(tmp_path, 3)
