@@ -56,9 +56,10 @@ def attempts_of(folder: Path, number: int) -> list[int]:
 
 
 def test_faults_are_parsed_with_their_defaults():
-    assert parse("kill@trial=2,step=7; hang") == [
+    assert parse("kill@trial=2,step=7; hang; slow@at=start,ms=5") == [
         Fault(action="kill", trial="2", step=7),
         Fault(action="hang"),
+        Fault(action="slow", at="start", ms=5),
     ]
     assert parse("") == []
 
