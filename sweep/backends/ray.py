@@ -157,7 +157,8 @@ class RayBackend:
         """Create an actor; earlier ones of the trial are ended, and never heard again."""
         import ray
 
-        self._require_head()
+        while not self._has_head(0.0):  # Ray would wait for a minute, then end this process
+            time.sleep(0.5)
         shutil.rmtree(job.run_dir / ARRIVING, ignore_errors=True)
         earlier = actors_of(job.run_dir)
         for name in earlier:
@@ -233,7 +234,7 @@ class RayBackend:
 
     def poll(self) -> Mapping[Path, Status]:
         """Return the status of each trial; takes what has come meanwhile, and never waits."""
-        self._require_head()
+        self._has_head()
         self._receive()
         now = time.monotonic()
         for trial in self._trials.values():
@@ -371,21 +372,25 @@ class RayBackend:
         with suppress(ray.exceptions.RayError, ValueError):
             ray.kill(trial.actor)
 
-    def _require_head(self) -> None:
-        """Raise BusyError once the cluster's head has not been there for a while."""
+    def _has_head(self, seconds: float = 1.0) -> bool:
+        """Return whether the cluster's head answers, as known for at most so many seconds.
+
+        Raises:
+            BusyError: It has not for a while.
+        """
         now = time.monotonic()
-        if now - self._asked_head_at < 1.0:
-            return
-        self._asked_head_at = now
-        address = head_address()
-        if greets(address, 1.0):
-            self._head_at = time.monotonic()
-        elif now - self._head_at > HEAD_SECONDS:
-            raise BusyError(
-                f"the head of the Ray cluster must answer at {address}, but has not for "
-                f"{HEAD_SECONDS:.0f} s; trials wait at the checkpoints that have arrived. Run the "
-                f"same command again when there is a cluster."
-            )
+        if now - self._asked_head_at >= seconds:
+            self._asked_head_at = now
+            address = head_address()
+            if greets(address, 1.0):
+                self._head_at = time.monotonic()
+            elif now - self._head_at > HEAD_SECONDS:
+                raise BusyError(
+                    f"the head of the Ray cluster must answer at {address}, but has not for "
+                    f"{HEAD_SECONDS:.0f} s; trials wait at the checkpoints that have arrived. Run "
+                    f"the same command again when there is a cluster."
+                )
+        return self._head_at >= self._asked_head_at
 
     # --- ending ------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ It is read when a training starts. A fault is ACTION@key=value,key=value:
     step=7           optimiser steps so far; by default the first time that the point is reached
     times=1          in the first so many attempts: a run that is started again has another attempt
     bytes=0          of the limits that `full` and `memory` set
+    ms=20            by which `slow` makes each step from now on longer
 
 It fires once in a process, and is logged before, as the event "fault". Add an action by adding a
 function and an ACTIONS entry. The process gets this from sitecustomize.py beside this file.
@@ -44,10 +45,12 @@ class Fault:
     step: int | None = None
     times: int = 1
     bytes: int = 0
+    ms: int = 20
 
 
 # In this process, each with the writer of its event; it leaves the list when it fires.
 _armed: list[tuple[Fault, Callable[..., None]]] = []
+_lags: list[float] = []  # seconds that each step of this training waits
 
 
 def patch(module: ModuleType) -> None:
@@ -86,6 +89,7 @@ def _patch_events(events: Any) -> None:
     def append_event(run_dir: Path, event: str, **fields: Any) -> None:
         append(run_dir, event, **fields)
         if event == "start":
+            _lags.clear()
             log = partial(append, run_dir, "fault")
             _armed[:] = [
                 (fault, log)
@@ -101,11 +105,15 @@ def _patch_trainer(module: Any) -> None:
     trainer = module.Trainer
     backward, evaluate = trainer._backward, trainer.evaluate
 
+    def backward_after_fault(self: Any) -> float:
+        time.sleep(sum(_lags))
+        return reach("step", self.counters.step, backward(self))
+
     def evaluate_after_fault(self: Any) -> Any:
         reach("evaluation", self.counters.step)
         return evaluate(self)
 
-    trainer._backward = lambda self: reach("step", self.counters.step, backward(self))
+    trainer._backward = backward_after_fault
     trainer.evaluate = evaluate_after_fault
 
 
@@ -128,7 +136,7 @@ def _fault(text: str) -> Fault:
         if rest != written or action not in ACTIONS or fields.get("at", "step") not in POINTS:
             raise ValueError
         numbers: dict[str, Any] = {
-            key: int(fields[key]) for key in ("step", "times", "bytes") if key in fields
+            key: int(fields[key]) for key in ("step", "times", "bytes", "ms") if key in fields
         }
         return Fault(action=action, **(fields | numbers))
     except (TypeError, ValueError):
@@ -136,6 +144,10 @@ def _fault(text: str) -> Fault:
             f"{VARIABLE} must be like kill@trial=2,at=step,step=7 with an action of "
             f"{', '.join(ACTIONS)} and a point of {', '.join(POINTS)}, but got {text!r}."
         ) from None
+
+
+def _slow(fault: Fault) -> None:
+    _lags.append(fault.ms / 1000)
 
 
 def _hang(fault: Fault) -> None:
@@ -159,6 +171,7 @@ ACTIONS: dict[str, Callable[[Fault], float | None]] = {
     "stop": lambda fault: os.kill(os.getpid(), signal.SIGSTOP),
     "term": lambda fault: os.kill(os.getpid(), signal.SIGTERM),
     "hang": _hang,
+    "slow": _slow,
     "nan": lambda fault: math.nan,
     "inf": lambda fault: math.inf,
     "-inf": lambda fault: -math.inf,

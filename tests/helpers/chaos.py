@@ -60,11 +60,13 @@ class Chaos:
         cluster: Cluster | None = None,
         size: tuple[int, int] = (TRIALS, MAX_STEPS),
         pause: tuple[float, float] = PAUSE,
+        eval_interval: int = EVAL_INTERVAL,
     ) -> None:
         self.folder = folder
         self.pause = pause
         self.cluster = cluster
         self.trials, self.max_steps = size
+        self.eval_interval = eval_interval
         on_slurm = ("--backend", "slurm", "--hang-timeout", "off")
         self.words = ("--quiet", *(on_slurm if cluster else ()))
         self.patience, self.wait = (3600.0, 600.0) if cluster else (280.0, 30.0)
@@ -73,7 +75,7 @@ class Chaos:
         self.fired: Counter[str] = Counter()
         self.driver: Forked | None = None
         text = write_stories(folder / "text")
-        tiny_study(folder, text, max_steps=self.max_steps, eval_interval=EVAL_INTERVAL)
+        tiny_study(folder, text, max_steps=self.max_steps, eval_interval=eval_interval)
 
     def disturb(self, seconds: float, faults: int) -> None:
         """Do something bad again and again, so long and so often at least.
@@ -230,9 +232,9 @@ class Chaos:
             "faults": dict(sorted(self.fired.items())),
             "outcomes": dict(sorted(outcomes.items())),
             "processes": len(events_of(self.folder, "start")),
-            "steps_kept": kept * EVAL_INTERVAL,
-            "steps_evaluated_twice": (evaluations - kept) * EVAL_INTERVAL,
-            "steps_repeated_at_most": (evaluations - kept + broken_off) * EVAL_INTERVAL,
+            "steps_kept": kept * self.eval_interval,
+            "steps_evaluated_twice": (evaluations - kept) * self.eval_interval,
+            "steps_repeated_at_most": (evaluations - kept + broken_off) * self.eval_interval,
             "trials_lost_or_doubled": 0,  # or check() had failed
         }
 
@@ -288,9 +290,11 @@ def run_seed(
     cluster: Cluster | None = None,
     size: tuple[int, int] = (TRIALS, MAX_STEPS),
     pause: tuple[float, float] = PAUSE,
+    eval_interval: int = EVAL_INTERVAL,
 ) -> dict[str, Any]:
     """Chaos for so long, the rest in peace, then the checks; returns the figures."""
-    chaos = Chaos(folder, seed, cluster, OF_A_CLUSTER if cluster else size, pause)
+    size = OF_A_CLUSTER if cluster else size
+    chaos = Chaos(folder, seed, cluster, size, pause, eval_interval)
     started = time.monotonic()
     try:
         chaos.disturb(seconds, faults)

@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+# Steps that take 20 ms in which the processor has nothing to do: a trial is long enough for
+# something to happen to it, and other tests go on meanwhile.
+SLOW = "slow@at=start,times=99"
 FOLDER = Path(__file__).parents[1] / "fault_injection"
 
 
@@ -21,3 +24,8 @@ def prepare() -> None:
 def inject(monkeypatch: pytest.MonkeyPatch, faults: str) -> None:
     """Inject faults into every training that is started from now on."""
     monkeypatch.setenv("SQUEN_FAULT", faults)
+
+
+def slow_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have every training that is started from now on take 20 ms a step."""
+    inject(monkeypatch, SLOW)

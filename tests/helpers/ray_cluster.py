@@ -12,12 +12,13 @@ from typing import Any
 
 import psutil
 from clocks import Clock
-from faults import prepare
+from faults import SLOW, prepare
 
 from sweep.storage.location import owner_of_runs
 
 # Without it Ray replaces 127.0.0.1 by an address that others reach. It is read with the import.
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+os.environ["RAY_worker_niceness"] = "0"  # 15 is the default, which hardly trains beside other tests
 LOOPBACK = "127.0.0.1"
 OBJECT_BYTES = 80 * 2**20  # of each node's object store
 SOON = {  # a node that is gone is lost after some seconds; one that stands still, after thirty
@@ -64,7 +65,11 @@ class RayCluster:
         return str(self._cluster.address)
 
     def start_node(self, name: str, environment: dict[str, str]) -> None:
-        variables = {"SQUEN_SWEEP_CACHE": str(self.cache(name)), **environment}
+        variables = {
+            "SQUEN_SWEEP_CACHE": str(self.cache(name)),
+            "SQUEN_FAULT": SLOW,
+            **environment,
+        }
         size = {"num_cpus": 2, "num_gpus": 1}
         for left in reversed(range(5)):
             try:

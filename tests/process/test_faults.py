@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from faults import inject
+from faults import inject, slow_down
 from injector import Fault, parse
 from invariants import (
     assert_sound,
@@ -56,9 +56,10 @@ def attempts_of(folder: Path, number: int) -> list[int]:
 
 
 def test_faults_are_parsed_with_their_defaults():
-    assert parse("kill@trial=2,step=7; hang") == [
+    assert parse("kill@trial=2,step=7; hang; slow@at=start,ms=5") == [
         Fault(action="kill", trial="2", step=7),
         Fault(action="hang"),
+        Fault(action="slow", at="start", ms=5),
     ]
     assert parse("") == []
 
@@ -246,9 +247,10 @@ def test_a_full_disk_stops_the_sweep_and_after_space_is_made_it_goes_on(
 
 
 def test_a_database_on_a_full_disk_ends_the_sweep_with_74_and_loses_nothing(
-    text: Path, tmp_path: Path
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    tiny_study(tmp_path, text, max_steps=240, eval_interval=20)
+    slow_down(monkeypatch)
+    tiny_study(tmp_path, text, max_steps=80, eval_interval=8)
     process = start_command(tmp_path, 2)
     wait_until(lambda: evaluated(tmp_path) >= 1)
     # Of the tuner alone: less than a page of the database, more than it prints.
@@ -333,9 +335,10 @@ def test_a_job_that_is_suspended_for_longer_than_any_limit_goes_on_when_it_is_re
 
 
 def test_a_trial_over_its_time_is_told_as_timeout_and_its_checkpoint_stays(
-    text: Path, tmp_path: Path
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    spec = tiny_study(tmp_path, text, max_steps=1_000_000, eval_interval=100)
+    slow_down(monkeypatch)
+    spec = tiny_study(tmp_path, text, max_steps=1_000_000, eval_interval=10)
     run_dir = tmp_path / "runs" / "tiny" / "0"
 
     def clock() -> float:
@@ -352,9 +355,10 @@ def test_a_trial_over_its_time_is_told_as_timeout_and_its_checkpoint_stays(
 
 
 def test_the_time_of_a_sweep_ends_it_at_checkpoints_with_75_and_it_goes_on(
-    text: Path, tmp_path: Path
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    tiny_study(tmp_path, text, max_steps=3000, eval_interval=500)
+    slow_down(monkeypatch)
+    tiny_study(tmp_path, text, max_steps=240, eval_interval=40)
     process = start_command(tmp_path, 2, "--timeout", "3s")
     output, _ = process.communicate()
     assert process.returncode == 75, output

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from clocks import Clock
+from faults import slow_down
 from forked import start_anew
 from invariants import (
     assert_sound,
@@ -58,8 +59,11 @@ def locked(folder: Path) -> Iterator[None]:
         connection.rollback()
 
 
-def test_a_locked_database_makes_the_sweep_wait_but_no_trial(text: Path, tmp_path: Path):
-    spec = tiny_study(tmp_path, text, max_steps=1_000_000, eval_interval=200)
+def test_a_locked_database_makes_the_sweep_wait_but_no_trial(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    slow_down(monkeypatch)
+    spec = tiny_study(tmp_path, text, max_steps=1_000_000, eval_interval=20)
     made: list[list[int]] = []  # evaluations of each trial, time after time
     kept: list[int] = []  # those in the database
     released = threading.Event()
@@ -96,7 +100,8 @@ def test_a_locked_database_makes_the_sweep_wait_but_no_trial(text: Path, tmp_pat
 def test_a_database_locked_for_longer_than_the_sweep_waits_costs_nothing(
     text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    spec = tiny_study(tmp_path, text, max_steps=400, eval_interval=20)
+    slow_down(monkeypatch)
+    spec = tiny_study(tmp_path, text, max_steps=80, eval_interval=4)
     monkeypatch.setattr("sweep.storage.sqlite.TIMEOUT", 1)  # seconds instead of 60
     released = threading.Event()
 
@@ -118,9 +123,13 @@ def test_a_database_locked_for_longer_than_the_sweep_waits_costs_nothing(
 
 
 def test_a_second_run_waits_for_the_first_when_asked_to(
-    text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    text: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ):
-    spec = tiny_study(tmp_path, text, max_steps=400, eval_interval=50)
+    slow_down(monkeypatch)
+    spec = tiny_study(tmp_path, text, max_steps=80, eval_interval=10)
     first = start_command(tmp_path, 1)
     wait_until(lambda: evaluated(tmp_path) >= 1)
     second = run_tiny(spec, tmp_path, trials=1, wait=True)
@@ -168,8 +177,11 @@ def get(port: int, path: str) -> bytes:
         return response.read()
 
 
-def test_a_dashboard_that_is_asked_all_the_time_disturbs_no_sweep(text: Path, tmp_path: Path):
-    spec = tiny_study(tmp_path, text, max_steps=400, eval_interval=20)
+def test_a_dashboard_that_is_asked_all_the_time_disturbs_no_sweep(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    slow_down(monkeypatch)
+    spec = tiny_study(tmp_path, text, max_steps=100, eval_interval=5)
     ended = threading.Event()
     shown: list[int] = []  # the study's trials at each look
 
@@ -208,7 +220,8 @@ def test_a_dashboard_that_is_asked_all_the_time_disturbs_no_sweep(text: Path, tm
 def test_a_clock_set_forward_and_back_by_an_hour_ends_no_trial(
     text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    tiny_study(tmp_path, text, max_steps=600, eval_interval=20)
+    slow_down(monkeypatch)
+    tiny_study(tmp_path, text, max_steps=90, eval_interval=3)
     clock = Clock(tmp_path / "clock")
     with monkeypatch.context() as patch:
         clock.prepare(patch)

@@ -17,6 +17,7 @@ import pytest
 import sqlalchemy as sa
 import stored_studies
 from commands import Commands
+from faults import slow_down
 from forked import Forked
 from invariants import wait_until
 from optuna.trial import TrialState, create_trial
@@ -33,7 +34,7 @@ from sweep.storage.tables import record_evaluation
 from sweep.tuner import callback as events
 from sweep.tuner.callback import Callback
 
-LONG = 2000  # steps of a trial that is to be interrupted
+LONG = 300  # steps of a trial that is to be interrupted, 20 ms each
 
 
 @pytest.fixture
@@ -115,14 +116,16 @@ def test_a_server_that_dies_and_comes_back_costs_a_wait_and_no_trial(
 
 
 def test_a_signal_ends_the_wait_and_the_same_command_goes_on(
-    postgresql: Server, database: str, text: Path, tmp_path: Path
+    monkeypatch, postgresql: Server, database: str, text: Path, tmp_path: Path
 ):
     def away() -> None:
         postgresql.stop()
         callback.when_it_waits(lambda: os.kill(os.getpid(), signal.SIGINT))
 
+    slow_down(monkeypatch)
+
     callback = At(2, away)
-    spec = tiny_study(tmp_path, text, max_steps=LONG, eval_interval=100)
+    spec = tiny_study(tmp_path, text, max_steps=LONG, eval_interval=15)
     with pytest.raises(BusyError, match="must answer"):
         run_tiny(spec, tmp_path, 2, storage=postgresql.url(database), callback=callback)
     postgresql.start()

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 from commands import Commands
+from faults import slow_down
 from invariants import (
     curve,
     events_of,
@@ -35,8 +36,8 @@ from sweep.tuner import callback as events
 from sweep.tuner.callback import Callback
 from sweep.tuner.summary import Summary
 
-LONG = 1500  # steps of a trial in which something happens
-EVERY = 50  # steps between its evaluations
+LONG = 240  # steps of a trial in which something happens, 20 ms each
+EVERY = 8  # steps between its evaluations
 
 
 @pytest.fixture
@@ -382,10 +383,12 @@ def test_a_verdict_on_ray_has_the_figures_of_one_on_this_machine(
 
 
 def test_a_head_that_is_lost_ends_the_sweep_and_the_same_command_goes_on(
-    text: Path, tmp_path: Path
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
+    slow_down(monkeypatch)
     tiny_study(tmp_path, text, max_steps=LONG, eval_interval=EVERY)
-    tuner = start_command(tmp_path, 2, "--backend", "ray")
+    # The third trial needs the head to be placed.
+    tuner = start_command(tmp_path, 3, "--backend", "ray")
     wait_until(lambda: happened(tmp_path, 0, "evaluation"), 200)  # a Ray starts first
     children = psutil.Process(tuner.pid).children(recursive=True)
     (lost,) = [child for child in children if "gcs_server" in child.name()]
@@ -395,6 +398,6 @@ def test_a_head_that_is_lost_ends_the_sweep_and_the_same_command_goes_on(
     assert "the head of the Ray cluster" in output
     assert "Traceback" not in output
     assert "(raylet)" not in output  # what Ray says of it
-    again = start_command(tmp_path, 2, "--backend", "ray")
+    again = start_command(tmp_path, 3, "--backend", "ray")
     assert again.wait() == 0, again.printed()
-    assert_complete(tmp_path, 2)
+    assert_complete(tmp_path, 3)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from clocks import Clock
 from commands import Commands
-from faults import inject
+from faults import inject, slow_down
 from filelock import FileLock
 from invariants import ROOT, curve, start_command, stored_trials, wait_until
 from optuna.trial import TrialState
@@ -29,7 +29,7 @@ from sweep.backends.slurm import SlurmBackend, job_name
 from sweep.tuner import callback as events
 from sweep.tuner.callback import Callback
 
-LONG = 1500  # steps of a trial in which something happens
+LONG = 240  # steps of a trial in which something happens, 20 ms each
 ON_SLURM = ("--backend", "slurm", "--hang-timeout", "off")
 
 
@@ -43,6 +43,7 @@ def soon(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands of this test ask the cluster, more often than a real one should be asked."""
     monkeypatch.setenv("SLURM_CONF", str(cluster.file))
     monkeypatch.setattr("sweep.backends.slurm.QUEUE_SECONDS", 0.2)
+    slow_down(monkeypatch)
 
 
 class At(Callback):
@@ -146,7 +147,7 @@ def test_a_sweep_on_slurm_has_the_figures_of_one_on_this_machine_whatever_its_cl
 def test_jobs_outlive_a_killed_tuner_and_the_next_one_finds_them(
     cluster: Cluster, text: Path, tmp_path: Path
 ):
-    spec = tiny_study(tmp_path, text, max_steps=LONG, eval_interval=50)
+    spec = tiny_study(tmp_path, text, max_steps=LONG, eval_interval=8)
     with start_command(tmp_path, 2, *ON_SLURM) as tuner:
         wait_until(lambda: all(steps(tmp_path, number) for number in (0, 1)))
         tuner.kill()
@@ -160,7 +161,7 @@ def test_jobs_outlive_a_killed_tuner_and_the_next_one_finds_them(
 def test_a_signal_stops_jobs_at_checkpoints_and_the_same_command_goes_on(
     text: Path, tmp_path: Path
 ):
-    spec = tiny_study(tmp_path, text, max_steps=LONG, eval_interval=50)
+    spec = tiny_study(tmp_path, text, max_steps=LONG, eval_interval=8)
     stop = At({3: interrupt})
     assert run_tiny(spec, tmp_path, 2, backend="slurm", callback=stop).interrupted
     states = {trial.state for trial in stored_trials(tmp_path)}
@@ -205,7 +206,7 @@ def test_a_job_that_slurm_ends_goes_on_without_a_repeated_step(
         everything = ("--nodes=2", "--exclusive", "--partition=urgent")
         cluster("sbatch", *everything, "--wrap=sleep 2", "--output=/dev/null")
 
-    spec = tiny_study(tmp_path, text, max_steps=LONG, eval_interval=50)
+    spec = tiny_study(tmp_path, text, max_steps=LONG, eval_interval=8)
     ends = InEachProcess(tmp_path, [cancel, kill, preempt])
     run_tiny(spec, tmp_path, 1, workers=1, backend="slurm", callback=ends)
     assert starts(tmp_path, 0) == 4
@@ -214,7 +215,7 @@ def test_a_job_that_slurm_ends_goes_on_without_a_repeated_step(
 
 def test_a_job_with_less_time_than_its_trial_goes_on_in_the_next_one(text: Path, tmp_path: Path):
     limit = ("--time=2", "--signal=B:TERM@112")  # about eight seconds of the two minutes
-    spec = tiny_study(tmp_path, text, max_steps=100_000, eval_interval=500)
+    spec = tiny_study(tmp_path, text, max_steps=100_000, eval_interval=20)
     resumed = ResumedOnce(tmp_path)
     run_tiny(spec, tmp_path, 1, workers=1, backend="slurm", sbatch=limit, callback=resumed)
     assert resumed.interrupted
@@ -229,7 +230,7 @@ def test_trials_train_on_while_the_scheduler_is_down(cluster: Cluster, text: Pat
         down.append(time.monotonic())
         threading.Timer(3.0, cluster.start_controller).start()
 
-    spec = tiny_study(tmp_path, text, max_steps=LONG, eval_interval=50)
+    spec = tiny_study(tmp_path, text, max_steps=LONG, eval_interval=8)
     run_tiny(spec, tmp_path, 2, workers=1, backend="slurm", callback=At({2: away}))
     assert down
     assert [starts(tmp_path, number) for number in (0, 1)] == [1, 1]
@@ -264,7 +265,7 @@ def test_a_trainer_on_a_node_that_was_lost_is_heard_to_its_end_and_no_step_is_do
         lost.append(cluster("squeue", "--noheader", "--format=%N", f"--name={name}").strip())
         cluster.lose_node(lost[0])
 
-    spec = tiny_study(tmp_path, text, max_steps=LONG, eval_interval=50)
+    spec = tiny_study(tmp_path, text, max_steps=LONG, eval_interval=8)
     try:
         run_tiny(spec, tmp_path, 1, workers=1, backend="slurm", callback=At({2: lose}))
     finally:

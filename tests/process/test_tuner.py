@@ -10,7 +10,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from faults import inject
+from faults import inject, slow_down
 from forked import Forked, start_anew
 from invariants import (
     assert_sound,
@@ -164,9 +164,15 @@ def test_a_diverged_trial_is_pruned_with_the_worst_perplexity_and_its_reason(
     [(signal.SIGINT, 130, start_anew), (signal.SIGTERM, 143, Forked), (signal.SIGHUP, 129, Forked)],
 )
 def test_a_signal_stops_at_checkpoints_and_the_same_command_goes_on(
-    text: Path, tmp_path: Path, signum: signal.Signals, code: int, start: Callable[..., Forked]
+    text: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    signum: signal.Signals,
+    code: int,
+    start: Callable[..., Forked],
 ):
-    tiny_study(tmp_path, text, max_steps=400, eval_interval=40)
+    slow_down(monkeypatch)
+    tiny_study(tmp_path, text, max_steps=80, eval_interval=8)
     process = start(tmp_path, *words_of_run(tmp_path, 3))
     wait_until(lambda: evaluated(tmp_path) >= 2)
     process.send_signal(signum)
@@ -182,9 +188,10 @@ def test_a_signal_stops_at_checkpoints_and_the_same_command_goes_on(
 
 
 def test_ctrl_c_twice_stops_now_and_loses_nothing_before_the_last_checkpoint(
-    text: Path, tmp_path: Path
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    tiny_study(tmp_path, text, max_steps=400, eval_interval=40)
+    slow_down(monkeypatch)
+    tiny_study(tmp_path, text, max_steps=80, eval_interval=8)
     process = start_command(tmp_path, trials=2)
     wait_until(lambda: evaluated(tmp_path) >= 3)
     process.send_signal(signal.SIGINT)
@@ -198,8 +205,11 @@ def test_ctrl_c_twice_stops_now_and_loses_nothing_before_the_last_checkpoint(
     assert_undisturbed(tmp_path)
 
 
-def test_trials_outlive_a_killed_tuner_and_the_next_one_takes_them_over(text: Path, tmp_path: Path):
-    tiny_study(tmp_path, text, max_steps=1500, eval_interval=100)
+def test_trials_outlive_a_killed_tuner_and_the_next_one_takes_them_over(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    slow_down(monkeypatch)
+    tiny_study(tmp_path, text, max_steps=240, eval_interval=16)
     process = start_command(tmp_path, trials=2)
     wait_until(lambda: evaluated(tmp_path) >= 2)
     process.kill()
@@ -220,8 +230,11 @@ def test_trials_outlive_a_killed_tuner_and_the_next_one_takes_them_over(text: Pa
     assert {event["pid"] for event in starts} >= alive
 
 
-def test_a_second_tuner_of_one_study_is_refused_with_the_firsts_pid(text: Path, tmp_path: Path):
-    spec = tiny_study(tmp_path, text, max_steps=2000, eval_interval=50)
+def test_a_second_tuner_of_one_study_is_refused_with_the_firsts_pid(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    slow_down(monkeypatch)
+    spec = tiny_study(tmp_path, text, max_steps=400, eval_interval=8)
     process = start_command(tmp_path, trials=1)
     wait_until(lambda: evaluated(tmp_path) >= 1)
     with pytest.raises(BusyError, match=f"process {process.pid} on"):
@@ -298,8 +311,11 @@ def test_a_hopeless_trial_is_pruned_or_a_shadow_and_its_curve_kept(text: Path, t
     assert_sound(tmp_path, trials=8)
 
 
-def test_a_tuner_killed_before_its_trials_have_said_anything_loses_none(text: Path, tmp_path: Path):
-    tiny_study(tmp_path, text, max_steps=3000, eval_interval=1500)
+def test_a_tuner_killed_before_its_trials_have_said_anything_loses_none(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    slow_down(monkeypatch)
+    tiny_study(tmp_path, text, max_steps=300, eval_interval=150)
     process = start_command(tmp_path, trials=2)
     wait_until(lambda: bool(trial_processes(tmp_path)))
     process.kill()
