@@ -18,7 +18,7 @@ from sweep.storage.location import owner_of_runs
 
 # Without it Ray replaces 127.0.0.1 by an address that others reach. It is read with the import.
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-os.environ["RAY_worker_niceness"] = "0"  # 15 is the default, which hardly trains beside other tests
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - not 15, or it hardly trains beside others
 LOOPBACK = "127.0.0.1"
 OBJECT_BYTES = 80 * 2**20  # of each node's object store
 SOON = {  # a node that is gone is lost after some seconds; one that stands still, after thirty
