@@ -121,6 +121,7 @@ def _server() -> tuple[fork_client.ForkServer, Path]:
     """One for all tests of this process, and a folder for what its forks print."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(HELPERS), prepend=os.pathsep)
+        patch.delenv("SLURM_CONF", raising=False)  # a cluster that ends kills all that have its own
         server = fork_client.ForkServer(Path(__file__).stem)
     rooms = Path(tempfile.mkdtemp(prefix="forked-"))
     atexit.register(shutil.rmtree, rooms, ignore_errors=True)

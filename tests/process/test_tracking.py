@@ -1,5 +1,6 @@
 """Each tracker with its real library, offline, read back by that library."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,8 @@ def test_a_tracker_without_a_login_or_a_server_is_one_line_before_the_first_tria
 ):
     for variable in ("WANDB_MODE", "WANDB_API_KEY"):
         monkeypatch.delenv(variable, raising=False)
+    if "wandb" in sys.modules:
+        sys.modules["wandb"].teardown()  # or it stays offline, as another test had it
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
