@@ -92,9 +92,9 @@ def _metrics(record: Record) -> Rows:
             )
     columns = ["comparison", "metric", "these settings are", "change", "interval"]
     caption = (
-        "The same comparison by every metric; without a margin, no equivalence is claimed. A p "
-        "value is corrected for the numbers of arms and of analyses, and read against "
-        f"{ERROR_RATE:.0%}; an interval for that of analyses alone"
+        "The same comparison by every metric; without a margin, no equivalence is claimed. Below "
+        f"{ERROR_RATE:.0%}, a p value shows a difference: it is corrected for the number of arms "
+        "and of analyses. An interval is corrected for the number of analyses alone"
     )
     return Rows(caption, [*columns, "corrected p value", "level", "margin"], rows)
 
