@@ -241,6 +241,13 @@ def complete(name: str, url: str, folder: Path) -> None:
     assert sweep.wait() == 0, sweep.printed()
 
 
+def on_another_machine(folder: Path) -> Path:
+    """A folder that has our runs, and not our lock."""
+    runs = folder / "another machine" / "runs"
+    shutil.copytree(folder / "runs", runs, ignore=no_locks)
+    return runs
+
+
 def test_two_machines_cannot_run_one_study(
     postgresql: Server, database: str, text: Path, tmp_path: Path
 ):
@@ -249,10 +256,8 @@ def test_two_machines_cannot_run_one_study(
     refused: list[str] = []
 
     def second() -> None:
-        elsewhere = tmp_path / "another machine"  # which has our runs, and not our lock
-        shutil.copytree(tmp_path / "runs", elsewhere / "runs", ignore=no_locks)
         with pytest.raises(BusyError) as error:
-            run_tiny(spec, tmp_path, 3, storage=url, runs=elsewhere / "runs")
+            run_tiny(spec, tmp_path, 3, storage=url, runs=on_another_machine(tmp_path))
         refused.append(str(error.value))
 
     run_tiny(spec, tmp_path, 2, storage=url, callback=At(1, second))
@@ -268,9 +273,7 @@ def test_another_machine_waits_for_the_first_when_asked_to(
     waiting: list[Forked] = []
 
     def second() -> None:
-        elsewhere = tmp_path / "another machine"
-        shutil.copytree(tmp_path / "runs", elsewhere / "runs", ignore=no_locks)
-        places = ["--storage", url, "--runs", str(elsewhere / "runs"), "--device", "cpu"]
+        places = ["--storage", url, "--runs", str(on_another_machine(tmp_path)), "--device", "cpu"]
         study = ["--study", str(tmp_path / "tiny.toml"), "--trials", "2", "--wait"]
         waiting.append(Forked(tmp_path, "run", *study, *places))
         wait_until(lambda: "another machine runs" in waiting[0].printed())
