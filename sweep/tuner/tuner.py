@@ -12,7 +12,7 @@ from contextlib import suppress
 
 import sqlalchemy
 from optuna.exceptions import StorageInternalError
-from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from gpt.errors import BusyError, InputError, StorageError, TrialsFailedError
 from gpt.events import Evaluation, Event
@@ -20,16 +20,10 @@ from gpt.system.signals import noted
 from sweep.analysis import results
 from sweep.backends.base import Job, Slot
 from sweep.search.known_trials import report_evaluation
+from sweep.search.new_trials import add_trial, complete_enqueued
 from sweep.search.pruners import is_shadow, may_stop_at, should_prune
-from sweep.search.samplers import next_arm, next_proposal
 from sweep.storage.rdb import wait_for
-from sweep.storage.schema import (
-    new_trial_attrs,
-    set_study_attrs,
-    set_trial_attrs,
-    study_attrs,
-    trial_attrs,
-)
+from sweep.storage.schema import set_study_attrs, set_trial_attrs, study_attrs, trial_attrs
 from sweep.study.metric import metric_of
 from sweep.tuner.callback import (
     Callback,
@@ -193,30 +187,14 @@ class Tuner:
                 if pending:
                     self._launch(pending.pop(0), slot)
                 elif len(self.study.get_trials(deepcopy=False)) < total:
-                    self._launch(self._ask(), slot)
+                    new = add_trial(self.study, self.spec, self.trainer.check_params)
+                    self._launch(new, slot)
                 else:
                     return
 
     def _enqueued(self) -> list[FrozenTrial]:
         """Return trials that somebody enqueued since this call began."""
         return self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-
-    def _ask(self) -> FrozenTrial:
-        """Add a trial, stored as RUNNING in one transaction with all that it needs."""
-        arm = next_arm(self.study, self.spec)
-        proposal = next_proposal(self.study, self.spec, arm)
-        params = proposal.params
-        self.trainer.check_params(params)  # one that cannot be is not stored
-        new = create_trial(
-            state=TrialState.RUNNING,
-            params=params,
-            distributions=self.spec.distributions(params),
-            user_attrs=new_trial_attrs(arm=arm, origin=proposal.origin),
-            system_attrs=proposal.system_attrs,
-        )
-        trial_id = self.study._storage.create_new_trial(self.study._study_id, new)
-        number = self.study._storage.get_trial_number_from_id(trial_id)
-        return self.study.get_trials(deepcopy=False)[number]  # others may add one meanwhile
 
     def _launch(self, frozen: FrozenTrial, slot: Slot) -> None:
         """Train a trial in a slot: a new one, one to be continued, or one that still trains."""
@@ -225,7 +203,8 @@ class Tuner:
         trial = Trial(self.study, frozen._trial_id)
         if trial_attrs(frozen).arm is None:
             try:
-                frozen = self._complete_enqueued(trial, frozen)
+                check = self.trainer.check_params
+                frozen = complete_enqueued(self.study, self.spec, frozen, check)
             except InputError as error:
                 set_trial_attrs(trial, outcome="failed", reason=f"was enqueued, but {error}")
                 self.study.tell(trial, state=TrialState.FAIL)
@@ -257,24 +236,6 @@ class Tuner:
             self._finish(run, None)
             return
         run.last_event = None  # it was an earlier process's
-
-    def _complete_enqueued(self, trial: Trial, frozen: FrozenTrial) -> FrozenTrial:
-        """Give a trial of `study.enqueue_trial` its arm and the parameters that it does not fix.
-
-        Raises:
-            InputError: a parameter is not searched, or outside of its range.
-        """
-        fixed = frozen.system_attrs.get("fixed_params", {})
-        compare = self.spec.compare
-        arm = str(fixed[compare]) if compare in fixed else next_arm(self.study, self.spec)
-        drawn = next_proposal(self.study, self.spec, arm).params
-        params = self.spec.completed(arm, fixed, drawn)
-        self.trainer.check_params(params)
-        for name, distribution in self.spec.distributions(params).items():
-            internal = distribution.to_internal_repr(params[name])
-            self.study._storage.set_trial_param(trial._trial_id, name, internal, distribution)
-        set_trial_attrs(trial, arm=arm, origin="enqueued")
-        return self.study.get_trials(deepcopy=False)[trial.number]
 
     # --- following ---------------------------------------------------------------------------
 
