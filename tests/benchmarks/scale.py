@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,21 +28,19 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
 from postgresql import free_port
-from stored_studies import DATA, StoredStudy, evaluation
+from stand_ins import StandIns, opened, write_event
 from stored_studies import STUDY as TINY
+from stored_studies import StoredStudy, evaluation
 
 from gpt.config import DataConfig
-from gpt.events import FILE, Evaluation, Event, has_grown, read_lines
-from sweep.backends.base import Job, Slot, Status
+from gpt.events import Evaluation, Event
+from sweep.backends.base import Job, Status
 from sweep.dashboard.notes import DashboardNotes
-from sweep.search.known_trials import in_memory
-from sweep.storage.location import runs_folder
 from sweep.trainers.gpt import GPTTrainer
+from sweep.tuner import tuner as loop
 from sweep.tuner.callback import Callback, CallbackList, Evaluated, Message, Opened, SweepEvent
 from sweep.tuner.limits import Limits
 from sweep.tuner.options import RunOptions
-from sweep.tuner.start import OpenStudy
-from sweep.tuner.tuner import Tuner
 from tests.benchmarks import measuring
 from tests.benchmarks.report_of_many import DROPOUT, fill
 
@@ -98,18 +96,18 @@ def write_events() -> None:
 
 
 def append(run_dir: Path, event: Event) -> None:
-    """As a trainer does, but for waiting for the disk."""
-    with (run_dir / FILE).open("a") as file:
-        file.write(json.dumps({**event, "time": time.time()}) + "\n")
+    """Write an event, and print whose end it is."""
+    write_event(run_dir, event)
     if event["event"] != "evaluation":
         print(run_dir, flush=True)
 
 
-class StandIns:
-    """A backend whose jobs are stand-ins."""
+class WrittenElsewhere(StandIns):
+    """Jobs whose events another process writes."""
 
-    def __init__(self, workers: int, core: int) -> None:
-        self._workers, self._alive, self._text = workers, dict[Path, bool](), b""
+    def __init__(self, slots: int, core: int) -> None:
+        super().__init__(slots)
+        self._text = b""
         self._writer = subprocess.Popen(
             ["taskset", "-c", str(core), sys.executable, "-m", __spec__.name, "--write-events"],
             stdin=subprocess.PIPE,
@@ -118,21 +116,9 @@ class StandIns:
             start_new_session=True,
         )
 
-    def check(self) -> None:
-        pass
-
-    def kind(self) -> str:
-        return "cpu"
-
-    def capacity(self) -> list[Slot]:
-        return [Slot(index, "cpu", 1) for index in range(self._workers)]
-
     def start(self, job: Job) -> None:
-        self._alive[job.run_dir] = True
-        self._ask("start", job.run_dir)
-
-    def find(self, jobs: Iterable[Job]) -> set[Path]:
-        return set()
+        super().start(job)
+        self._tell("start", job.run_dir)
 
     def poll(self) -> Mapping[Path, Status]:
         out = self._writer.stdout
@@ -140,26 +126,17 @@ class StandIns:
         while select.select([out], [], [], 0)[0]:
             *lines, self._text = (self._text + os.read(out.fileno(), 65536)).split(b"\n")
             for line in lines:
-                self._alive[Path(line.decode())] = False
-        return {run_dir: Status(alive, None) for run_dir, alive in self._alive.items()}
-
-    def read(self, run_dir: Path, offset: int) -> tuple[list[bytes], int]:
-        return read_lines(run_dir, offset) if has_grown(run_dir, offset) else ([], offset)
+                self.alive[Path(line.decode())] = False
+        return super().poll()
 
     def stop(self, run_dir: Path) -> None:
-        self._ask("stop", run_dir)
-
-    def kill(self, run_dir: Path) -> None:
-        self._alive[run_dir] = False
-
-    def forget(self, run_dir: Path) -> None:
-        del self._alive[run_dir]
+        self._tell("stop", run_dir)
 
     def close(self) -> None:
         self._writer.kill()
         self._writer.wait()
 
-    def _ask(self, word: str, run_dir: Path) -> None:
+    def _tell(self, word: str, run_dir: Path) -> None:
         assert self._writer.stdin is not None
         self._writer.stdin.write(f"{word} {run_dir}\n".encode())
 
@@ -188,13 +165,13 @@ class Delays(Callback):
             print(event.text, flush=True)
 
 
-class TimedTuner(Tuner):
+class TimedTuner(loop.Tuner):
     """Measures the milliseconds on the CPU of asking, of an evaluation with its look, of an end."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.cpu: dict[str, list[float]] = {"ask": [], "launch": [], "evaluation": [], "tell": []}
-        self._ask = self._timed("ask", self._ask)  # type: ignore[method-assign]
+        loop.add_trial = self._timed("ask", loop.add_trial)
         self._launch = self._timed("launch", self._launch)  # type: ignore[method-assign]
         self._report = self._timed("evaluation", self._report)  # type: ignore[method-assign]
         self._tell = self._timed("tell", self._tell)  # type: ignore[method-assign]
@@ -226,24 +203,14 @@ def concurrent(trials: int, seconds: float) -> dict[str, Any]:
     os.sched_setaffinity(0, {tuners})
     with tempfile.TemporaryDirectory() as folder:
         stored = StoredStudy(Path(folder), STUDY)
-        trainer, backend = TimedTrainer(DataConfig()), StandIns(trials, writers)
-        facts = trainer.recall(stored.spec, DATA)
-        study = in_memory(stored.study, stored.storage)
+        trainer, backend = TimedTrainer(DataConfig()), WrittenElsewhere(trials, writers)
         delays = Delays(trainer)
         callback = CallbackList(delays, DashboardNotes(lambda text: print(text, flush=True)))
-        opened = OpenStudy(
-            study,
-            stored.storage,
-            stored.spec,
-            runs_folder(study),
-            trainer,
-            backend,
-            backend.capacity(),
-            facts,
-        )
+        begun = opened(stored, backend, trainer)
+        study = begun.study
         try:
             with callback:
-                tuner = TimedTuner(opened, RunOptions(limits=Limits(sweep=seconds)), callback)
+                tuner = TimedTuner(begun, RunOptions(limits=Limits(sweep=seconds)), callback)
                 callback.on(Opened(study, stored.storage))
                 before, began = (
                     resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,

@@ -1,9 +1,8 @@
 """Studies of thousands of trials: what is shown of them, read of them, and heard meanwhile."""
 
-import json
 import random
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
@@ -16,25 +15,21 @@ from optuna.trial import Trial, TrialState, create_trial
 from optuna_dashboard import get_note, save_note
 from optuna_dashboard._custom_plot_data import get_plotly_graph_objects
 from optuna_dashboard._note import get_note_from_system_attrs
-from stored_studies import DATA, StoredStudy, add_at_once, evaluation
+from stand_ins import StandIns, opened, write_event
+from stored_studies import StoredStudy, add_at_once, evaluation
 
-from gpt.config import DataConfig
-from gpt.events import FILE, Event, has_grown, read_lines
 from sweep.analysis import importance
 from sweep.analysis.importance import OF_THE_BEST, OVER_THE_RANGE, importances_table
 from sweep.analysis.study_reader import MOST_SHOWN, StudyReader, read_study, shown, shown_of
-from sweep.backends.base import Job, Slot, Status
+from sweep.backends.base import Status
 from sweep.report.status_table import MOST_ROWS, study_status
 from sweep.report.tables import all_table
 from sweep.search.known_trials import in_memory
-from sweep.storage.location import runs_folder
 from sweep.storage.reader import load_study, open_snapshot
 from sweep.storage.schema import attrs_of_all, study_attrs
 from sweep.storage.tables import evaluations, record_notes, record_overview
-from sweep.trainers.gpt import GPTTrainer
 from sweep.tuner.callback import Callback, Evaluated, SweepEvent, TrialEnding, TrialFinished
 from sweep.tuner.options import RunOptions
-from sweep.tuner.start import OpenStudy
 from sweep.tuner.tuner import LAUNCH_SECONDS, Tuner
 from sweep.visualization.figures import figures
 
@@ -245,66 +240,37 @@ def test_nothing_is_written_to_what_was_deleted_meanwhile(tmp_path: Path):
 # Heard
 
 
-class Scripted:
-    """A backend whose trials end all at once, but for one, which is evaluated at every poll."""
+class Scripted(StandIns):
+    """Trials that end all at once, but for one, which is evaluated at every poll."""
 
-    def __init__(self, workers: int, max_steps: int) -> None:
-        self._workers, self._max_steps, self._step = workers, max_steps, 0
-        self._alive: dict[Path, bool] = {}
-
-    def check(self) -> None:
-        pass
-
-    def kind(self) -> str:
-        return "cpu"
-
-    def capacity(self) -> list[Slot]:
-        return [Slot(index, "cpu", 1) for index in range(self._workers)]
-
-    def start(self, job: Job) -> None:
-        self._alive[job.run_dir] = True
-
-    def find(self, jobs: Iterable[Job]) -> set[Path]:
-        return set()
+    def __init__(self, slots: int, max_steps: int) -> None:
+        super().__init__(slots)
+        self._max_steps, self._step = max_steps, 0
 
     def poll(self) -> Mapping[Path, Status]:
-        if self._step or len(self._alive) == self._workers:
-            *others, last = sorted(self._alive, key=lambda run_dir: int(run_dir.name))
+        if self._step or len(self.alive) == self.slots:
+            *others, last = sorted(self.alive, key=lambda run_dir: int(run_dir.name))
             if not self._step:
                 for run_dir in others:
-                    self._write(run_dir, {"event": "evaluation", **asdict(evaluation(10, 50.0))})
+                    self._evaluate(run_dir, 10, 50.0)
                     self._end(run_dir)
             self._step += 10
-            if self._alive[last]:
-                measured = asdict(evaluation(self._step, 60.0))
-                self._write(last, {"event": "evaluation", **measured})
+            if self.alive[last]:
+                self._evaluate(last, self._step, 60.0)
                 if self._step == self._max_steps:
                     self._end(last)
-        return {run_dir: Status(alive, None) for run_dir, alive in self._alive.items()}
+        return super().poll()
+
+    def _evaluate(self, run_dir: Path, step: int, perplexity: float) -> None:
+        write_event(run_dir, {"event": "evaluation", **asdict(evaluation(step, perplexity))})
 
     def _end(self, run_dir: Path) -> None:
-        self._write(run_dir, {"event": "done", "step": self._step})
-        self._alive[run_dir] = False
-
-    def _write(self, run_dir: Path, event: Event) -> None:
-        with (run_dir / FILE).open("a") as file:
-            file.write(json.dumps({**event, "time": time.time()}) + "\n")
-
-    def read(self, run_dir: Path, offset: int) -> tuple[list[bytes], int]:
-        return read_lines(run_dir, offset) if has_grown(run_dir, offset) else ([], offset)
-
-    def stop(self, run_dir: Path) -> None:
-        self._end(run_dir)
-
-    def kill(self, run_dir: Path) -> None:
-        self._alive[run_dir] = False
+        write_event(run_dir, {"event": "done", "step": self._step})
+        self.alive[run_dir] = False
 
     def forget(self, run_dir: Path) -> None:
-        if len(self._alive) > 1:
-            del self._alive[run_dir]
-
-    def close(self) -> None:
-        pass
+        if len(self.alive) > 1:
+            super().forget(run_dir)
 
 
 class SlowEnds(Callback):
@@ -327,20 +293,8 @@ def test_trials_are_heard_after_every_second_of_many_slow_ends(tmp_path: Path):
     text = 'name = "ends"\ntrain = { max_steps = 200, eval_interval = 10, dtype = "float32" }\n'
     text += 'pruner.kind = "none"\n[search.learning_rate]\nlow = 1e-4\nhigh = 1e-2\nlog = true\n'
     stored = StoredStudy(tmp_path, text)
-    trainer, backend = GPTTrainer(DataConfig()), Scripted(9, 200)
-    study = in_memory(stored.study, stored.storage)
-    opened = OpenStudy(
-        study,
-        stored.storage,
-        stored.spec,
-        runs_folder(study),
-        trainer,
-        backend,
-        backend.capacity(),
-        trainer.recall(stored.spec, DATA),
-    )
     events = SlowEnds()
-    Tuner(opened, RunOptions(), events).run(9)
+    Tuner(opened(stored, Scripted(9, 200)), RunOptions(), events).run(9)
     text = " ".join(events.happened)
     assert text.count("end") == 9
     assert "end end end" not in text
