@@ -6,6 +6,7 @@ import random
 import re
 from collections import Counter
 from contextlib import suppress
+from functools import cache
 from itertools import pairwise, permutations
 
 import pytest
@@ -15,12 +16,16 @@ from parsed_stories import parses
 
 from gpt.data.grammar import lexicon as lex
 from gpt.data.grammar import stories as plots
-from gpt.data.grammar.grammar import sample_story, stories
+from gpt.data.grammar.grammar import Story, sample_story, stories
 from gpt.data.grammar.lexicon import Options
 
 PRETOKEN = re.compile(r"'(?:[sdmt]|ll|ve|re)| ?[A-Za-z]+| ?[0-9]+| ?[^\sA-Za-z0-9]+|\s+")
-SAMPLE = list(stories(seed=1, count=4000))
 WARM, COLD = "|".join(lex.WARM.weights), "|".join(lex.COLD.weights)
+
+
+@cache
+def sample() -> list[Story]:
+    return list(stories(seed=1, count=4000))
 
 
 def derivations(text: str, chosen: tuple[str, ...] = ()) -> int:
@@ -51,12 +56,12 @@ def trait_of(name: str, text: str) -> str:
 
 
 def test_every_story_has_one_parse_with_the_probability_it_was_told_with():
-    for story in SAMPLE[:1000]:
+    for story in sample()[:1000]:
         assert parses(story.text) == [pytest.approx(story.nats, rel=1e-12)]
 
 
 def test_trying_every_option_finds_no_second_derivation():
-    assert all(derivations(story.text) == 1 for story in SAMPLE[:60])
+    assert all(derivations(story.text) == 1 for story in sample()[:60])
 
 
 def test_at_every_choice_options_are_prefix_free_and_their_probabilities_sum_to_one():
@@ -85,39 +90,39 @@ def test_the_same_seed_tells_the_same_story_in_every_python():
 
 
 def test_stories_are_distinct_and_another_seed_tells_others():
-    texts = {story.text for story in SAMPLE}
-    assert len(texts) == len(SAMPLE)
+    texts = {story.text for story in sample()}
+    assert len(texts) == len(sample())
     assert not texts & {story.text for story in stories(seed=2, count=500)}
 
 
 def test_there_are_far_more_than_twenty_thousand_stories():
     # exp(entropy) stories would have to be equally likely to reach this entropy
-    assert math.exp(sum(story.nats for story in SAMPLE) / len(SAMPLE)) > 1e15
+    assert math.exp(sum(story.nats for story in sample()) / len(sample())) > 1e15
 
 
 def test_every_story_fits_a_block_of_128_tokens_with_room_for_rare_words():
     # a byte-level BPE of the corpus has about one token for each of these pieces
-    lengths = [len(PRETOKEN.findall(story.text)) for story in SAMPLE]
+    lengths = [len(PRETOKEN.findall(story.text)) for story in sample()]
     assert max(lengths) <= 120
     assert 85 <= sum(lengths) / len(lengths) <= 110
 
 
 def test_the_vocabulary_has_several_hundred_words():
-    words = {word for story in SAMPLE for word in re.findall(r"[a-z]+", story.text.lower())}
+    words = {word for story in sample() for word in re.findall(r"[a-z]+", story.text.lower())}
     assert 500 <= len(words) <= 900
 
 
 def test_stories_open_as_often_as_their_weights_say():
-    opened = Counter(story.text.partition(",")[0] for story in SAMPLE)
+    opened = Counter(story.text.partition(",")[0] for story in sample())
     total = sum(lex.OPENERS.weights.values())
     for opener, weight in lex.OPENERS.weights.items():
         share = weight / total
-        error = math.sqrt(share * (1 - share) / len(SAMPLE))
-        assert abs(opened[opener] / len(SAMPLE) - share) < 5 * error
+        error = math.sqrt(share * (1 - share) / len(sample()))
+        assert abs(opened[opener] / len(sample()) - share) < 5 * error
 
 
 def test_a_text_that_is_no_story_has_no_parse():
-    text = SAMPLE[0].text
+    text = sample()[0].text
     for wrong in ("", "Once upon a time", text + " ", text[:-1], text.replace(" ", "  ", 1)):
         assert parses(wrong) == []
 
@@ -141,21 +146,21 @@ def test_probabilities_of_the_options_sum_to_one(name: str):
 
 
 def test_articles_agree_with_the_word_after_them():
-    for story in SAMPLE:
+    for story in sample():
         for article, word in re.findall(r"\b([Aa]n?) ([a-z]+)", story.text):
             vowel = word[0] in "aeiou" or word.startswith("honest")
             assert (article.lower() == "an") == vowel, story.text
 
 
 def test_sentences_begin_with_a_capital_and_quotes_are_closed():
-    for story in SAMPLE:
+    for story in sample():
         assert story.text.count('"') % 2 == 0, story.text
         assert not re.search(r"[.!?] [a-z]", re.sub(r'"[^"]*"', '""', story.text)), story.text
         assert story.text[-1] in '."'
 
 
 def test_one_thing_is_not_plural():
-    for story in SAMPLE:
+    for story in sample():
         for number, food in re.findall(
             r"\b(no|one|two|three|four|five|six|seven) ([a-z]+)", story.text
         ):
@@ -164,14 +169,14 @@ def test_one_thing_is_not_plural():
 
 
 def test_a_possessive_agrees_with_the_name_before_it():
-    for story in SAMPLE:
+    for story in sample():
         for name, his in re.findall(r"([A-Z][a-z]+) (?:lost|dropped|hid) (his|her) ", story.text):
             assert (his == "her") == (name in lex.GIRLS.weights), story.text
 
 
 def test_what_was_hidden_is_found_where_it_was_hidden():
     found = 0
-    for story in SAMPLE:
+    for story in sample():
         for thing, spot in re.findall(
             r"Where is your ([a-z ]+)\?.*found it ([a-z ]+)\. ", story.text
         ):
@@ -181,7 +186,7 @@ def test_what_was_hidden_is_found_where_it_was_hidden():
 
 
 def test_friends_return_to_where_they_live():
-    for story in SAMPLE:
+    for story in sample():
         home = re.search(r" lived ([a-z ]+)\.", story.text)
         assert home
         assert f"were back {home[1]}." in story.text
@@ -189,7 +194,7 @@ def test_friends_return_to_where_they_live():
 
 def test_fruit_is_neither_lost_nor_made_by_asking():
     counted = 0
-    for story in SAMPLE:
+    for story in sample():
         text = re.sub(r"\bnone\b", "no", story.text)
         picked = re.search(r"(\w+) picked (\w+) [a-z]+, and (\w+) picked (\w+) ", text)
         if not picked:
@@ -221,7 +226,7 @@ def test_fruit_is_neither_lost_nor_made_by_asking():
 )
 def test_an_early_trait_decides_a_late_answer(warm: str, cold: str):
     answers = Counter()
-    for story in SAMPLE:
+    for story in sample():
         if "gave a party" in story.text or ("Of course" not in warm and " picked " in story.text):
             continue
         for pattern, traits in ((warm, WARM), (cold, COLD)):
@@ -233,7 +238,7 @@ def test_an_early_trait_decides_a_late_answer(warm: str, cold: str):
 
 def test_the_moral_is_about_the_trait_and_the_kind_of_who_acted():
     told = 0
-    for story in SAMPLE:
+    for story in sample():
         for name, he, trait in re.findall(r"said (\w+)\. (She|He) was never so (\w+) ", story.text):
             assert trait_of(name, story.text) == trait
             assert (he == "She") == (name in lex.GIRLS.weights)
@@ -245,7 +250,7 @@ def test_the_moral_is_about_the_trait_and_the_kind_of_who_acted():
 
 
 def test_a_girl_has_a_name_of_girls_and_a_boy_one_of_boys():
-    for story in SAMPLE:
+    for story in sample():
         for kind, name in re.findall(r"\b(girl|boy) named (\w+)", story.text):
             assert (kind == "girl") == (name in lex.GIRLS.weights)
         hero, his = re.findall(r"named (\w+) lived [a-z ]+\. (Her|His) friend", story.text)[0]
@@ -254,7 +259,7 @@ def test_a_girl_has_a_name_of_girls_and_a_boy_one_of_boys():
 
 def test_the_way_back_is_the_way_there_reversed_past_what_was_lost():
     walks = 0
-    for story in SAMPLE:
+    for story in sample():
         walk = re.search(
             r"walked (.+), (.+), and (.+) to visit .* Somewhere (.+), \w+ lost \w+ ([a-z ]+)\. "
             r"They came back (.+?)\. ",
@@ -271,7 +276,7 @@ def test_the_way_back_is_the_way_there_reversed_past_what_was_lost():
 
 def test_guests_are_named_for_the_gift_that_they_gave():
     answers = 0
-    for story in SAMPLE:
+    for story in sample():
         gift_of = re.findall(
             r"(?:There|,|, and) (an? [a-z]+ [a-z]+|[A-Z]\w+) gave (?:her|him) an? (\w+ \w+)",
             story.text,
@@ -286,7 +291,7 @@ def test_guests_are_named_for_the_gift_that_they_gave():
 
 def test_the_race_is_won_and_lost_as_the_two_comparisons_say():
     races = 0
-    for story in SAMPLE:
+    for story in sample():
         text = story.text.replace("The ", "the ")
         end = re.search(r"So ([\w ]+) won the \w+ \w+, and ([\w ]+) came last\.", text)
         if not end:
@@ -306,7 +311,7 @@ def test_the_race_is_won_and_lost_as_the_two_comparisons_say():
 
 def test_everyone_wears_what_the_swaps_left_them():
     dressed = 0
-    for story in SAMPLE:
+    for story in sample():
         text = story.text.replace("The ", "the ")
         wore = re.findall(r", (?:and )?((?:an? )?[\w ]+?) wore an? (\w+) ", text)
         worn = {re.sub("^an? ", "the ", who): look for who, look in wore}
@@ -325,7 +330,7 @@ def test_everyone_wears_what_the_swaps_left_them():
 
 def test_a_chain_of_swaps_is_made_in_the_order_opposite_to_the_wishes():
     chains = 0
-    for story in SAMPLE:
+    for story in sample():
         wished = re.search(r"wished for an? (\w+ \w+)", story.text)
         if wished:
             wanted = re.findall(r"wanted an? (\w+ \w+) for the (\w+ \w+)", story.text)

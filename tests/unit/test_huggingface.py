@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers  # which imports a name when it is asked for
 from exported_runs import make_run, own_bpe
 from hypothesis import example, given
 from hypothesis import strategies as st
 from stored_studies import StoredStudy
 from tokenizers import Tokenizer
-from transformers import AutoModelForCausalLM
 
 from gpt.config import DataConfig
 from gpt.data.tokenizer import END_OF_TEXT, end_of_text, gpt2
@@ -43,7 +43,7 @@ COMPLETEP = {
 def test_transformers_has_the_same_logits(tmp_path, changes):
     config, model = make_run(tmp_path / "run", OWN, **changes)
     write_huggingface(read_trained_run(tmp_path / "run"), tmp_path / "out")
-    theirs, loading = AutoModelForCausalLM.from_pretrained(
+    theirs, loading = transformers.AutoModelForCausalLM.from_pretrained(
         tmp_path / "out", output_loading_info=True
     )
     idx = torch.randint(config.vocab_size, (2, config.block_size))
@@ -55,7 +55,7 @@ def test_transformers_has_the_same_logits(tmp_path, changes):
 
 def test_biases_that_a_run_does_not_have_are_zero_and_the_card_says_so(tmp_path):
     out = exported(tmp_path, bias=False)
-    theirs = AutoModelForCausalLM.from_pretrained(out)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(out)
     biases = [value for name, value in theirs.named_parameters() if name.endswith("bias")]
     assert len(biases) == 2 * 6 + 1
     assert not any(bias.any() for bias in biases)

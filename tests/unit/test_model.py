@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel
+import transformers  # which imports a name when it is asked for
 
 from gpt.config import GPTConfig
 from gpt.model import GPT, MLP, CausalSelfAttention, num_params
@@ -12,11 +12,11 @@ from gpt.model import GPT, MLP, CausalSelfAttention, num_params
 SMALL = GPTConfig(vocab_size=97, block_size=16, n_layer=3, n_head=4, n_embd=32, bias=True)
 
 
-def hugging_face_twin(model: GPT) -> GPT2LMHeadModel:
+def hugging_face_twin(model: GPT) -> "transformers.GPT2LMHeadModel":
     """The same weights in Hugging Face's GPT-2, whose Conv1D keeps matrices transposed."""
     c = model.config
-    twin = GPT2LMHeadModel(
-        GPT2Config(
+    twin = transformers.GPT2LMHeadModel(
+        transformers.GPT2Config(
             vocab_size=c.vocab_size,
             n_positions=c.block_size,
             n_embd=c.n_embd,
