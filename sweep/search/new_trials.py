@@ -13,10 +13,10 @@ from sweep.search.samplers import next_arm, next_proposal
 from sweep.storage.schema import new_trial_attrs, set_trial_attrs
 from sweep.study.spec import StudySpec
 
-Check = Callable[[dict[str, Any]], None]  # raises InputError for what cannot be trained
+CheckParams = Callable[[dict[str, Any]], None]  # raises InputError for what cannot be trained
 
 
-def add_trial(study: optuna.Study, spec: StudySpec, check: Check) -> FrozenTrial:
+def add_trial(study: optuna.Study, spec: StudySpec, check: CheckParams) -> FrozenTrial:
     """Add the next trial, stored as RUNNING in one transaction with all that it needs.
 
     Args:
@@ -44,7 +44,7 @@ def add_trial(study: optuna.Study, spec: StudySpec, check: Check) -> FrozenTrial
 
 
 def complete_enqueued(
-    study: optuna.Study, spec: StudySpec, frozen: FrozenTrial, check: Check
+    study: optuna.Study, spec: StudySpec, frozen: FrozenTrial, check: CheckParams
 ) -> FrozenTrial:
     """Give a trial of `study.enqueue_trial` its arm and the parameters that it does not fix.
 
