@@ -26,7 +26,7 @@ from gpt.model import GPT, num_params
 from gpt.optim import OPTIMIZERS, SCHEDULES, Setup, check_installed
 from gpt.optim.state import load_optimizer_state, optimizer_state
 from gpt.system import distributed
-from gpt.system.device import Readback, to_device
+from gpt.system.device import Readback, cannot_compile, to_device
 from gpt.system.malloc import keep_freed_memory
 
 # Up to so many weights a step takes CUDA less time than launching its kernels one by one takes
@@ -80,9 +80,11 @@ class Trainer:
         self.counters = Counters()
         self.scores: Scores | None = None  # of the last evaluation
         alone = distributed.world_size() == 1
+        self.not_compiled = cannot_compile(self.device) if config.compile else None  # a reason
+        compiles = config.compile and self.not_compiled is None
         # An option that changes from step to step would be compiled anew each time.
-        with_loss = config.compile and alone and config.loss_schedule == "constant"
-        compiled = torch.compile(self.model) if config.compile and not with_loss else self.model
+        with_loss = compiles and alone and config.loss_schedule == "constant"
+        compiled = torch.compile(self.model) if compiles and not with_loss else self.model
         example = torch.zeros(self.batch_size, config.block_size, dtype=torch.int64)
         with self.autocast():
             self.hidden = distributed.averaging_gradients(compiled, example.to(self.device))
