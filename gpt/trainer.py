@@ -48,6 +48,11 @@ class Counters:
     best_step: int = 0  # the evaluation with the lowest cross-entropy; 0: none yet
     best_cross_entropy: float | None = None
 
+    def out_of_patience(self, config: TrainConfig) -> bool:
+        """Return True if so many evaluations were no new best that a run of `config` ends."""
+        steps_without = self.step - self.best_step if self.best_step else 0
+        return steps_without >= (config.patience or math.inf) * config.eval_interval
+
 
 class Trainer:
     """A model in training, with all the state that a step changes and a checkpoint holds.
@@ -249,10 +254,8 @@ class Trainer:
     @property
     def done(self) -> bool:
         """True once the last step has been made, or patience is at its end."""
-        counters, config = self.counters, self.config
-        steps_without = counters.step - counters.best_step if counters.best_step else 0
-        out_of_patience = steps_without >= (config.patience or math.inf) * config.eval_interval
-        return counters.step >= config.max_steps or out_of_patience
+        last = self.counters.step >= self.config.max_steps
+        return last or self.counters.out_of_patience(self.config)
 
     @property
     def at_sample(self) -> bool:

@@ -35,7 +35,7 @@ def check_device(device: str) -> None:
 def cannot_compile(device: torch.device) -> str | None:
     """Return what torch.compile lacks on a device; None: nothing that is known.
 
-    It writes C++ for CPUs and Triton for CUDA, whose driver is a module in C.
+    It writes C++ for CPUs, and for CUDA Triton, which builds a module in C.
     """
     variable, compilers = "CXX", ["clang++" if sys.platform == "darwin" else "g++"]
     if device.type == "cuda":
