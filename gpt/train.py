@@ -273,11 +273,14 @@ def _outcome(error: Exception) -> str:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Return whether memory was refused; for the CPU's, torch raises a plain RuntimeError."""
+    """Return whether memory was refused.
+
+    For the CPU's, torch raises a plain RuntimeError; so do cuBLAS and cuDNN, whose status it is.
+    """
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(
-        words in str(error) for words in ("can't allocate memory", "out of memory")
+        words in str(error) for words in ("can't allocate memory", "out of memory", "ALLOC_FAILED")
     )
 
 
