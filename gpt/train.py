@@ -72,10 +72,9 @@ def train(
             f"but got {config.vocab_size}; change it in the configuration."
         )
     trainer = Trainer(config, data)
-    saved = None
-    if run_dir:
-        with distributed.first_process_first():
-            saved = _last_checkpoint(run_dir, note)
+    if trainer.not_compiled:
+        note(f"trains uncompiled, which is slower: {trainer.not_compiled}")
+    saved = _last_checkpoint(run_dir, note) if run_dir else None
     if saved:
         trainer.restore(saved)
         note(f"continues at step {saved.step}")
@@ -105,12 +104,13 @@ def train(
 
 def _last_checkpoint(run_dir: Path, note: Callable[[str], None]) -> checkpoint.Checkpoint | None:
     """Load the checkpoint to continue from; None to start anew, also if all are damaged."""
-    try:
-        saved = checkpoint.load(run_dir)
-    except checkpoint.DamagedCheckpointError as error:
-        note(f"starts again from step 0: no checkpoint is intact ({'; '.join(error.reasons)})")
-        checkpoint.discard(run_dir)
-        return None
+    with distributed.first_process_first():
+        try:
+            saved = checkpoint.load(run_dir)
+        except checkpoint.DamagedCheckpointError as error:
+            note(f"starts again from step 0: no checkpoint is intact ({'; '.join(error.reasons)})")
+            checkpoint.discard(run_dir)
+            return None
     for damaged in saved.skipped if saved else ():
         note(f"skipped a damaged checkpoint: {damaged}")
     return saved
@@ -273,11 +273,14 @@ def _outcome(error: Exception) -> str:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Return whether memory was refused; for the CPU's, torch raises a plain RuntimeError."""
+    """Return whether memory was refused.
+
+    For the CPU's, torch raises a plain RuntimeError; so do cuBLAS and cuDNN, whose status it is.
+    """
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(
-        words in str(error) for words in ("can't allocate memory", "out of memory")
+        words in str(error) for words in ("can't allocate memory", "out of memory", "ALLOC_FAILED")
     )
 
 

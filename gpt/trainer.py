@@ -26,7 +26,7 @@ from gpt.model import GPT, num_params
 from gpt.optim import OPTIMIZERS, SCHEDULES, Setup, check_installed
 from gpt.optim.state import load_optimizer_state, optimizer_state
 from gpt.system import distributed
-from gpt.system.device import Readback, to_device
+from gpt.system.device import Readback, cannot_compile, to_device
 from gpt.system.malloc import keep_freed_memory
 
 # Up to so many weights a step takes CUDA less time than launching its kernels one by one takes
@@ -47,6 +47,11 @@ class Counters:
     learning_rate: float = 0.0
     best_step: int = 0  # the evaluation with the lowest cross-entropy; 0: none yet
     best_cross_entropy: float | None = None
+
+    def out_of_patience(self, config: TrainConfig) -> bool:
+        """Return True if so many evaluations were no new best that a run of `config` ends."""
+        steps_without = self.step - self.best_step if self.best_step else 0
+        return steps_without >= (config.patience or math.inf) * config.eval_interval
 
 
 class Trainer:
@@ -80,9 +85,11 @@ class Trainer:
         self.counters = Counters()
         self.scores: Scores | None = None  # of the last evaluation
         alone = distributed.world_size() == 1
+        self.not_compiled = cannot_compile(self.device) if config.compile else None  # a reason
+        compiles = config.compile and self.not_compiled is None
         # An option that changes from step to step would be compiled anew each time.
-        with_loss = config.compile and alone and config.loss_schedule == "constant"
-        compiled = torch.compile(self.model) if config.compile and not with_loss else self.model
+        with_loss = compiles and alone and config.loss_schedule == "constant"
+        compiled = torch.compile(self.model) if compiles and not with_loss else self.model
         example = torch.zeros(self.batch_size, config.block_size, dtype=torch.int64)
         with self.autocast():
             self.hidden = distributed.averaging_gradients(compiled, example.to(self.device))
@@ -247,10 +254,8 @@ class Trainer:
     @property
     def done(self) -> bool:
         """True once the last step has been made, or patience is at its end."""
-        counters, config = self.counters, self.config
-        steps_without = counters.step - counters.best_step if counters.best_step else 0
-        out_of_patience = steps_without >= (config.patience or math.inf) * config.eval_interval
-        return counters.step >= config.max_steps or out_of_patience
+        last = self.counters.step >= self.config.max_steps
+        return last or self.counters.out_of_patience(self.config)
 
     @property
     def at_sample(self) -> bool:

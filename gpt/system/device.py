@@ -1,6 +1,12 @@
-"""Devices: a check, and copies to and from them that no queue waits for."""
+"""Devices: checks, and copies to and from them that no queue waits for."""
 
+import os
+import shutil
+import sys
+import sysconfig
 from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -24,6 +30,24 @@ def check_device(device: str) -> None:
         raise InputError(
             f"device {device} is not there: torch sees {count} CUDA devices; use --device cpu."
         )
+
+
+def cannot_compile(device: torch.device) -> str | None:
+    """Return what torch.compile lacks on a device; None: nothing that is known.
+
+    It writes C++ for CPUs, and for CUDA Triton, which builds a module in C.
+    """
+    variable, compilers = "CXX", ["clang++" if sys.platform == "darwin" else "g++"]
+    if device.type == "cuda":
+        if not torch.version.hip and torch.cuda.get_device_capability(device) < (7, 0):
+            return "Triton needs a GPU of compute capability 7.0"
+        if find_spec("triton") is None:
+            return "Triton is not installed"
+        variable, compilers = "CC", ["gcc", "clang"]
+    if variable not in os.environ and not any(map(shutil.which, compilers)):
+        return f"there is no {' or '.join(compilers)}"
+    headers = Path(sysconfig.get_path("include", "posix_prefix"))
+    return None if (headers / "Python.h").exists() else f"there is no Python.h in {headers}"
 
 
 def to_device(x: Tensor, device: torch.device) -> Tensor:

@@ -1,6 +1,6 @@
 """The interface of a trainer, and what it knows of a study and of a run."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -39,13 +39,15 @@ class Trainer(Protocol):
     module: str | None
     tokens: Path | None
 
-    def settle(self, spec: StudySpec, stored: Mapping[str, Any] | None, device: str) -> StudySpec:
+    def settle(
+        self, spec: StudySpec, stored: Mapping[str, Any] | None, devices: Sequence[str]
+    ) -> StudySpec:
         """Return the study with everything decided that its file leaves to the machine.
 
         Args:
             spec: The study file.
             stored: The study as it was started; None: it is new.
-            device: Where it trains.
+            devices: Those of the slots that it trains on, at least one.
         """
 
     def check(self, spec: StudySpec, show: Callable[[str], None]) -> Facts:

@@ -6,7 +6,7 @@ import math
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,9 @@ class CommandTrainer:
         self._program: TrainerSpec = spec.trainer
         self._metric = metric_of(spec.model_dump(mode="json"))
 
-    def settle(self, spec: StudySpec, stored: Mapping[str, Any] | None, device: str) -> StudySpec:
+    def settle(
+        self, spec: StudySpec, stored: Mapping[str, Any] | None, devices: Sequence[str]
+    ) -> StudySpec:
         """Return the study as it is: a program decides for itself."""
         return spec
 

@@ -1,7 +1,7 @@
 """The built-in GPT as a trainer: `python -m gpt.train RUN_DIR` on a config.json."""
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,9 @@ from sweep.study.external.plugins import load_spec_plugins
 from sweep.study.spec import StudySpec
 from sweep.trainers.base import Facts, RunFacts
 
-# Of a run that exists: where its text is, and the micro-batch that its memory sufficed for.
+DTYPES = ("float32", "float16", "bfloat16")  # of the weakest GPU first
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
+# Of a run that exists: where its text is, and the micro-batch that its memory sufficed for.
 MAY_DIFFER = ("data", "device", "threads", "batch_size", "gradient_accumulation_steps")
 
 
@@ -39,15 +40,21 @@ class GPTTrainer:
     def __init__(self, data: DataConfig) -> None:
         self._data = data
         self._spec: StudySpec
-        self._device = "cpu"
+        self._device, self._faster = "cpu", faster_dtype("cpu")
 
-    def settle(self, spec: StudySpec, stored: Mapping[str, Any] | None, device: str) -> StudySpec:
-        """Return the study with its dtype: the one that it was started with, or the faster one."""
-        self._device = device
+    def settle(
+        self, spec: StudySpec, stored: Mapping[str, Any] | None, devices: Sequence[str]
+    ) -> StudySpec:
+        """Return the study with its dtype: the one that it was started with, or the faster one.
+
+        Of several devices the weakest decides, since trials are compared with each other.
+        """
+        self._device = devices[0]
+        self._faster = min(map(faster_dtype, devices), key=DTYPES.index)
         if not spec.leaves_dtype_open:
             return spec
         settled = stored["train"].get("dtype") if stored else None
-        return spec.with_dtype(settled or faster_dtype(device))
+        return spec.with_dtype(settled or self._faster)
 
     def check(self, spec: StudySpec, show: Callable[[str], None]) -> Facts:
         """Prepare the tokens of the text.
@@ -61,7 +68,7 @@ class GPTTrainer:
         searched = spec.search.get("optimizer")
         for name in searched.values() if searched else [spec.base("optimizer")]:
             check_installed(name)
-        if slow := slow_dtype(str(spec.base("dtype")), self._device, faster_dtype(self._device)):
+        if slow := slow_dtype(str(spec.base("dtype")), self._device, self._faster):
             show(slow)
         tokens = prepare(self._data, show)
         tokens.require(spec.block_size)
@@ -160,9 +167,12 @@ def faster_dtype(device: str) -> str:
     tinystories budget train 1.2 to 1.7 times as fast as in float32 (roofline.json and
     precision.json in tests/benchmarks). A CPU without them would convert every number first.
     GPUs with tensor cores but without bfloat16 (V100, T4) take float16. An Apple GPU takes float32:
-    nobody has measured one yet.
+    nobody has measured one yet. GPUs of a cluster, where this machine has none to ask, are taken to
+    have bfloat16.
     """
     if device.startswith("cuda"):
+        if not torch.cuda.is_available():
+            return "bfloat16"
         # of this device: torch.cuda.is_bf16_supported speaks of the current one
         capability = torch.cuda.get_device_capability(torch.device(device))
         if torch.version.hip or capability >= (8, 0):
@@ -186,7 +196,7 @@ def slow_dtype(dtype: str, device: str, faster: str) -> str | None:
         device: Where it is to train.
         faster: See faster_dtype.
     """
-    on_gpu = device.startswith("cuda")
+    on_gpu = device != "cpu"
     if dtype in ("float32", faster) or (dtype == "float16" and on_gpu):
         return None
     kind = "GPU" if on_gpu else "CPU"

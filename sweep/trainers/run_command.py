@@ -43,7 +43,9 @@ DRAIN_SECONDS = 2.0  # for what is still in the pipe when the program has ended
 WAIT_SECONDS = 0.1
 MAX_STEP = 2**53  # up to which a float holds every whole number
 LAST_LINES = 20  # in which the reason of its end is looked for
-OUT_OF_MEMORY = re.compile(rb"out of memory|OutOfMemoryError|MemoryError|can't allocate memory")
+OUT_OF_MEMORY = re.compile(
+    rb"out of memory|OutOfMemoryError|MemoryError|can't allocate memory|ALLOC_FAILED"
+)
 
 # Kills a process group once the pipe to its standard input is closed, however that came to be.
 GUARD = 'read -r group; cat > /dev/null; kill -s KILL -- "-$group" 2> /dev/null'

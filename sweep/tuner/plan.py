@@ -48,7 +48,7 @@ def plan_of(spec: StudySpec, options: RunOptions, trials: int) -> Iterator[tuple
     backend.check()
     slots = backend.capacity()
     trainer = trainer_of(spec, spec.data)
-    spec = trainer.settle(spec, None, slots[0].device)
+    spec = trainer.settle(spec, None, [slot.device for slot in slots])
     text = _text(spec) if spec.trainer is None else trainer.check(spec, unseen).description
     yield "study", spec.name
     if spec.question:

@@ -132,8 +132,9 @@ def open_study(
             found_by = (stored.data or {}).get("options", {})
             data = data.with_source(data_source(base)).model_copy(update=found_by)
         trainer = trainer_of(spec, data)
-        spec = trainer.settle(spec, stored.spec, kind)
-        slots = _with_memory(backend.capacity(), spec, study, options, show)
+        slots = backend.capacity()
+        spec = trainer.settle(spec, stored.spec, [slot.device for slot in slots])
+        slots = _with_memory(slots, spec, study, options, show)
         extends = options.extend or base is not study
         grows = extends and stored.spec_digest != spec.digest
         if study is not None and stored.data and pinned and not grows and is_complete(study, total):

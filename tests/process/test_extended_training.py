@@ -93,6 +93,24 @@ def test_steps_below_those_that_are_made_are_refused_in_a_line(stories, tmp_path
     assert is_done(run_dir)
 
 
+@pytest.mark.parametrize("schedule", ["cosine", "wsd"])
+def test_a_run_that_patience_ended_is_not_extended(stories, tmp_path, schedule):
+    changes = {"schedule": schedule, "learning_rate": 0.3, "patience": 1, "eval_interval": 4}
+    config = tiny_config(stories, max_steps=200, warmup_steps=2, **changes)
+    run_dir = trained(config, tmp_path / "run", 200)
+    assert evaluations(run_dir)[-1][0] < 100
+    kept = [(run_dir / name).read_bytes() for name in ("config.json", "events.jsonl")]
+    with pytest.raises(InputError, match=r"at most 200, since patience ended .*/run at step \d+"):
+        trained(config, run_dir, 400)
+    assert [(run_dir / name).read_bytes() for name in ("config.json", "events.jsonl")] == kept
+
+
+def test_a_run_whose_patience_lasted_is_extended(stories, tmp_path):
+    config = tiny_config(stories, max_steps=STEPS, patience=5)
+    run_dir = trained(config, tmp_path / "run", STEPS)
+    assert evaluations(trained(config, run_dir, LONGER))[-1][0] == LONGER
+
+
 def test_a_run_that_trains_elsewhere_is_not_extended(stories, tmp_path):
     config = tiny_config(stories, schedule="wsd", max_steps=STEPS)
     run_dir = trained(config, tmp_path / "run", STEPS)

@@ -25,6 +25,8 @@ from sweep.backends.local import (
 from sweep.trainers.gpt import faster_dtype, slow_dtype
 from sweep.tuner.callback import Callback, Message, SweepEvent, TrialStarted
 from sweep.tuner.exits import Ending, ending_of
+from sweep.tuner.options import RunOptions
+from sweep.tuner.start import open_study
 
 
 def found(run_dir: Path) -> dict[Path, LocalProcess]:
@@ -82,6 +84,13 @@ def test_a_cpu_multiplies_in_bfloat16_only_if_it_has_instructions_for_it(
     assert faster_dtype("cpu") == dtype
 
 
+def see_gpus(monkeypatch: pytest.MonkeyPatch, *capabilities: tuple[int, int]) -> None:
+    """Let torch see GPUs of these compute capabilities."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: len(capabilities))
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda at: capabilities[at.index])
+
+
 @pytest.mark.parametrize(
     ("capability", "dtype"),
     [
@@ -94,9 +103,39 @@ def test_a_cpu_multiplies_in_bfloat16_only_if_it_has_instructions_for_it(
 def test_a_gpu_without_bfloat16_multiplies_in_float16_if_it_has_tensor_cores(
     monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], dtype: str
 ):
-    of_devices = {0: (9, 0), 1: capability}
-    monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: of_devices[device.index])
+    see_gpus(monkeypatch, (9, 0), capability)
     assert faster_dtype("cuda:1") == dtype
+
+
+def started_dtype(folder: Path, **options: str) -> str:
+    """The dtype of a new study that leaves it open."""
+    spec = tiny_study(folder, write_stories(folder / "text"))
+    spec = spec.model_copy(update={"train": spec.train | {"dtype": "auto"}})
+    at = RunOptions(storage=str(folder / "sweep.db"), runs=folder / "runs", **options)
+    with open_study(spec, spec.data, at, Order()) as opened:
+        return str(opened.spec.base("dtype"))
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype"), [("cuda:0", "bfloat16"), ("cuda:1", "float16"), ("cuda", "float16")]
+)
+def test_a_study_starts_in_the_dtype_of_the_weakest_gpu_that_it_trains_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cache: Path, device: str, dtype: str
+):
+    see_gpus(monkeypatch, (8, 0), (7, 5))
+    assert started_dtype(tmp_path, device=device) == dtype
+
+
+def test_a_study_starts_on_gpus_of_a_cluster_where_this_machine_has_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cache: Path
+):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    sbatch = tmp_path / "bin" / "sbatch"  # says yes to --test-only
+    sbatch.parent.mkdir()
+    sbatch.write_text("#!/bin/sh\n")
+    sbatch.chmod(0o755)
+    monkeypatch.setenv("PATH", str(sbatch.parent), prepend=os.pathsep)
+    assert started_dtype(tmp_path, backend="slurm", device="cuda") == "bfloat16"
 
 
 def test_auto_takes_an_apple_gpu_where_there_is_no_cuda(monkeypatch: pytest.MonkeyPatch):

@@ -45,6 +45,17 @@ def test_evaluations_come_on_the_grid_and_at_the_last_step(text: Path):
     assert [e.step for e in train(config)] == [4, 8, 10]
 
 
+def test_a_machine_without_a_compiler_trains_uncompiled_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, text: Path, tmp_path: Path
+):
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    said: list[str] = []
+    compiled = train(tiny_config(text, compile=True), note=said.append)
+    assert list(map(figures, compiled)) == list(map(figures, train(tiny_config(text))))
+    assert [line.partition(":")[0] for line in said] == ["trains uncompiled, which is slower"]
+
+
 def test_the_same_seed_gives_the_same_figures_bit_for_bit(text: Path):
     config = tiny_config(text)
     assert list(map(figures, train(config))) == list(map(figures, train(config)))

@@ -5,6 +5,8 @@ import signal
 import pytest
 
 from gpt.errors import BusyError
+from gpt.train import is_out_of_memory
+from sweep.trainers.run_command import OUT_OF_MEMORY
 from sweep.tuner.exits import Ending, Exit, Intent, ending_of, exit_of
 
 TABLE = """
@@ -26,6 +28,20 @@ def test_the_table_has_every_combination():
     assert {(intent, ending) for intent, ending, _ in CASES} == {
         (intent, ending) for intent in Intent for ending in Ending
     }
+
+
+@pytest.mark.parametrize(
+    ("words", "memory"),
+    [
+        ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", True),
+        ("cuDNN error: CUDNN_STATUS_ALLOC_FAILED", True),
+        ("CUDA error: out of memory", True),
+        ("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm`", False),
+    ],
+)
+def test_memory_that_a_library_of_cuda_could_not_have_is_out_of_memory(words: str, memory: bool):
+    assert is_out_of_memory(RuntimeError(words)) == memory
+    assert bool(OUT_OF_MEMORY.search(f"RuntimeError: {words}".encode())) == memory
 
 
 @pytest.mark.parametrize(("intent", "ending", "expected"), CASES)

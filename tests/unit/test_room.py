@@ -83,3 +83,14 @@ def test_free_memory_of_a_gpu_is_nvmls_for_the_device_that_torch_means(
 def test_free_memory_of_a_gpu_is_not_known_without_nvml(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "pynvml", None)
     assert free_bytes("cuda:0") is None
+
+
+def test_free_memory_of_a_gpu_is_not_known_where_nvml_refuses(monkeypatch: pytest.MonkeyPatch):
+    class NVMLError(Exception):
+        pass
+
+    def refuse() -> None:
+        raise NVMLError("Driver Not Loaded")
+
+    monkeypatch.setitem(sys.modules, "pynvml", SimpleNamespace(nvmlInit=refuse))
+    assert free_bytes("cuda:0") is None

@@ -1,7 +1,11 @@
 """A training step: what it asks of a device, when it reads what it asked for, and its graph."""
 
 import math
+import sys
 from dataclasses import asdict
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +17,7 @@ from gpt.config import TrainConfig
 from gpt.errors import DivergedError
 from gpt.losses.functional import LOSSES
 from gpt.losses.fused_linear import linear_loss
-from gpt.system.device import Readback
+from gpt.system.device import Readback, cannot_compile
 from gpt.system.distributed import local_device
 from gpt.trainer import Trainer
 from sweep.trainers.estimate import RandomTokens
@@ -147,6 +151,29 @@ def test_the_device_of_a_run_is_cudas_current_one(
     monkeypatch.setattr("torch.cuda.set_device", lambda own: made_current.append(own.index))
     assert local_device(device) == torch.device(device)
     assert made_current == current
+
+
+@pytest.mark.parametrize(
+    ("capability", "reason"),
+    [((6, 1), "Triton needs a GPU of compute capability 7.0"), ((7, 0), "Triton is not installed")],
+)
+def test_what_a_gpu_lacks_to_compile_is_said(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], reason: str
+):
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: capability)
+    monkeypatch.setitem(sys.modules, "triton", None)
+    assert cannot_compile(torch.device("cuda")) == reason
+
+
+def test_cuda_needs_a_compiler_of_c(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: (8, 0))
+    triton = SimpleNamespace(__spec__=ModuleSpec("triton", None))
+    monkeypatch.setitem(sys.modules, "triton", triton)
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert cannot_compile(torch.device("cuda")) == "there is no gcc or clang"
+    monkeypatch.setenv("CC", "cc")
+    assert cannot_compile(torch.device("cuda")) is None
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -10,6 +10,7 @@ from gpt.config import TrainConfig
 from sweep.search.samplers import sobol_params
 from sweep.study.spec import StudySpec
 from sweep.study.toml_file import read_study_file, read_tables, shipped_files
+from sweep.trainers.gpt import GPTTrainer
 
 STUDIES = list(shipped_files())
 both_devices = pytest.mark.parametrize("device", ["cpu", "cuda"])
@@ -51,6 +52,27 @@ def test_list_of_studies_shows_name_description_and_file(name: str) -> None:
 def test_every_trial_that_a_study_may_ask_for_is_a_run(name: str, device: str) -> None:
     for config in runs(read_study_file(name, device), device):
         assert config.warmup_steps < config.max_steps
+
+
+@every_study
+@both_devices
+def test_no_study_asks_for_a_dtype_that_a_device_may_not_have(name: str, device: str) -> None:
+    spec = read_study_file(name, device)
+
+    assert spec.leaves_dtype_open or spec.base("dtype") == "float32"
+
+
+def test_tinystories_goes_on_where_its_file_still_said_bfloat16(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: (7, 5))
+    spec = read_study_file("tinystories", "cuda")
+    stored = spec.with_dtype("bfloat16").model_dump(mode="json")
+    trainer = GPTTrainer(spec.data)
+
+    assert trainer.settle(spec, stored, ["cuda:0"]).differences(stored) == []
+    assert trainer.settle(spec, None, ["cuda:0"]).base("dtype") == "float16"
 
 
 @every_study

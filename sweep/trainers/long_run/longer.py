@@ -32,7 +32,7 @@ def extend(
         show: Called with a line that says from where it goes on, and what that means.
 
     Raises:
-        InputError: fewer steps are asked for than the run has made.
+        InputError: fewer steps are asked for than the run has made, or patience ended it.
         BusyError: another process trains there.
     """
     from gpt.train import only_trainer
@@ -65,11 +65,18 @@ def _otherwise(config: TrainConfig) -> TrainConfig:
 
 def _start(run_dir: Path, old: TrainConfig, new: TrainConfig, made: list[int]) -> tuple[int, str]:
     """Return the step to go on from, and a line about it."""
-    from gpt.trainer import learning_rate_at
+    from gpt.trainer import Counters, learning_rate_at
 
     last = made[-1] if made else 0
     common = steps_in_common(old, new)
     exact = [s for s in made if s <= common and checkpoint.has_optimizer(run_dir, s)]
+    saved = checkpoint.load(run_dir) if old.patience else None
+    ended = saved is not None and Counters(**saved.state["counters"]).out_of_patience(old)
+    if ended and (last <= common or not exact):  # else it goes on from before its end
+        raise InputError(
+            f"--steps must be at most {old.max_steps}, since patience ended {run_dir} at step "
+            f"{last:,}, but got {new.max_steps}; pass another --out and a larger --patience."
+        )
     words = f"extended from {old.max_steps:,} to {new.max_steps:,} steps"
     if exact or last == 0:
         start = max(exact, default=0)
