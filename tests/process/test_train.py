@@ -266,6 +266,17 @@ def test_a_micro_batch_of_half_the_size_goes_on_with_the_same_run(text: Path, tm
     assert [e.step for e in train(halved, tmp_path)] == [8, 12]
 
 
+def test_a_second_start_writes_the_tokenizer_only_where_it_is_not_whole(text: Path, tmp_path: Path):
+    config, path = tiny_config(text), tmp_path / "tokenizer.json"
+    list(train(config, tmp_path))
+    before, content = path.stat(), path.read_bytes()
+    list(train(config, tmp_path))
+    assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    path.write_bytes(content[:20])
+    list(train(config, tmp_path))
+    assert path.read_bytes() == content
+
+
 def zeroed(content: bytes) -> bytes:
     return bytes(len(content))
 
