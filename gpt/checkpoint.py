@@ -4,7 +4,8 @@ In run_dir/checkpoints/step-000300/:
 
     model.safetensors      weights, named as nanoGPT's, without the tied lm_head
     optimizer.safetensors  the optimisers' tensors and the random state; absent once the run is done
-    state.json             counters, and the SHA-256 of the files above and of itself
+    state.json             counters, what of the configuration makes the steps, and the SHA-256 of
+                           the files above and of itself
 
 A checkpoint is written into a temporary folder, flushed to the disk, then renamed. The last two are
 kept, the one of the best evaluation, and the one from which a longer run goes on.
@@ -93,6 +94,8 @@ def save(
     if _is_intact(final):  # a run that was continued and stopped again before its next step
         return
     temporary = folder / f".{final.name}.{os.getpid()}"
+    # of a killed process with this id: in a container each start has the same one
+    shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir()
         tensors = {"model.safetensors": model}

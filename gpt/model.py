@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gpt.config import GPTConfig
+from gpt.errors import DataError
 
 LEVELS = 2**16  # a dropout rate is rounded to a multiple of 1 / LEVELS: 0.1 to 0.1000061
 
@@ -291,3 +292,32 @@ def _initialise(module: nn.Module, std: float) -> None:
         nn.init.normal_(module.weight, std=std)
     if isinstance(module, nn.Linear) and module.bias is not None:
         nn.init.zeros_(module.bias)
+
+
+def load_weights(model: GPT, weights: Mapping[str, Tensor]) -> None:
+    """Load a checkpoint's weights, by name, into a model.
+
+    Raises:
+        DataError: see `check_weights`.
+    """
+    check_weights(model, weights)
+    model.load_state_dict(weights, strict=False)  # lm_head.weight is wte.weight
+
+
+def check_weights(model: GPT, weights: Mapping[str, Tensor]) -> None:
+    """Check that a checkpoint's weights are those of a model; the tied lm_head may be left out.
+
+    Raises:
+        DataError: a name is missing or unknown, or a shape differs.
+    """
+    expected, found = (
+        {name: tuple(w.shape) for name, w in those.items() if name != "lm_head.weight"}
+        for those in (model.state_dict(), weights)
+    )
+    for name in (*expected, *found):
+        if expected.get(name) != found.get(name):
+            raise DataError(
+                f"the checkpoint must be of the model in config.json, where {name} is "
+                f"{expected.get(name, 'not there')}, but it is {found.get(name, 'not there')} in "
+                f"the checkpoint; bring back the config.json that it was trained with."
+            )

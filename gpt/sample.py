@@ -12,7 +12,7 @@ from gpt.config import TrainConfig, read_config
 from gpt.data import tokenizer
 from gpt.errors import InputError
 from gpt.losses import LOSSES
-from gpt.model import GPT, KVCache
+from gpt.model import GPT, KVCache, load_weights
 
 if TYPE_CHECKING:
     from tiktoken import Encoding
@@ -27,7 +27,7 @@ def load_model(run_dir: Path, *, best: bool = False) -> GPT:
 
     Raises:
         InputError: `run_dir` is no run directory, or has no checkpoint yet.
-        DataError: every checkpoint is damaged.
+        DataError: every checkpoint is damaged, or it is of another model.
     """
     return _load(run_dir, best)[0]
 
@@ -43,7 +43,7 @@ def _load(run_dir: Path, best: bool) -> tuple[GPT, int]:
     if best and (step := saved.state["counters"].get("best_step")):
         saved = checkpoint.load(run_dir, step) or saved
     model = GPT(config)
-    model.load_state_dict(saved.model, strict=False)  # lm_head.weight is wte.weight
+    load_weights(model, saved.model)
     return model.eval(), saved.step
 
 

@@ -9,7 +9,6 @@ processes train the run together, see gpt.system.distributed.
 """
 
 import os
-import shutil
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -21,8 +20,8 @@ import torch
 from filelock import FileLock, Timeout
 
 from gpt import checkpoint
-from gpt.config import TrainConfig, choices, read_config
-from gpt.data.dataset import prepare
+from gpt.config import TrainConfig, choices, read_config, train_config
+from gpt.data.dataset import TokenData, prepare
 from gpt.errors import BusyError, DivergedError, InputError, SquenSweepError, StorageError
 from gpt.evaluate import write_story_scores
 from gpt.events import Evaluation, append_event, attempts, read_events
@@ -30,7 +29,7 @@ from gpt.losses.options import check_choice
 from gpt.plugins.load import load_plugins
 from gpt.sample import sample_from
 from gpt.system import distributed
-from gpt.system.files import disk_error, is_disk_error
+from gpt.system.files import atomic_write_text, disk_error, is_disk_error
 from gpt.system.signals import noted
 from gpt.trainer import Trainer
 
@@ -61,6 +60,7 @@ def train(
             short.
         NetworkError: see gpt.data.dataset.prepare.
         StorageError: see gpt.data.dataset.prepare.
+        DataError: the checkpoint was made with another configuration.
         DivergedError: the loss or the gradient became infinite or NaN.
     """
     distributed.local_device(config.device)  # before the text, which may take long
@@ -81,8 +81,7 @@ def train(
     if not distributed.is_first():
         run_dir = None  # one writer
     if run_dir:
-        # so that the run can be sampled without the cache
-        shutil.copyfile(data.tokenizer_path, run_dir / "tokenizer.json")
+        _keep_tokenizer(run_dir, data)
     while not trainer.done:
         if distributed.any_process(stop()):
             if run_dir:
@@ -100,6 +99,13 @@ def train(
                 trainer.save(run_dir)
                 if trainer.at_sample:
                     note(f"step {evaluation.step}: {sample_from(trainer.model, data.encoding())}")
+
+
+def _keep_tokenizer(run_dir: Path, data: TokenData) -> None:
+    """Copy the tokenizer, unless it is there, so that the run is sampled without the cache."""
+    path, content = run_dir / "tokenizer.json", data.tokenizer_path.read_bytes()
+    if not path.is_file() or path.read_bytes() != content:
+        atomic_write_text(path, content.decode())
 
 
 def _last_checkpoint(run_dir: Path, note: Callable[[str], None]) -> checkpoint.Checkpoint | None:
@@ -198,6 +204,7 @@ def with_loaded_plugins(config: TrainConfig, folder: Path) -> TrainConfig:
                 check_choice(field, known, getattr(config, field), options)
             except ValueError as error:
                 raise InputError(f"{error}.") from None
+        train_config(config.model_dump())  # rules that need the plugin's choices
     return config
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,11 +19,11 @@ from torch import Tensor
 from gpt import checkpoint
 from gpt.config import TrainConfig
 from gpt.data.dataset import Batches, TokenData
-from gpt.errors import DivergedError
+from gpt.errors import DataError, DivergedError
 from gpt.evaluate import Scores, hidden_states, metrics, score, temperature_perplexity
 from gpt.events import Evaluation
 from gpt.losses.fused_linear import linear_loss
-from gpt.model import GPT, num_params
+from gpt.model import GPT, load_weights, num_params
 from gpt.optim import OPTIMIZERS, SCHEDULES, Setup, check_installed
 from gpt.optim.state import load_optimizer_state, optimizer_state
 from gpt.system import distributed
@@ -32,6 +33,16 @@ from gpt.system.malloc import keep_freed_memory
 # Up to so many weights a step takes CUDA less time than launching its kernels one by one takes
 # Python: they are launched as one graph. An estimate: no GPU has confirmed it.
 GRAPH_PARAMS = 10_000_000
+
+# Fields that may differ between two starts of one run: its text, whose tokens have a fingerprint;
+# its plugins, which have a SHA-256; how it is computed; its end; what is measured on the way.
+MAY_CHANGE = {
+    "data",
+    "plugins",
+    *("device", "threads", "compile", "batch_size", "gradient_accumulation_steps"),
+    *("max_steps", "patience"),
+    *("eval_interval", "eval_tokens", "eval_skip_tokens", "sample_interval"),
+}
 
 
 @dataclass
@@ -279,6 +290,7 @@ class Trainer:
         self.settle()
         weights = {k: v for k, v in self.model.state_dict().items() if k != "lm_head.weight"}
         state = {"counters": asdict(self.counters), "batches": self.batches.state_dict()}
+        state["config"] = _what_trains(self.config)
         optimizer = None
         if not self.done:
             optimizer, state["optimizers"] = optimizer_state(
@@ -291,8 +303,13 @@ class Trainer:
         checkpoint.save(run_dir, self.counters.step, weights, optimizer, state, kept)
 
     def restore(self, saved: checkpoint.Checkpoint) -> None:
-        """Load a checkpoint, to continue exactly where `save` was called."""
-        self.model.load_state_dict(saved.model, strict=False)  # lm_head.weight is wte.weight
+        """Load a checkpoint, to continue exactly where `save` was called.
+
+        Raises:
+            DataError: it was made with another configuration.
+        """
+        _check_same_run(self.config, saved)
+        load_weights(self.model, saved.model)
         self.counters = Counters(**saved.state["counters"])
         self.batches.load_state_dict(saved.state["batches"])
         if saved.optimizer is not None:
@@ -367,6 +384,23 @@ def branch_step(config: TrainConfig) -> int | None:
         if math.isclose(learning_rate_at(step - 1, config), config.learning_rate):
             return step
     return None
+
+
+def _what_trains(config: TrainConfig) -> dict[str, Any]:
+    """Return what of a configuration makes its steps what they are, as JSON can hold it."""
+    values = config.model_dump(mode="json", exclude=MAY_CHANGE)
+    return values | {"tokens_per_step": config.tokens_per_step}
+
+
+def _check_same_run(config: TrainConfig, saved: checkpoint.Checkpoint) -> None:
+    made_with = saved.state.get("config", {})  # not in checkpoints of earlier versions
+    for name, value in _what_trains(config).items():
+        if made_with.get(name, value) != value:
+            raise DataError(
+                f"{name} must be {made_with[name]!r}, with which the checkpoint of step "
+                f"{saved.step} was made, but config.json has {value!r}; change it back, or train "
+                f"in another directory."
+            )
 
 
 def _peak_memory(device: torch.device) -> int:

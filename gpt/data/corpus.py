@@ -103,6 +103,10 @@ def identity(data: DataConfig) -> dict[str, Any]:
         source = [
             [text_files.stamp(file) for file in split] for split in (files.train, files.validation)
         ]
+        if nanogpt.is_token_file(files.train[0]) and (
+            vocabulary := nanogpt.vocabulary_file(files.train[0].parent)
+        ):
+            source.append(text_files.stamp(vocabulary))
     identity = {"kind": kind_of(data), "source": source, "max_stories": data.max_stories}
     return identity | ({"column": data.column} if data.column is not None else {})
 

@@ -28,12 +28,18 @@ IDS_AT_ONCE = 1 << 20
 LARGEST_META = 1 << 26  # bytes; the characters of Unicode take 2 MB
 GPT2 = "gpt2"  # tiktoken's name
 
-Decode = Callable[[npt.NDArray[np.uint16]], str]
+Decode = Callable[[npt.NDArray[np.uint16]], bytes]  # to UTF-8; a character may be two tokens
 
 
 def is_token_file(file: Path) -> bool:
     """Return True for a file that `read_tokens` may read, by its name."""
     return file.name in (TRAIN, VALIDATION)
+
+
+def vocabulary_file(folder: Path) -> Path | None:
+    """Return the file of a data set that says what its ids mean; None: they are GPT-2's."""
+    ours = folder / "tokenizer.json"  # of a folder of gpt.data.token_files
+    return next((file for file in (ours, folder / META) if file.exists()), None)
 
 
 def read_tokens(file: Path) -> Iterator[str]:
@@ -59,7 +65,7 @@ def read_tokens(file: Path) -> Iterator[str]:
     if size == 0:
         return
     tokens = np.memmap(file, dtype=np.uint16, mode="r")
-    story: list[str] = []
+    story: list[bytes] = []
     for first in range(0, len(tokens), IDS_AT_ONCE):
         ids = np.array(tokens[first : first + IDS_AT_ONCE])
         if int(ids.max()) >= vocab_size:
@@ -70,26 +76,29 @@ def read_tokens(file: Path) -> Iterator[str]:
         cuts = [] if end is None else np.flatnonzero(ids == end).tolist()
         begin = 0
         for cut in cuts:
-            yield "".join([*story, decode(ids[begin:cut])])
+            yield _text([*story, decode(ids[begin:cut])])
             story, begin = [], cut + 1
         story.append(decode(ids[begin:]))
-    yield "".join(story)
+    yield _text(story)
+
+
+def _text(parts: list[bytes]) -> str:
+    return b"".join(parts).decode(errors="replace")
 
 
 def _vocabulary(folder: Path) -> tuple[int, int | None, Decode]:
     """Return the size of a data set's vocabulary, its end of text, and the way back to text."""
-    if (folder / "tokenizer.json").exists():  # of a folder of gpt.data.token_files
-        return _of_encoding(read_encoding(folder / "tokenizer.json"))
-    if not (folder / META).exists():
-        return _of_encoding(gpt2())
-    characters = _characters(folder / META)
+    file = vocabulary_file(folder)
+    if file is None or file.name != META:
+        return _of_encoding(gpt2() if file is None else read_encoding(file))
+    characters = _characters(file)
     table = np.array(characters, dtype=object)
-    return len(characters), None, lambda ids: "".join(table[ids].tolist())
+    return len(characters), None, lambda ids: "".join(table[ids].tolist()).encode()
 
 
 def _of_encoding(encoding: "tiktoken.Encoding") -> tuple[int, int, Decode]:
-    def decode(ids: npt.NDArray[np.uint16]) -> str:
-        return encoding.decode(ids.tolist())
+    def decode(ids: npt.NDArray[np.uint16]) -> bytes:
+        return encoding.decode_bytes(ids.tolist())
 
     return encoding.n_vocab, end_of_text(encoding), decode
 

@@ -26,6 +26,7 @@ CHUNK_BYTES = {"cpu": 2**22, "cuda": 2**27, "mps": 2**22}  # CUDA's by count of 
 # an evaluation's in a core's own, with two more tensors of that size.
 BLOCK_BYTES = {"cpu": 2**22, "cuda": 2**30, "mps": 2**30}
 EVALUATION_BYTES = {"cpu": 350_000, "cuda": 90_000_000, "mps": 90_000_000}
+FLOAT16_ROOM = 256  # the largest derivative by W over 65,504; a power of 2, which rounds nothing
 
 
 def linear_loss(
@@ -284,5 +285,8 @@ def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
     """Add a @ b to total, which may be wider than the product's dtype."""
     if total.dtype == a.dtype:
         total.addmm_(a, b)
+    elif a.dtype == torch.float16:
+        # A sum over a chunk's rows may be above 65,504, and no loss scale would make it smaller.
+        total.add_(a @ (b / FLOAT16_ROOM), alpha=FLOAT16_ROOM)
     else:
         total += a @ b

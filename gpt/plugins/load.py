@@ -128,9 +128,11 @@ def with_plugins(config: TrainConfig, folder: Path, run_dir: Path) -> TrainConfi
         run_dir: Of the run.
     """
     for plugin, sha256 in config.plugins.items():
-        if is_file(plugin) and not (run_dir / Path(plugin).name).exists():
+        copy = run_dir / Path(plugin).name
+        # a copy may be torn: the process was killed, or the disk was full
+        if is_file(plugin) and not (copy.exists() and file_sha256(copy) == sha256):
             load_file(folder / plugin, sha256)  # or it has changed
-            shutil.copyfile(folder / plugin, run_dir / Path(plugin).name)
+            shutil.copyfile(folder / plugin, copy)
     return in_run_dir(config)
 
 

@@ -2,6 +2,7 @@
 
 import traceback
 from collections.abc import Callable, MutableMapping
+from inspect import signature
 from typing import Any, cast
 
 from gpt.config import TrainConfig, choices
@@ -82,6 +83,20 @@ def _check_choice(field: str, name: str, choice: Any, what: str) -> None:
                 f"{what}: {field} {name!r} must not have an option {option!r}, which is a field of "
                 f"the training; give it another name."
             )
+        if option in _arguments(field, kind):
+            raise InputError(
+                f"{what}: {field} {name!r} must not have an option {option!r}, which is an "
+                f"argument of every {field}; give it another name."
+            )
+
+
+def _arguments(field: str, kind: type) -> set[str]:
+    """Return the names that are taken where a choice is called with its options by name."""
+    from gpt.losses.fused_linear import linear_loss  # imports torch
+
+    calls = [kind.__call__, *([linear_loss] if field == "loss" else [])]
+    found = [one for call in calls for one in signature(call).parameters.values()]
+    return {one.name for one in found if one.kind is not one.VAR_KEYWORD}
 
 
 def _registry(field: str) -> MutableMapping[str, Any]:

@@ -59,6 +59,7 @@ def write_huggingface(
         "config.json": _json(gpt2_config(run.config)),
     }
     making = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(making, ignore_errors=True)  # of a killed process with this id
     try:
         making.mkdir(parents=True)
         weights = gpt2_weights(run.weights, run.config)

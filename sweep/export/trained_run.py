@@ -37,10 +37,12 @@ def read_trained_run(run_dir: Path) -> TrainedRun:
 
     Raises:
         InputError: `run_dir` is no run directory of the built-in GPT, or has no checkpoint yet.
-        DataError: every checkpoint is damaged.
+        DataError: every checkpoint is damaged, or it is of another model.
     """
+    import torch
+
     from gpt import checkpoint
-    from gpt.model import standard_weights
+    from gpt.model import GPT, check_weights, standard_weights
 
     config = read_config(run_dir / "config.json")
     saved = checkpoint.load(run_dir)
@@ -55,6 +57,8 @@ def read_trained_run(run_dir: Path) -> TrainedRun:
         if event["event"] == "evaluation" and event["step"] <= saved.step
     ]
     weights = saved.model
+    with torch.device("meta"):
+        check_weights(GPT(config), weights)
     if config.parametrization != "standard" and not config.qk_norm:  # those with it are refused
         weights, config = standard_weights(weights, config), _standard(config)
     return TrainedRun(

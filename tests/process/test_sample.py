@@ -12,6 +12,7 @@ from gpt.losses.functional import LOSSES
 from gpt.model import GPT
 from gpt.sample import _link_scores, generate, load_model, sample
 from gpt.train import train_directory
+from sweep.export.trained_run import read_trained_run
 
 
 @pytest.fixture
@@ -95,6 +96,16 @@ def test_a_truncated_checkpoint_is_one_clear_line(run_dir: Path):
     weights.write_bytes(weights.read_bytes()[:100])
     with pytest.raises(DataError, match="must hold an intact checkpoint"):
         sample(run_dir, "Tom")
+
+
+@pytest.mark.parametrize("change", [{"n_layer": 2}, {"bias": True}, {"n_embd": 32}])
+def test_weights_of_another_model_than_config_json_has_are_refused(run_dir: Path, change: dict):
+    config = json.loads((run_dir / "config.json").read_text())
+    (run_dir / "config.json").write_text(json.dumps(config | change))
+    for read in (load_model, read_trained_run):
+        with pytest.raises(DataError, match=r"in config\.json, where transformer") as refused:
+            read(run_dir)
+        assert "\n" not in str(refused.value)
 
 
 def test_a_run_without_checkpoint_says_to_train_it(tmp_path: Path, cache: Path):

@@ -18,7 +18,7 @@ from tiny_runs import tiny_config, write_run, write_stories
 
 from gpt import checkpoint
 from gpt.data.dataset import prepare
-from gpt.errors import BusyError, DivergedError, InputError
+from gpt.errors import BusyError, DataError, DivergedError, InputError
 from gpt.events import Evaluation, Event, append_event, read_events
 from gpt.model import GPT
 from gpt.optim import OPTIMIZERS
@@ -236,6 +236,56 @@ def test_a_run_without_checkpoint_at_the_break_repeats_from_the_last_evaluation(
     with closing(train(config, run_dir)) as evaluations:  # closed before the checkpoint of step 8
         assert [next(evaluations).step, next(evaluations).step] == [4, 8]
     assert list(map(figures, train(config, run_dir))) == undisturbed[1:]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"n_layer": 2}, r"n_layer must be 1, .* step 5 was made, but config\.json has 2"),
+        ({"loss": "focal"}, "loss must be 'cross_entropy', with which"),
+        ({"batch_size": 8}, "tokens_per_step must be 64, with which"),
+    ],
+)
+def test_a_run_whose_configuration_changed_is_not_continued(
+    text: Path, tmp_path: Path, change: dict[str, object], says: str
+):
+    config = tiny_config(text)
+    asked = itertools.count()
+    list(train(config, tmp_path, stop=lambda: next(asked) == 5))
+    with pytest.raises(DataError, match=says):
+        list(train(tiny_config(text, **change), tmp_path))
+
+
+def test_a_checkpoint_of_before_has_no_configuration_and_only_its_weights_are_compared(
+    text: Path, tmp_path: Path
+):
+    asked = itertools.count()
+    list(train(tiny_config(text), tmp_path, stop=lambda: next(asked) == 5))
+    saved = checkpoint.load(tmp_path)
+    assert saved is not None
+    del saved.state["config"]
+    for change in ({}, {"loss": "focal"}):
+        Trainer(tiny_config(text, **change), prepare(tiny_config(text).data)).restore(saved)
+    with pytest.raises(DataError, match=r"where transformer\.h\.1\.\S+ is \(.*not there in the ch"):
+        Trainer(tiny_config(text, n_layer=2), prepare(tiny_config(text).data)).restore(saved)
+
+
+def test_a_micro_batch_of_half_the_size_goes_on_with_the_same_run(text: Path, tmp_path: Path):
+    asked = itertools.count()
+    list(train(tiny_config(text), tmp_path, stop=lambda: next(asked) == 5))
+    halved = tiny_config(text, batch_size=2, gradient_accumulation_steps=2)
+    assert [e.step for e in train(halved, tmp_path)] == [8, 12]
+
+
+def test_a_second_start_writes_the_tokenizer_only_where_it_is_not_whole(text: Path, tmp_path: Path):
+    config, path = tiny_config(text), tmp_path / "tokenizer.json"
+    list(train(config, tmp_path))
+    before, content = path.stat(), path.read_bytes()
+    list(train(config, tmp_path))
+    assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    path.write_bytes(content[:20])
+    list(train(config, tmp_path))
+    assert path.read_bytes() == content
 
 
 def zeroed(content: bytes) -> bytes:

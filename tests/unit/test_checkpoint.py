@@ -1,6 +1,7 @@
 """Checkpoints: whole or not at all, verified when read, the last two kept."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,12 @@ def test_a_failed_write_leaves_the_old_checkpoint_and_no_rubbish(tmp_path: Path)
     save(tmp_path, 10)
     with pytest.raises(TypeError):
         checkpoint.save(tmp_path, 20, WEIGHTS, MOMENTS, {"not": object()})  # no JSON
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000010"]
+
+
+def test_a_kill_in_the_middle_of_a_save_does_not_hinder_a_process_of_the_same_id(tmp_path: Path):
+    (tmp_path / "checkpoints" / f".step-000010.{os.getpid()}").mkdir(parents=True)
+    save(tmp_path, 10)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000010"]
 
 

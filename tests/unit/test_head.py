@@ -143,6 +143,22 @@ def test_float16_keeps_gradients_that_are_smaller_than_its_numbers():
     assert max(relative_errors(*map(list, zip(*of_others, strict=True)))) < 1e-2
 
 
+def test_float16_keeps_a_sum_over_tokens_that_is_larger_than_its_numbers():
+    hidden, weight = (
+        torch.ones(2048, 8, requires_grad=True),
+        torch.zeros(257, 8, requires_grad=True),
+    )
+    targets = torch.arange(2048) % 257
+    targets[:205] = 0  # a frequent token: its row of the sum is 330,000
+    options = {"square_weight": 10.0, "true_weight": 1000.0, "true_target": 20.0}
+    with torch.autocast("cpu", dtype=torch.float16):
+        found = linear_loss(hidden, weight, targets, "rescaled_squentropy", **options)
+    h, w = (x.detach().double().requires_grad_() for x in (hidden, weight))
+    exact = LOSSES["rescaled_squentropy"](h @ w.T, targets, **options)
+    errors = relative_errors(with_gradients(found, hidden, weight), with_gradients(exact, h, w))
+    assert max(errors) < 2e-3, errors
+
+
 @all_losses
 def test_logits_of_ten_thousand_stay_finite(name: str):
     weight = torch.tensor([[1e4], [-1e4], [0.0], [1e-2]], requires_grad=True)

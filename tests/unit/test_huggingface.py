@@ -1,6 +1,7 @@
 """A run as a folder for transformers: its logits, its tokens, its card."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,12 @@ def test_a_run_without_a_checkpoint_is_refused(tmp_path):
     (tmp_path / "checkpoints" / "step-000040").rename(tmp_path / "elsewhere")
     with pytest.raises(InputError, match="must hold a checkpoint, but there is none"):
         read_trained_run(tmp_path)
+
+
+def test_a_kill_in_the_middle_of_an_export_does_not_hinder_a_process_of_the_same_id(tmp_path):
+    (tmp_path / f".out.{os.getpid()}").mkdir()
+    assert (exported(tmp_path) / "model.safetensors").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "run"]
 
 
 def test_generation_ends_where_the_positions_end_and_at_the_end_of_a_story(tmp_path):

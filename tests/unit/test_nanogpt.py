@@ -16,9 +16,9 @@ from exported_runs import make_run, own_bpe
 from gpt.config import DataConfig
 from gpt.data.corpus import read_corpus
 from gpt.data.dataset import prepare
-from gpt.data.nanogpt import meta_pickle, renew_meta
+from gpt.data.nanogpt import meta_pickle, read_tokens, renew_meta
 from gpt.data.token_files import read_meta
-from gpt.data.tokenizer import END_OF_TEXT, gpt2
+from gpt.data.tokenizer import END_OF_TEXT, gpt2, write_encoding
 from gpt.errors import InputError, StorageError
 from sweep.export.nanogpt import write_checkpoint
 from sweep.export.trained_run import read_trained_run
@@ -112,6 +112,28 @@ def test_a_story_that_is_longer_than_what_is_read_at_once_stays_one(tmp_path, mo
     write_stories(tmp_path / "train.bin", STORIES[:3])
     write_stories(tmp_path / "val.bin", STORIES[:1])
     assert corpus_of(tmp_path).train == STORIES[1:3]  # the first one validates
+
+
+def test_a_character_of_several_tokens_stays_whole_where_a_reading_ends_within_it(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("gpt.data.nanogpt.IDS_AT_ONCE", 1)
+    story, encoding = "Élise: \N{GRINNING FACE}", own_bpe()
+    ids = encoding.encode_ordinary(story)
+    assert len(ids) > len(story)
+    write_encoding(encoding, tmp_path / "tokenizer.json")
+    write_ids(tmp_path / "train.bin", ids)
+    assert list(read_tokens(tmp_path / "train.bin")) == [story]
+
+
+def test_other_characters_for_the_same_ids_are_another_text(characters, cache):
+    data = DataConfig(source=str(characters), bpe_vocab_size=270)
+    before = prepare(data)
+    assert prepare(data).folder == before.folder
+    meta = pickle.loads((characters / "meta.pkl").read_bytes())
+    meta["itos"] = {number: text.upper() for number, text in meta["itos"].items()}
+    (characters / "meta.pkl").write_bytes(pickle.dumps(meta))
+    assert prepare(data).folder != before.folder
 
 
 def test_tokens_that_squen_sweep_prepared_are_the_text_that_they_were_made_of(prepared, tmp_path):

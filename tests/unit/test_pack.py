@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import random
 import shutil
 import sqlite3
@@ -189,6 +190,12 @@ def test_a_file_that_is_no_pack_is_one_line_and_never_replaced(tmp_path):
 
 def test_a_pack_may_be_replaced(packed, tmp_path):
     check_replaceable(Path(shutil.copy(packed, tmp_path)))
+
+
+def test_a_kill_in_the_middle_of_a_pack_does_not_hinder_a_process_of_the_same_id(stored, tmp_path):
+    (tmp_path / f".tiny.zip.{os.getpid()}").touch()
+    write_pack(stored.storage, stored.study, tmp_path / "tiny.zip")
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.zip"]
 
 
 def test_a_report_of_other_figures_than_the_databases_is_found(packed, tmp_path):

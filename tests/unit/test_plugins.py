@@ -25,6 +25,13 @@ def sharp(s: LogitStats, sharpness: float):
 
 LOSSES["sharp"] = Loss(sharp, {"sharpness": Option(0.1, low=0.01, high=1.0, log=True)})
 """
+SCHEDULE = """
+from gpt.losses.options import Option
+from gpt.optim import SCHEDULES
+from gpt.optim.schedules import Schedule
+
+SCHEDULES["mine"] = Schedule(lambda p, peak: p, {"peak": Option(0.1, low=0.01, high=1.0)})
+"""
 STUDY = """
 name = "mine"
 plugins = ["my_losses.py"]
@@ -87,6 +94,15 @@ def test_a_file_that_changed_replaces_its_own_losses_alone(tmp_path: Path):
         (SHARP.replace("Loss(sharp, ", "dict(one="), "loss 'sharp' must be a Loss"),
         (SHARP.replace('"sharp"', '"my loss"'), "must have a name like my_loss, but got 'my loss'"),
         (SHARP.replace('"sharpness"', '"dropout"'), "must not have an option 'dropout'"),
+        (
+            SHARP.replace('"sharpness"', '"weight"'),
+            "option 'weight', which is an argument of every",
+        ),
+        (
+            SHARP.replace('"sharpness"', '"logits"'),
+            "option 'logits', which is an argument of every",
+        ),
+        (SCHEDULE, "schedule 'mine' must not have an option 'peak', which is an argument of every"),
         (SHARP + "raise OSError('late')", "must import, but line 10: OSError: late"),
     ],
 )
@@ -149,6 +165,24 @@ def test_a_run_whose_plugin_changed_or_lacks_its_loss_is_refused(tmp_path: Path)
     plugin(tmp_path, SHARP + "# changed\n")
     with pytest.raises(InputError, match="has changed"):
         with_loaded_plugins(other.model_copy(update={"loss": "sharp"}), tmp_path)
+
+
+def test_a_weight_to_schedule_is_asked_for_once_the_plugin_is_loaded(tmp_path: Path):
+    pinned = {plugin(tmp_path).name: load.file_sha256(tmp_path / "my_losses.py")}
+    config = TrainConfig(vocab_size=300, loss="sharp", loss_schedule="linear", plugins=pinned)
+    with pytest.raises(InputError, match=r"loss_schedule must be 'constant' .* for 'sharp'"):
+        with_loaded_plugins(config, tmp_path)
+
+
+def test_a_copy_of_a_plugin_that_a_kill_tore_is_made_again(tmp_path: Path):
+    source = plugin(tmp_path)
+    config = TrainConfig(
+        vocab_size=300, loss="sharp", plugins={source.name: load.file_sha256(source)}
+    )
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / source.name).write_text(SHARP[:20])
+    load.with_plugins(config, tmp_path, tmp_path / "run")
+    assert (tmp_path / "run" / source.name).read_text() == SHARP
 
 
 # --- an installed package ------------------------------------------------------------------------

@@ -89,6 +89,7 @@ def write_pack(
     require_ours(study)
     making = path.with_name(f".{path.name}.{os.getpid()}")
     try:
+        making.unlink(missing_ok=True)  # of a killed process with this id
         with tempfile.TemporaryDirectory(prefix="squen-sweep-") as name:
             folder = Path(name)
             files = _stage(storage, study, folder, show)
