@@ -4,6 +4,7 @@ Add a question by adding a function that takes a table and returns a table.
 """
 
 import math
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -287,7 +288,8 @@ def best_trial(study: optuna.Study, arm: str | None = None) -> FrozenTrial:
     complete = complete_trials(study, arm)
     if not complete:
         of_arm = "" if arm is None else f" of {arm}"
-        way = f"; why: squen-sweep status --study {study.study_name}" if is_ours(study) else ""
+        named = shlex.quote(study.study_name)
+        way = f"; why: squen-sweep status --study {named}" if is_ours(study) else ""
         raise InputError(
             f"study {study.study_name!r} must have a complete trial{of_arm}, but it has none{way}"
             + ("" if way else ".")

@@ -328,7 +328,7 @@ def study_options(reader: StudyReader) -> str:
     """Return the options that name a study to any command in the current folder."""
     default = reader.storage == _storage_option(storage_url(DEFAULT_STORAGE))
     storage = "" if default else f" --storage {shlex.quote(reader.storage)}"
-    return f"--study {reader.study.study_name}{storage}"
+    return f"--study {shlex.quote(reader.study.study_name)}{storage}"
 
 
 def run_dir_of(reader: StudyReader, trial_number: int) -> Path:

@@ -205,7 +205,7 @@ def closing_lines(
 
 def _next_commands(summary: "Summary", folder: Path, suffix: str, steps: int | None) -> list[str]:
     """List what to do after a sweep, the most worth first: only what can be done now."""
-    named = f"--study {summary.study}{suffix}"
+    named = f"--study {shlex.quote(summary.study)}{suffix}"
     if not summary.best:  # nothing to judge, to export or to draw: why is what matters
         return [f"status {named}"]
     runs = folder.parent  # a verdict's runs belong beside the search's
