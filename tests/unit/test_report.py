@@ -289,6 +289,17 @@ def test_a_study_renamed_to_two_words_is_quoted_in_commands_and_named_on_its_pag
     assert "report, study my study, " in Page(render(reading)).text
 
 
+def test_a_page_of_a_copied_study_leaves_out_what_optuna_does_not_copy(tmp_path):
+    stored = filled(StoredStudy(tmp_path))
+    url = str(stored.storage.url)
+    optuna.copy_study(
+        from_study_name="tiny", from_storage=url, to_storage=url, to_study_name="copy"
+    )
+    copy = optuna.load_study(study_name="copy", storage=stored.storage)
+    assert "nan" not in Page(render(read_study(stored.storage, copy))).texts
+    assert "bits per byte" in page_of(stored).texts
+
+
 # Figures and tables
 
 
