@@ -12,7 +12,7 @@ from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvalu
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
-from sweep.analysis.results import complete_trials, metric_of_study
+from sweep.analysis.results import column_of, complete_trials, metric_of_study
 from sweep.study.metric import Metric
 
 if TYPE_CHECKING:
@@ -34,8 +34,9 @@ def importances_table(study: optuna.Study, arms: Sequence[str]) -> "pd.DataFrame
     FANOVA_TRIALS complete trials fANOVA sees SAMPLED, drawn at random, the same at each call.
 
     Returns:
-        arm, question, parameter, importance (they sum to 1 within an arm and question); largest
-        first. An arm with fewer than MIN_TRIALS complete trials, or with equal ones, has no rows.
+        arm, question, parameter (its column), importance (they sum to 1 within an arm and
+        question); largest first. An arm with fewer than MIN_TRIALS complete trials, or with equal
+        ones, has no rows.
 
     Source:
         Hutter, Hoos, Leyton-Brown (2014), "An Efficient Approach for Assessing Hyperparameter
@@ -58,7 +59,7 @@ def importances_table(study: optuna.Study, arms: Sequence[str]) -> "pd.DataFrame
             of_arm = optuna.create_study(storage=memory, direction=metric.direction)
             of_arm.add_trials([_on_linear_scales(trial, names, metric) for trial in chosen])
             found = optuna.importance.get_param_importances(of_arm, evaluator=evaluator)
-            rows += [(arm, question, *pair) for pair in found.items()]
+            rows += [(arm, question, column_of(name), share) for name, share in found.items()]
     return pd.DataFrame(rows, columns=["arm", "question", "parameter", "importance"])
 
 

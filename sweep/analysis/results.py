@@ -4,6 +4,7 @@ Add a question by adding a function that takes a table and returns a table.
 """
 
 import math
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,6 +77,18 @@ _COLUMNS_AFTER = {
     "last_step": "Int64",
     "reason": "string",
 }
+_TAKEN = {  # columns that are no parameter's, with those that a report adds
+    *_COLUMNS,
+    *_COLUMNS_AFTER,
+    *METRICS,
+    *("tokens", "elapsed_seconds", "slot", "tokens_per_second", "peak_memory_bytes"),
+    *("training_share", "story"),
+}
+
+
+def column_of(parameter: str) -> str:
+    """Return the column of a searched parameter in tables of trials; most have its own name."""
+    return f"params_{parameter}" if parameter in _TAKEN else parameter
 
 
 def open(storage: str | Path, study: str) -> "StudyReader":  # noqa: A001 - results.open(...)
@@ -126,10 +139,10 @@ def trials_table(study: optuna.Study) -> "pd.DataFrame":
                                 Complete: the result. Pruned and running: the last
                                 one measured, so after fewer steps. Otherwise NaN: what Optuna
                                 holds of a diverged trial may be a cap, not a measurement
-        cross_entropy  float64  nats per token: the logarithm of perplexity
+        cross_entropy  float64  nats per token: the logarithm of perplexity; NaN of another metric
         <parameter>    one column per searched parameter, in the order of the study file: float64,
                        Int64 or string; missing where the trial has no such parameter. One that
-                       is called as a column here is "params_<name>", as Optuna calls it
+                       is called as another column is "params_<name>", see `column_of`
         n_params       Int64    weights of the model
         seconds        float64  wall-clock time from the last start to the end
         last_step      Int64    optimiser step of the last evaluation
@@ -138,15 +151,14 @@ def trials_table(study: optuna.Study) -> "pd.DataFrame":
     import pandas as pd
 
     space = search_space(study)
-    columns = {name: f"params_{name}" if name in _COLUMNS else name for name in space}
     dtypes = {
         **_COLUMNS,
-        **{columns[name]: _dtype(distribution) for name, distribution in space.items()},
+        **{column_of(name): _dtype(distribution) for name, distribution in space.items()},
         **_COLUMNS_AFTER,
     }
     rows = [
         dict.fromkeys(dtypes)
-        | {columns[name]: value for name, value in row["params"].items()}
+        | {column_of(name): value for name, value in row["params"].items()}
         | {name: value for name, value in row.items() if name in dtypes}
         for row in trial_rows(study)
     ]
@@ -276,7 +288,8 @@ def best_trial(study: optuna.Study, arm: str | None = None) -> FrozenTrial:
     complete = complete_trials(study, arm)
     if not complete:
         of_arm = "" if arm is None else f" of {arm}"
-        way = f"; why: squen-sweep status --study {study.study_name}" if is_ours(study) else ""
+        named = shlex.quote(study.study_name)
+        way = f"; why: squen-sweep status --study {named}" if is_ours(study) else ""
         raise InputError(
             f"study {study.study_name!r} must have a complete trial{of_arm}, but it has none{way}"
             + ("" if way else ".")
@@ -365,7 +378,8 @@ def trial_rows(study: optuna.Study) -> list[dict[str, Any]]:
     """
     ours = is_ours(study)
     single = len(study.directions) == 1
-    logarithmic = ours and metric_of_study(study).is_perplexity
+    of_softmax = ours and ranked_column(study) == "perplexity"
+    logarithmic = of_softmax and metric_of_study(study).is_perplexity
     trials = study.get_trials(deepcopy=False)
     return [_row(trial, ours, single, logarithmic) for trial in trials]
 

@@ -36,7 +36,8 @@ class StudyReader:
     evaluations: pd.DataFrame  # as in `trials`, the column `perplexity` is the study's metric
     confirm_runs: pd.DataFrame  # phases.confirm_runs_table, likewise
     arms: list[str]
-    parameters: dict[str, BaseDistribution]  # searched, without the one whose choices are the arms
+    # By its column in `trials`; without the one whose choices are the arms.
+    parameters: dict[str, BaseDistribution]
 
     @cached_property
     def attrs(self) -> StudyAttrs:
@@ -116,7 +117,7 @@ def read_study(storage: RDBStorage, study: optuna.Study) -> StudyReader:
         evaluations=evaluations.assign(perplexity=evaluations[ranked]),
         confirm_runs=runs.assign(perplexity=runs[ranked]),
         arms=results.arms(study),
-        parameters=space,
+        parameters={results.column_of(name): one for name, one in space.items()},
     )
 
 
@@ -309,7 +310,8 @@ def _ratio(value: float, best: float) -> float:
 def _confirmed(reader: StudyReader, arm: str) -> Confirmation | None:
     for one in (reader.verdict or {}).get("confirmed", []):
         if one["arm"] == arm:
-            settings = written_settings(reader, one["params"])
+            params = {results.column_of(name): value for name, value in one["params"].items()}
+            settings = written_settings(reader, params)
             return Confirmation(one["trial"], one["perplexity"], len(one["perplexities"]), settings)
     return None
 
@@ -326,7 +328,7 @@ def study_options(reader: StudyReader) -> str:
     """Return the options that name a study to any command in the current folder."""
     default = reader.storage == _storage_option(storage_url(DEFAULT_STORAGE))
     storage = "" if default else f" --storage {shlex.quote(reader.storage)}"
-    return f"--study {reader.study.study_name}{storage}"
+    return f"--study {shlex.quote(reader.study.study_name)}{storage}"
 
 
 def run_dir_of(reader: StudyReader, trial_number: int) -> Path:
@@ -335,7 +337,7 @@ def run_dir_of(reader: StudyReader, trial_number: int) -> Path:
 
 
 def written_settings(reader: StudyReader, values: Mapping[Any, Any]) -> list[tuple[str, str]]:
-    """Write the searched parameters that `values` has, each as in every other trial."""
+    """Write the searched parameters that `values` has by column, each as in every other trial."""
     return [
         (name, write(values[name]))
         for name, write in reader.formats.items()

@@ -1,6 +1,7 @@
 """The commands `init` and `check`: a study file to start from, and its plan before it runs."""
 
 import json
+import re
 import shlex
 import shutil
 from pathlib import Path
@@ -58,12 +59,12 @@ def _program_files(path: Path) -> dict[Path, str]:
     """Return the texts of a study file and of the program that it runs."""
     program = path.with_suffix(".py")
     python = "python" if shutil.which("python") else "python3"
-    text = _template("program.toml", path).replace("PYTHON", python)
-    text = text.replace("PROGRAM", program.name)
+    text = _template("program.toml", path, PYTHON=python, PROGRAM=program.name)
     return {path: text, program: (TEMPLATES / "program.py.in").read_text(encoding="utf-8")}
 
 
-def _template(file: str, path: Path) -> str:
+def _template(file: str, path: Path, **words: str) -> str:
+    """Return a template with its words in capitals replaced, all at once: a name may hold one."""
     from sweep.study.spec import word
     from sweep.study.validation import check_study_name
 
@@ -72,7 +73,8 @@ def _template(file: str, path: Path) -> str:
     except ValueError as error:
         raise InputError(f"the name of a study {error}.") from None
     text = (TEMPLATES / file).read_text(encoding="utf-8")
-    return text.replace('"NAME"', json.dumps(path.stem)).replace("FILE", path.name)
+    words |= {'"NAME"': json.dumps(path.stem), "FILE": path.name}
+    return re.sub("|".join(words), lambda found: words[found[0]], text)
 
 
 @app.command(epilog="Example: squen-sweep check mine.toml")

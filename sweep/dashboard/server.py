@@ -4,6 +4,7 @@ The dashboard has no password and can delete studies. So it listens at 127.0.0.1
 access is allowed, and requests from pages of other sites are refused (see sweep.dashboard.access).
 """
 
+import errno
 import logging
 import socket
 from collections.abc import Callable
@@ -32,7 +33,7 @@ def serve(storage: str, host: str = HOST, port: int = PORT, *, allow_remote: boo
 
     Raises:
         InputError: there is no such database, `host` is reachable from other machines though
-            `allow_remote` is False, or the port is taken or not allowed.
+            `allow_remote` is False or is none of this machine, or the port is taken or not allowed.
     """
     opened = open_storage(storage, create=False)
     if host not in THIS_MACHINE and not allow_remote:
@@ -86,6 +87,10 @@ def _listen(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         listening.close()
         reason = getattr(error, "strerror", None) or error
+        if isinstance(error, socket.gaierror) or getattr(error, "errno", 0) == errno.EADDRNOTAVAIL:
+            raise InputError(
+                f"host must be a name or an IPv4 address of this machine, but {host}: {reason}."
+            ) from None
         raise InputError(f"port {port} must be free, but {reason}; pass another --port.") from None
     return listening
 

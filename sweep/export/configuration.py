@@ -58,7 +58,7 @@ def is_export(path: Path) -> bool:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return False
-    if not text or re.match(r"# Study \S+, trial \d+ \(", text):
+    if not text or re.match(r"# Study .+, trial \d+ \(", text):
         return True
     try:
         TrainConfig.model_validate_json(text)

@@ -119,7 +119,7 @@ def export_program(
     values = {**params, **machine, "trial": trial.number, "run_dir": str(out)}
     command = rendered_arguments(program.command, values)
     name = program.template and rendered_name(program.template)
-    files = {name: rendered_file(program.template_text or "", values)} if name else {}
+    files = {name: rendered_file(name, program.template_text or "", values)} if name else {}
     line = [
         shlex.join(["mkdir", "-p", str(out)]),
         shlex.join(["cp", str((folder / "params.json").absolute()), str(out)]),

@@ -158,9 +158,11 @@ def commands(
 ) -> list[tuple[str, str]]:
     """List commands to get this again and to go on: pairs of a comment and a command."""
     study = study_options(reader)
-    name = reader.study.study_name
-    shipped = name in shipped_files()  # `run` takes the file of any other
-    searched = study if shipped else study.replace(f"--study {name}", f"--study {name}.toml", 1)
+    name, in_file = shlex.quote(reader.study.study_name), str(reader.spec["name"])
+    shipped = in_file in shipped_files()  # `run` takes the file of any other
+    file = in_file if shipped else f"{in_file}.toml"
+    renamed = "" if reader.study.study_name == in_file else f" --as {name}"
+    searched = study.replace(f"--study {name}", f"--study {shlex.quote(file)}{renamed}", 1)
     total = reader.progress[1]
     text = "" if reader.is_program else f" {data_options(reader.study)}"
     search = [

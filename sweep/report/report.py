@@ -108,6 +108,7 @@ def render(
     of_page = axes(reader)
     title, open_question = heading(reader)
     return environment.get_template(TEMPLATE).render(
+        study_name=reader.study.study_name,
         spec=reader.spec,
         data={"notice": None, "floor_perplexity": None, **reader.data},
         metric=reader.metric.name,

@@ -17,6 +17,7 @@ from sweep.analysis.results import (
     UNFINISHED,
     best_by_arm,
     best_trials,
+    column_of,
     compared_parameter,
     longest,
     metric_of_study,
@@ -103,7 +104,7 @@ def status_json(study: optuna.Study) -> str:
     own = None if ours else ("arm", "origin", "perplexity", "cross_entropy", "n_params", "reason")
     found["trials"] = [_record(row, space, own) for row in rows]
     if ours:  # the figure in the column `perplexity`, by its name
-        found["trials"] = [{**row, name: row.pop("perplexity")} for row in found["trials"]]
+        found["trials"] = [_named(row, name) for row in found["trials"]]
     return json.dumps(fmt.json_values(found), indent=1, ensure_ascii=False)
 
 
@@ -114,7 +115,13 @@ def _record(
     if left_out is not None:
         return {name: value for name, value in row.items() if name not in left_out}
     flat = {name: value for name, value in row.items() if name not in ("params", "values")}
-    return {**flat, **space, **row["params"]}
+    return {**flat, **{column_of(name): value for name, value in (space | row["params"]).items()}}
+
+
+def _named(row: dict[str, Any], metric: str) -> dict[str, Any]:
+    """Give the figure in the column `perplexity` its name, in its place."""
+    others = {key: value for key, value in row.items() if key != metric or key == "perplexity"}
+    return {metric if key == "perplexity" else key: value for key, value in others.items()}
 
 
 def _outcomes(rows: list[dict[str, Any]]) -> dict[str, int]:
@@ -198,7 +205,7 @@ def closing_lines(
 
 def _next_commands(summary: "Summary", folder: Path, suffix: str, steps: int | None) -> list[str]:
     """List what to do after a sweep, the most worth first: only what can be done now."""
-    named = f"--study {summary.study}{suffix}"
+    named = f"--study {shlex.quote(summary.study)}{suffix}"
     if not summary.best:  # nothing to judge, to export or to draw: why is what matters
         return [f"status {named}"]
     runs = folder.parent  # a verdict's runs belong beside the search's

@@ -96,10 +96,12 @@ def change(ratio: float) -> str:
 
 
 def perplexity(value: float | None) -> str:
-    """Return a perplexity with two decimals below 1000, without above; "-" for None."""
+    """Return a perplexity in few characters, with two decimals below 1000; "-" for None."""
     if value is None:
         return "-"
-    return f"{value:.2f}" if value < 1000 else f"{value:,.0f}"
+    if value < 1000:
+        return f"{value:.2f}"
+    return f"{value:,.0f}" if value < 1e9 else f"{value:.2e}"
 
 
 def duration(seconds: float | None) -> str:

@@ -140,14 +140,20 @@ def rendered_arguments(arguments: Iterable[str], values: Mapping[str, Any]) -> l
     return [word for one in arguments if (word := rendered(one, values)) is not None]
 
 
-def rendered_file(text: str, values: Mapping[str, Any]) -> str:
-    """Return a file with its placeholders replaced, and true and false as YAML, TOML and JSON do.
+def rendered_file(name: str, text: str, values: Mapping[str, Any]) -> str:
+    """Return a file with its placeholders replaced, and true and false as its language has them.
 
     A line of a parameter that this trial does not have is left out.
+
+    Args:
+        name: Of the file: .py is Python, any other is taken as YAML, TOML and JSON are.
+        text: Of its template.
+        values: Of the placeholders.
     """
+    shown = str if name.endswith(".py") else _as_data
     lines = text.splitlines(keepends=True)
     kept = [line for line in lines if all(name in values for name in names_in(line))]
-    return PLACEHOLDER.sub(lambda match: _replaced(match, values, _as_data), "".join(kept))
+    return PLACEHOLDER.sub(lambda match: _replaced(match, values, shown), "".join(kept))
 
 
 def _replaced(match: re.Match[str], values: Mapping[str, Any], shown: Any) -> str:

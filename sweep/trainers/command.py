@@ -27,6 +27,7 @@ from sweep.study.program import (
 from sweep.study.spec import StudySpec
 from sweep.trainers.base import Facts, RunFacts
 from sweep.trainers.run_command import (
+    MAX_NATS,
     MAX_STEP,
     PARAMS_FILE,
     PROGRAM_FILE,
@@ -137,7 +138,7 @@ class CommandTrainer:
         values = {**given, **machine, "run_dir": str(run_dir.resolve())}
         name = self._program.template and rendered_name(self._program.template)
         if name:
-            atomic_write_text(run_dir / name, rendered_file(self._template, values))
+            atomic_write_text(run_dir / name, rendered_file(name, self._template, values))
         atomic_write_text(run_dir / PARAMS_FILE, json.dumps(given, indent=1) + "\n")
         atomic_write_text(path, json.dumps(self._described(run_dir, values, given), indent=1))
         return RunFacts(self._spec.max_steps, 0, {"command": self._program.command, **given})
@@ -152,7 +153,11 @@ class CommandTrainer:
             "resume": rendered_arguments(program.resume, values),
             "folder": str(Path(program.folder).resolve()),
             "environment": self._environment(run_dir, str(values["device"])),
-            "metric": {"name": program.metric.name, "pattern": program.metric.pattern},
+            "metric": {
+                "name": program.metric.name,
+                "pattern": program.metric.pattern,
+                "nats": self._metric.is_perplexity,
+            },
             "max_steps": program.max_steps,
             "rendered": rendered_name(program.template) if program.template else "",
             "params": dict(given),
@@ -187,7 +192,8 @@ class CommandTrainer:
         if event is None or event["event"] != "evaluation":
             return event
         found = reported(event, self._program.metric.name)
-        if found is None or not math.isfinite(found[1]):
+        limit = MAX_NATS if self._metric.is_perplexity else math.inf
+        if found is None or not -math.inf < found[1] < limit:
             return None  # the process that runs the program ends it for the latter
         return {**event, "step": found[0], "value": found[1]}
 
@@ -250,4 +256,4 @@ def _figure(event: Event, name: str, otherwise: float = math.nan) -> float:
 
 
 def _exp(nats: float) -> float:
-    return math.exp(nats) if nats < 700 else math.inf  # the largest float is exp(709.8)
+    return math.exp(nats) if nats < MAX_NATS else math.inf

@@ -41,6 +41,7 @@ STOP_SECONDS = 30.0  # for a program that was asked to end; below the tuner's fo
 SIGN_SECONDS = 10.0  # between two signs of life, of a program that prints something
 DRAIN_SECONDS = 2.0  # for what is still in the pipe when the program has ended
 WAIT_SECONDS = 0.1
+MAX_NATS = 700.0  # a token, of which the perplexity is a float: the largest is exp(709.8)
 MAX_STEP = 2**53  # up to which a float holds every whole number
 LAST_LINES = 20  # in which the reason of its end is looked for
 OUT_OF_MEMORY = re.compile(
@@ -233,6 +234,14 @@ class Supervisor:
         if not math.isfinite(value):
             self._last_step = step
             self._fail("diverged", f"{self._metric['name']} became {value} at step {step}")
+            return
+        if self._metric.get("nats") and value >= MAX_NATS:
+            self._last_step = step
+            self._fail(
+                "diverged",
+                f"{self._metric['name']} was {value:g} at step {step}, too much for nats per "
+                f"token; if it is another figure, set trainer.metric.unit",
+            )
             return
         before, self._printed = self._printed, step
         if before is not None and step < before and not self._noted:

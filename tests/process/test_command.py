@@ -35,6 +35,8 @@ elif behaviour == "silent":
     print("nothing that matches")
 elif behaviour == "nan":
     show(0, 4.0); show(10, "nan"); time.sleep(60)
+elif behaviour == "milliseconds":
+    show(0, 1200); time.sleep(60)
 elif behaviour == "twice":
     for step, value in ((0, 3.0), (10, 2.5), (10, 9.0), (5, 9.0), (20, 2.0)): show(step, value)
 elif behaviour == "exits":
@@ -58,7 +60,7 @@ else:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     show(0, 3.0); time.sleep(60)
 """
-BEHAVIOURS = ["fine", "silent", "twice", "exits", "flood", "nan"]
+BEHAVIOURS = ["fine", "silent", "twice", "exits", "flood", "nan", "milliseconds"]
 STUDY = f"""
 name = "faults"
 compare = "behaviour"
@@ -122,6 +124,13 @@ def test_a_figure_that_is_nan_ends_the_program_as_diverged(trial: FrozenTrial):
     assert trial_attrs(trial).reason == "val_loss became nan at step 10"
 
 
+@of("milliseconds")
+def test_a_figure_too_high_for_nats_ends_the_program_with_the_way_out(trial: FrozenTrial):
+    assert trial_attrs(trial).outcome == "diverged"
+    assert "val_loss was 1200 at step 0" in (trial_attrs(trial).reason or "")
+    assert "set trainer.metric.unit" in (trial_attrs(trial).reason or "")
+
+
 @of("twice")
 def test_of_a_step_that_comes_twice_or_late_the_first_counts(trial: FrozenTrial):
     assert list(trial.intermediate_values) == [0, 10, 20]
@@ -157,7 +166,7 @@ def test_trials_that_fail_or_diverge_are_not_ranked(study: optuna.Study):
         (("verdict", "--study", "faults"), "{seed}"),
         (("run", "--study", "faults.toml", "--data", "built-in"), "--data"),
         (("run", "--study", "missing.toml"), "no_such.py"),
-        (("run", "--study", "changed.toml", "--trials", "7"), "program.py"),
+        (("run", "--study", "changed.toml", "--trials", "8"), "program.py"),
         (("export", "--study", "faults", "--format", "json"), "toml"),
     ],
 )

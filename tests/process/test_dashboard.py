@@ -125,6 +125,12 @@ def test_dashboard_says_that_a_port_is_taken(stored, port):
         serve(str(stored.path), port=port)
 
 
+@pytest.mark.parametrize("host", ["192.0.2.7", "::1", "nosuch.invalid"])
+def test_dashboard_refuses_a_host_that_is_not_this_machine_by_name(stored, host):
+    with pytest.raises(InputError, match=rf"^host must .*this machine, but {host}: [^;]*$"):
+        serve(str(stored.path), host=host, port=0, allow_remote=True)
+
+
 def test_dashboard_refuses_a_port_that_is_none(stored):
     with pytest.raises(InputError, match=r"port 70000 .*0-65535"):
         serve(str(stored.path), port=70000)

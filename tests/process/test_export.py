@@ -2,6 +2,7 @@ import json
 import random
 import shutil
 import types
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -12,7 +13,7 @@ from stored_studies import STUDY, StoredStudy
 from gpt.config import DataConfig, TrainConfig
 from gpt.data.dataset import prepare
 from gpt.errors import InputError
-from sweep.export.configuration import EXPORTERS, export_format, to_json, to_toml
+from sweep.export.configuration import EXPORTERS, export_format, is_export, to_json, to_toml
 from sweep.export.nanogpt import to_nanogpt
 from sweep.export.trial import Origin, export
 from sweep.storage.schema import set_trial_attrs
@@ -153,6 +154,12 @@ def test_toml_says_where_it_comes_from_and_how_to_train_it():
     assert header[1].endswith("squen-sweep train best.toml")
     assert header[2].endswith("squen-sweep train best.toml --steps 2400")
     assert "squen-sweep train 'my best.toml'\n" in to_toml(config(), ORIGIN, "my best.toml")
+
+
+def test_an_export_of_a_study_whose_name_has_a_space_is_known_as_one(tmp_path):
+    origin = replace(ORIGIN, study="my study")
+    (tmp_path / "best.toml").write_text(to_toml(config(), origin, "best.toml"))
+    assert is_export(tmp_path / "best.toml")
 
 
 def test_json_is_the_text_of_a_run_directory():

@@ -1,5 +1,6 @@
 """The study files of `init` run at once, as they are."""
 
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -30,3 +31,11 @@ def test_the_built_in_gpt_is_swept_as_init_wrote_it(squen: Commands, cache: Path
     done = squen("run", "--study", "first.toml", "--trials", "2", "--device", "cpu")
     assert done.code == 0
     assert "first is complete: 2/2 trials" in done.out
+
+
+def test_a_name_may_hold_words_that_stand_in_its_template(squen: Commands):
+    assert squen("init", "FILE-of-PROGRAM-in-PYTHON", "--program").code == 0
+    text = (squen.folder / "FILE-of-PROGRAM-in-PYTHON.toml").read_text()
+    assert tomllib.loads(text)["name"] == "FILE-of-PROGRAM-in-PYTHON"
+    assert "FILE-of-PROGRAM-in-PYTHON.py" in tomllib.loads(text)["trainer"]["command"]
+    assert squen("check", "FILE-of-PROGRAM-in-PYTHON.toml", "--device", "cpu").code == 0

@@ -158,7 +158,15 @@ def test_placeholders_are_replaced_and_doubled_braces_stay():
 
 def test_a_template_is_written_as_data():
     text = '{"wide": {wide}, "lr": {lr}}\nmomentum: {momentum}\nlast'
-    assert rendered_file(text, {"wide": True, "lr": 1e-5}) == '{"wide": true, "lr": 1.0e-05}\nlast'
+    values = {"wide": True, "lr": 1e-5}
+    assert rendered_file("a.json", text, values) == '{"wide": true, "lr": 1.0e-05}\nlast'
+
+
+def test_a_template_of_python_is_written_as_python():
+    text = "bias = {bias}\nlr = {lr}\nname = '{name}'\ndropout = {dropout}\n"
+    read: dict[str, Any] = {}
+    exec(rendered_file("config.py", text, {"bias": True, "lr": 1e-5, "name": "a"}), {}, read)
+    assert read == {"bias": True, "lr": 1e-5, "name": "a"}
 
 
 def test_a_run_has_the_arguments_of_its_arm(study: Any, tmp_path: Path):
@@ -248,6 +256,18 @@ def test_figures_beside_the_metric_that_are_none_are_not_measured(study: Any):
     assert math.isnan(evaluation.elapsed_seconds)
     assert math.isnan(evaluation.train_loss)
     assert evaluation.tokens == 2**53
+
+
+@pytest.mark.parametrize(("unit", "read"), [("nats", None), ("points", 1200.0)])
+def test_a_figure_too_high_for_nats_is_no_evaluation(study: Any, unit: str, read: float | None):
+    line = b'{"step": 5, "value": 1200.0}'
+    event = CommandTrainer(study(metric=f'unit = "{unit}"')).parse(line)
+    assert (event and event["value"]) == read
+
+
+def test_a_perplexity_of_hundreds_of_digits_is_shown_in_few_characters():
+    assert PERPLEXITY.shown(math.exp(500)) == "1.40e+217"
+    assert PERPLEXITY.shown(123456.7) == "123,457"
 
 
 def test_nats_are_a_perplexity_and_other_units_stay_as_they_are(study: Any):

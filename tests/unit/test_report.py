@@ -276,6 +276,30 @@ def test_commands_repeat_the_study_on_the_same_text_and_storage(stored):
     )
 
 
+def test_a_study_renamed_to_two_words_is_quoted_in_commands_and_named_on_its_page(tmp_path):
+    stored = filled(StoredStudy(tmp_path))
+    with stored.storage.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE studies SET study_name = 'my study'")
+    renamed = optuna.load_study(study_name="my study", storage=stored.storage)
+    reading = read_study(stored.storage, renamed)
+    found = dict(commands(reading, best_of_arms(reading), "Once", 0))
+    run = found["the search, of its study file"]
+    assert run.startswith("squen-sweep run --study tiny.toml --as 'my study' --storage ")
+    assert found["this report"].startswith("squen-sweep report --study 'my study' ")
+    assert "report, study my study, " in Page(render(reading)).text
+
+
+def test_a_page_of_a_copied_study_leaves_out_what_optuna_does_not_copy(tmp_path):
+    stored = filled(StoredStudy(tmp_path))
+    url = str(stored.storage.url)
+    optuna.copy_study(
+        from_study_name="tiny", from_storage=url, to_storage=url, to_study_name="copy"
+    )
+    copy = optuna.load_study(study_name="copy", storage=stored.storage)
+    assert "nan" not in Page(render(read_study(stored.storage, copy))).texts
+    assert "bits per byte" in page_of(stored).texts
+
+
 # Figures and tables
 
 

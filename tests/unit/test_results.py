@@ -201,3 +201,9 @@ def test_a_study_is_opened_in_one_call_or_refused_in_one_line(stored, tmp_path):
             results.open(path, name)
         assert "\n" not in str(refused.value)
     assert not (tmp_path / "none.db").exists()
+
+
+def test_trials_of_another_metric_have_no_cross_entropy(tmp_path):
+    stored = StoredStudy(tmp_path, 'metric = "link_perplexity"' + STUDY)
+    stored.add("cross_entropy", [60.0])
+    assert results.trials_table(stored.study)["cross_entropy"].isna().all()
