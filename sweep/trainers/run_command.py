@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
@@ -30,6 +30,9 @@ from gpt.events import FILE, Event, append_event, parse_event, read_lines
 from gpt.system.files import is_disk_error
 from gpt.system.signals import noted
 from sweep.study.external.pattern import LINE_LENGTH, SlowPatternError, limited
+
+if TYPE_CHECKING:
+    import psutil
 
 PROGRAM_FILE = "program.json"
 PARAMS_FILE = "params.json"
@@ -114,6 +117,7 @@ class Supervisor:
         self._last: list[bytes] = []  # lines
         self._fault: dict[str, Any] | None = None  # for which it is ended
         self._killed_at: float | None = None
+        self._asked: dict[psutil.Process, list[psutil.Process]] = {}  # to end, and their children
         self._heard = False  # since the last sign of life
         self._noted = False  # that steps are not in order
 
@@ -164,7 +168,7 @@ class Supervisor:
         output, ended, open_ = process.stdout.fileno(), False, True
         drained = math.inf  # the clock from when what a process outside of the group prints is left
         while not ended:
-            ended = process.poll() is not None
+            ended = process.poll() is not None and not self._has_heirs(process)
             if ended:
                 _kill_group(process.pid)
                 drained = time.monotonic() + DRAIN_SECONDS
@@ -274,9 +278,32 @@ class Supervisor:
             return
         if self._killed_at is None:
             self._killed_at = time.monotonic() + STOP_SECONDS
-            process.terminate()  # it alone: it may need its helpers to write a checkpoint
+            self._ask(process.pid)  # it alone: it may need its helpers to write a checkpoint
         elif time.monotonic() > self._killed_at:
             _kill_group(process.pid)
+
+    def _ask(self, pid: int) -> None:
+        """Send SIGTERM to a process, and note its children first: a shell dies and leaves them."""
+        import psutil  # late: it takes as long to import as the rest
+
+        with suppress(psutil.Error):  # it has ended
+            process = psutil.Process(pid)
+            self._asked[process] = process.children()
+            process.terminate()
+
+    def _has_heirs(self, process: "subprocess.Popen[bytes]") -> bool:
+        """Return whether a program that died of our request, as a shell does, has left others.
+
+        They are asked in its place and have the rest of its time.
+        """
+        if self._fault or self._killed_at is None or process.returncode != -signal.SIGTERM:
+            return False
+        for parent, children in list(self._asked.items()):
+            if not _runs(parent):
+                del self._asked[parent]
+                for child in filter(_runs, children):
+                    self._ask(child.pid)
+        return bool(self._asked) and time.monotonic() < self._killed_at
 
     # --- its end -----------------------------------------------------------------------------
 
@@ -332,6 +359,16 @@ def _guard() -> Iterator["subprocess.Popen[bytes]"]:
 
 def _has_output(descriptor: int, ended: bool) -> bool:
     return bool(select.select([descriptor], [], [], 0 if ended else WAIT_SECONDS)[0])
+
+
+def _runs(process: "psutil.Process") -> bool:
+    """Return whether a process has not ended; one that nobody has reaped has."""
+    import psutil
+
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _kill_group(group: int) -> None:

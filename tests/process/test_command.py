@@ -52,6 +52,16 @@ elif behaviour == "goes on":
     else:
         open(os.environ["SQUEN_RUN_DIR"] + "/checkpoint", "w").close()
         show(0, 3.0); time.sleep(60)
+elif behaviour == "saves":
+    helper = os.fork()
+    if helper == 0: time.sleep(60)
+    def save(*_):
+        if os.waitpid(helper, os.WNOHANG) == (0, 0):  # it is there still
+            time.sleep(0.2)
+            open(os.environ["SQUEN_RUN_DIR"] + "/checkpoint", "w").close()
+        os._exit(0)
+    signal.signal(signal.SIGTERM, save)
+    show(0, 3.0); time.sleep(60)
 else:
     assert behaviour == "stubborn"
     if os.fork() == 0: time.sleep(60)
@@ -230,6 +240,22 @@ def test_a_program_that_ignores_a_request_to_end_is_killed_with_its_children(run
     assert len(pids) == 2
     process.terminate()
     process.wait()
+    wait_until(lambda: all(map(is_gone, pids)))
+    assert read_events(run_dir)[0][-1]["event"] == "stopped"
+
+
+def test_a_program_behind_scripts_that_die_of_the_request_has_its_time_and_its_helpers(
+    run_dir: Path,
+):
+    command = supervised(run_dir, "saves", PATTERN)
+    program = json.loads((run_dir / "program.json").read_text())
+    for _ in range(2):  # a script in a script
+        program["command"] = ["sh", "-c", '"$@"; echo end', "sh", *program["command"]]
+    (run_dir / "program.json").write_text(json.dumps(program))
+    process, pids = started(command, run_dir)
+    process.terminate()
+    process.wait()
+    assert (run_dir / "checkpoint").exists()
     wait_until(lambda: all(map(is_gone, pids)))
     assert read_events(run_dir)[0][-1]["event"] == "stopped"
 
