@@ -129,6 +129,7 @@ class Supervisor:
         if self._attempt > 1 and self._has_left_something():
             command += self._program["resume"]
         with self._log_file() as self._log, _guard() as guard:
+            told = guard.stdin.fileno()  # type: ignore[union-attr]
             try:
                 process = subprocess.Popen(
                     command,
@@ -139,12 +140,13 @@ class Supervisor:
                     stderr=subprocess.STDOUT,
                     process_group=0,
                     bufsize=0,
+                    # in the child, before it is the program: this process may die meanwhile
+                    preexec_fn=lambda: os.write(told, f"{os.getpid()}\n".encode()),  # noqa: PLW1509
                 )
             except OSError as error:
                 message = f"could not start {command[0]}: {error.strerror}"
                 append_event(self._run_dir, "error", outcome="unusable", step=0, message=message)
                 return 1
-            guard.stdin.write(f"{process.pid}\n".encode())  # type: ignore[union-attr]
             self._follow(process)
             return self._end(process.wait())
 

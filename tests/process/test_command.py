@@ -298,6 +298,29 @@ def test_a_program_dies_with_the_process_that_runs_it(run_dir: Path):
     assert process.returncode == -signal.SIGKILL
 
 
+DIES_AT_ONCE = """
+import os, subprocess, sys
+start = subprocess.Popen
+def dies(command, **options):
+    process = start(command, **options)
+    if "sleep" in command:
+        with open(sys.argv[1] + "/pid", "w") as file: file.write(str(process.pid))
+        os.kill(os.getpid(), 9)
+    return process
+subprocess.Popen = dies
+"""
+
+
+def test_a_program_dies_with_the_process_that_has_just_started_it(run_dir: Path):
+    python, option, code, folder = supervised(run_dir, "stubborn", PATTERN)
+    program = json.loads((run_dir / "program.json").read_text()) | {"command": ["sleep", "200"]}
+    (run_dir / "program.json").write_text(json.dumps(program))
+    command = [python, option, DIES_AT_ONCE + code, folder]
+    subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False)
+    pid = int((run_dir / "pid").read_text())
+    wait_until(lambda: is_gone(pid))  # or it fails
+
+
 def test_a_pattern_that_takes_too_long_on_a_line_ends_the_program(run_dir: Path):
     slow = r"(?P<step>\d)(?:ab|a|b)+z(?P<value>\d)"
     command = supervised(run_dir, "slow", slow)
