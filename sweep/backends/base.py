@@ -51,7 +51,7 @@ class Status:
 
     alive: bool
     exit_code: int | None  # negative if a signal killed it; None: alive, or nobody can know
-    waits: bool = False  # in a queue: it has not been started yet, and no limit counts
+    waits: bool = False  # in a queue, or suspended by its cluster: no limit counts
     # lost: its machine or its scheduler ended it; disk: that of another machine is full
     cause: Literal["lost", "oom", "disk"] | None = None
     words: str | None = None  # for which cause

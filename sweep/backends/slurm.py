@@ -29,6 +29,7 @@ QUEUE_SECONDS_PER_JOB = 0.01  # more: schedulers of large clusters are asked by 
 READ_SECONDS = 0.5  # between two reads of a run's events, which come over a network
 READ_SECONDS_PER_JOB = 0.002  # more: a read is two round trips to a file server
 LATE_SECONDS = 60  # for the last events of a job that has ended well: NFS keeps sizes so long
+KILL_SECONDS = 10  # until a job is killed again that is there still: a node may take minutes
 BUSY_SECONDS = 30  # until a job is handed in again that found another trainer in its directory
 ANSWER_SECONDS = 10  # for SLURM to answer
 CHECKPOINT_SECONDS = 60  # before a job's time is up, it is asked for a checkpoint
@@ -36,7 +37,8 @@ GPU_OPTION = r"(?:^| )(?:--(?:gres|tres-per-\w+)[= ]\S*gpu|--gpus|-G)"
 CPUS_OPTION = r"(?:--cpus-per-task[= ]|(?:^| )-c ?)(\d+)"
 AWAY = re.compile(r"Unable to contact|Socket timed out|Connection refused|Zero Bytes", re.I)
 WAITING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "CONFIGURING")
-RUNNING = ("RUNNING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING")
+SUSPENDED = ("SUSPENDED", "STOPPED")
+RUNNING = ("RUNNING", *SUSPENDED, "SIGNALING", "STAGE_OUT", "RESIZING")
 CANNOT_LOG = 53  # the signal that SLURM gives for a job whose output it cannot open
 ITS_OWN = ("COMPLETED", "COMPLETING", "FAILED")  # states in which the exit code is the process's
 
@@ -50,6 +52,7 @@ class Submitted:
     state: str = "PENDING"
     read_at: float = 0.0
     not_before: float = 0.0  # when it may be handed in
+    killed_at: float = -math.inf
     ending: Status | None = None  # once it has ended
     ended_at: float = 0.0
 
@@ -200,10 +203,9 @@ class SlurmBackend:
                 self._submit(job)
 
     def _status(self, job: Submitted) -> Status:
-        if job.state in WAITING:
-            return Status(alive=True, exit_code=None, waits=True)
-        if job.state in RUNNING:
-            return Status(alive=True, exit_code=None)
+        if job.state in (*WAITING, *RUNNING):
+            waits = job.state in (*WAITING, *SUSPENDED)
+            return Status(alive=True, exit_code=None, waits=waits)
         now = time.monotonic()
         if job.ending is None:
             job.ending, job.ended_at = _ending(job.id or ""), now
@@ -243,10 +245,12 @@ class SlurmBackend:
             self._cancel(job, *signal)
 
     def kill(self, run_dir: Path) -> None:
-        """Take a job back, or end it now."""
-        if job := self._jobs.get(run_dir):
+        """Take a job back, or end it now; a call soon after another does nothing."""
+        job = self._jobs.get(run_dir)
+        if job is not None and time.monotonic() - job.killed_at > KILL_SECONDS:
             self._cancel(job, "--batch", "--signal=KILL")
             self._cancel(job)
+            job.killed_at = time.monotonic()
 
     def _cancel(self, job: Submitted, *signal: str) -> None:
         if job.id is None:

@@ -32,6 +32,7 @@ from sweep.trainers.run_command import (
     PARAMS_FILE,
     PROGRAM_FILE,
     as_float,
+    is_step,
     parse_report,
     reported,
 )
@@ -187,10 +188,10 @@ class CommandTrainer:
         return (sys.executable, "-P", "-m", "sweep.trainers.run_command", str(run_dir.resolve()))
 
     def parse(self, line: bytes) -> Event | None:
-        """Parse a line of events.jsonl, ours or the program's; one without a figure is none."""
+        """Parse a line of events.jsonl, ours or the program's; one that lacks its word is none."""
         event = parse_report(line)
         if event is None or event["event"] != "evaluation":
-            return event
+            return event if event is not None and _is_whole(event) else None
         found = reported(event, self._program.metric.name)
         limit = MAX_NATS if self._metric.is_perplexity else math.inf
         if found is None or not -math.inf < found[1] < limit:
@@ -248,6 +249,20 @@ def _is_file(path: Path) -> bool:
 def relative_to(folder: Path, path: Path) -> str:
     """Return a path below a folder as it is written there."""
     return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name
+
+
+def _is_whole(event: Event) -> bool:
+    """Return True unless a program's line only shares its name with one of ours."""
+    step = as_float(event.get("step"))
+    match event["event"]:
+        case "note":
+            return isinstance(event.get("message"), str)
+        case "done" | "stopped":
+            return step is not None and is_step(step)
+        case "error":
+            words = (event.get("outcome"), event.get("message"))
+            return step is not None and is_step(step) and all(isinstance(w, str) for w in words)
+    return True
 
 
 def _figure(event: Event, name: str, otherwise: float = math.nan) -> float:

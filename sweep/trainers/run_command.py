@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
@@ -30,6 +30,9 @@ from gpt.events import FILE, Event, append_event, parse_event, read_lines
 from gpt.system.files import is_disk_error
 from gpt.system.signals import noted
 from sweep.study.external.pattern import LINE_LENGTH, SlowPatternError, limited
+
+if TYPE_CHECKING:
+    import psutil
 
 PROGRAM_FILE = "program.json"
 PARAMS_FILE = "params.json"
@@ -117,6 +120,7 @@ class Supervisor:
         self._last: list[bytes] = []  # lines
         self._fault: dict[str, Any] | None = None  # for which it is ended
         self._killed_at: float | None = None
+        self._asked: dict[psutil.Process, list[psutil.Process]] = {}  # to end, and their children
         self._heard = False  # since the last sign of life
         self._noted = False  # that steps are not in order
 
@@ -128,6 +132,7 @@ class Supervisor:
         if self._attempt > 1 and self._has_left_something():
             command += self._program["resume"]
         with self._log_file() as self._log, _guard() as guard:
+            told = guard.stdin.fileno()  # type: ignore[union-attr]
             try:
                 process = subprocess.Popen(
                     command,
@@ -138,12 +143,13 @@ class Supervisor:
                     stderr=subprocess.STDOUT,
                     process_group=0,
                     bufsize=0,
+                    # in the child, before it is the program: this process may die meanwhile
+                    preexec_fn=lambda: os.write(told, f"{os.getpid()}\n".encode()),  # noqa: PLW1509
                 )
             except OSError as error:
                 message = f"could not start {command[0]}: {error.strerror}"
                 append_event(self._run_dir, "error", outcome="unusable", step=0, message=message)
                 return 1
-            guard.stdin.write(f"{process.pid}\n".encode())  # type: ignore[union-attr]
             self._follow(process)
             return self._end(process.wait())
 
@@ -167,7 +173,7 @@ class Supervisor:
         output, ended, open_ = process.stdout.fileno(), False, True
         drained = math.inf  # the clock from when what a process outside of the group prints is left
         while not ended:
-            ended = process.poll() is not None
+            ended = process.poll() is not None and not self._has_heirs(process)
             if ended:
                 _kill_group(process.pid)
                 drained = time.monotonic() + DRAIN_SECONDS
@@ -285,9 +291,32 @@ class Supervisor:
             return
         if self._killed_at is None:
             self._killed_at = time.monotonic() + STOP_SECONDS
-            process.terminate()  # it alone: it may need its helpers to write a checkpoint
+            self._ask(process.pid)  # it alone: it may need its helpers to write a checkpoint
         elif time.monotonic() > self._killed_at:
             _kill_group(process.pid)
+
+    def _ask(self, pid: int) -> None:
+        """Send SIGTERM to a process, and note its children first: a shell dies and leaves them."""
+        import psutil  # late: it takes as long to import as the rest
+
+        with suppress(psutil.Error):  # it has ended
+            process = psutil.Process(pid)
+            self._asked[process] = process.children()
+            process.terminate()
+
+    def _has_heirs(self, process: "subprocess.Popen[bytes]") -> bool:
+        """Return whether a program that died of our request, as a shell does, has left others.
+
+        They are asked in its place and have the rest of its time.
+        """
+        if self._fault or self._killed_at is None or process.returncode != -signal.SIGTERM:
+            return False
+        for parent, children in list(self._asked.items()):
+            if not _runs(parent):
+                del self._asked[parent]
+                for child in filter(_runs, children):
+                    self._ask(child.pid)
+        return bool(self._asked) and time.monotonic() < self._killed_at
 
     # --- its end -----------------------------------------------------------------------------
 
@@ -343,6 +372,16 @@ def _guard() -> Iterator["subprocess.Popen[bytes]"]:
 
 def _has_output(descriptor: int, ended: bool) -> bool:
     return bool(select.select([descriptor], [], [], 0 if ended else WAIT_SECONDS)[0])
+
+
+def _runs(process: "psutil.Process") -> bool:
+    """Return whether a process has not ended; one that nobody has reaped has."""
+    import psutil
+
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _kill_group(group: int) -> None:

@@ -25,6 +25,7 @@ class TrialRun:
     facts: RunFacts
     started_at: float
     last_event_at: float
+    looked_at: float = field(init=False)  # when the backend was asked about it last
     offset: int = 0  # bytes of events that have been read
     last: tuple[int, float] | None = None  # step and metric of the last evaluation
     last_event: Event | None = None  # `done`, `stopped` or `error`, of the present process
@@ -41,6 +42,10 @@ class TrialRun:
     lost: str | None = None  # how the present process was, with what it had trained
     batch_halved: bool = False  # after it ran out of memory
     elsewhere: str | None = None  # why another machine's disk cannot be written
+
+    def __post_init__(self) -> None:
+        """Begin to look when it starts."""
+        self.looked_at = self.started_at
 
     @property
     def run_dir(self) -> Path:
@@ -65,9 +70,12 @@ class TrialRun:
         self.heard = self.trained = False
         self.last_event_at = now
 
-    def waits(self, now: float) -> None:
-        """Note that its process waits in a queue, where no time counts."""
-        self.started_at = self.last_event_at = now
+    def looked(self, now: float, waits: bool) -> None:
+        """Note the time of a look; what passed since the last counts unless its process waits."""
+        if waits:
+            self.started_at += now - self.looked_at
+            self.last_event_at = now
+        self.looked_at = now
 
     def believe(self, status: Status) -> None:
         """Let a backend say how a process ended that could not say so itself.

@@ -249,10 +249,9 @@ class Tuner:
                 run.last_event_at, run.heard = self.clock(), True
                 run.trained |= any(event["event"] == "alive" for event in events)
             self._hear(run, events)
-            if status[run.run_dir].waits:
-                run.waits(self.clock())
-                if run.has_ended:  # in a process that nobody knew: it waits for nothing
-                    self._stop(run, Intent.TRAIN)
+            run.looked(self.clock(), status[run.run_dir].waits)
+            if status[run.run_dir].waits and run.has_ended:
+                self._stop(run, Intent.TRAIN)  # it ended in a process that nobody knew
             if status[run.run_dir].alive:
                 self._enforce_limits(run)
             else:

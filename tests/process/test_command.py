@@ -54,6 +54,16 @@ elif behaviour == "goes on":
     else:
         open(os.environ["SQUEN_RUN_DIR"] + "/checkpoint", "w").close()
         show(0, 3.0); time.sleep(60)
+elif behaviour == "saves":
+    helper = os.fork()
+    if helper == 0: time.sleep(60)
+    def save(*_):
+        if os.waitpid(helper, os.WNOHANG) == (0, 0):  # it is there still
+            time.sleep(0.2)
+            open(os.environ["SQUEN_RUN_DIR"] + "/checkpoint", "w").close()
+        os._exit(0)
+    signal.signal(signal.SIGTERM, save)
+    show(0, 3.0); time.sleep(60)
 else:
     assert behaviour == "stubborn"
     if os.fork() == 0: time.sleep(60)
@@ -243,6 +253,22 @@ def test_a_program_that_ignores_a_request_to_end_is_killed_with_its_children(run
     assert read_events(run_dir)[0][-1]["event"] == "stopped"
 
 
+def test_a_program_behind_scripts_that_die_of_the_request_has_its_time_and_its_helpers(
+    run_dir: Path,
+):
+    command = supervised(run_dir, "saves", PATTERN)
+    program = json.loads((run_dir / "program.json").read_text())
+    for _ in range(2):  # a script in a script
+        program["command"] = ["sh", "-c", '"$@"; echo end', "sh", *program["command"]]
+    (run_dir / "program.json").write_text(json.dumps(program))
+    process, pids = started(command, run_dir)
+    process.terminate()
+    process.wait()
+    assert (run_dir / "checkpoint").exists()
+    wait_until(lambda: all(map(is_gone, pids)))
+    assert read_events(run_dir)[0][-1]["event"] == "stopped"
+
+
 def test_a_program_that_left_a_checkpoint_is_resumed_and_its_steps_go_on(run_dir: Path):
     command = supervised(run_dir, "goes on", PATTERN)
     process, _ = started(command, run_dir)
@@ -279,6 +305,29 @@ def test_a_program_dies_with_the_process_that_runs_it(run_dir: Path):
     process.wait()
     wait_until(lambda: all(map(is_gone, pids)))  # or it fails
     assert process.returncode == -signal.SIGKILL
+
+
+DIES_AT_ONCE = """
+import os, subprocess, sys
+start = subprocess.Popen
+def dies(command, **options):
+    process = start(command, **options)
+    if "sleep" in command:
+        with open(sys.argv[1] + "/pid", "w") as file: file.write(str(process.pid))
+        os.kill(os.getpid(), 9)
+    return process
+subprocess.Popen = dies
+"""
+
+
+def test_a_program_dies_with_the_process_that_has_just_started_it(run_dir: Path):
+    python, option, code, folder = supervised(run_dir, "stubborn", PATTERN)
+    program = json.loads((run_dir / "program.json").read_text()) | {"command": ["sleep", "200"]}
+    (run_dir / "program.json").write_text(json.dumps(program))
+    command = [python, option, DIES_AT_ONCE + code, folder]
+    subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False)
+    pid = int((run_dir / "pid").read_text())
+    wait_until(lambda: is_gone(pid))  # or it fails
 
 
 def test_a_pattern_that_takes_too_long_on_a_line_ends_the_program(run_dir: Path):

@@ -103,6 +103,16 @@ def test_no_time_of_a_suspended_sweep_is_a_trials(run: TrialRun):
     assert must_be_killed(run, limits, clock())  # 21 s awake and silent
 
 
+def test_no_time_in_a_queue_is_a_trials_and_what_it_trained_before_counts(run: TrialRun):
+    limits = Limits(trial=40, silence=20)
+    run.last_event_at = 30
+    run.looked(30, waits=False)
+    run.looked(3630, waits=True)  # suspended by its cluster for an hour
+    assert not must_be_killed(run, limits, now=3650)
+    assert not is_overdue(run, limits, now=3640)
+    assert is_overdue(run, limits, now=3641)
+
+
 LOST = Status(alive=False, exit_code=None, cause="lost", words="was lost: its node died")
 
 

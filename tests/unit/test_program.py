@@ -250,6 +250,24 @@ def test_a_line_of_json_is_a_report_if_it_has_a_step_and_a_value(
     assert (None if event is None else reported(event, "val_loss")) == found
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"event": "note", "text": "warmed up"}',
+        b'{"event": "done"}',
+        b'{"event": "stopped", "step": "last"}',
+        b'{"event": "error", "step": 5, "message": "no such file"}',
+        b'{"event": "error", "step": 5, "message": "out", "outcome": ["oom"]}',
+        b'{"event": "error", "outcome": "diverged"}',
+        b'{"event": "error", "outcome": "oom", "step": 5}',
+    ],
+)
+def test_a_programs_line_that_only_shares_its_name_with_one_of_ours_is_passed_over(
+    study: Any, line: bytes
+):
+    assert CommandTrainer(study()).parse(line) is None
+
+
 def test_figures_beside_the_metric_that_are_none_are_not_measured(study: Any):
     odd = {"step": 5, "value": 2.0, "seconds": "long", "tokens": 1e300, "train_loss": True}
     evaluation = CommandTrainer(study()).evaluation(odd)
