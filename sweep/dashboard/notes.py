@@ -175,14 +175,17 @@ def dashboard_figures(reader: "StudyReader") -> "dict[str, go.Figure]":
             ),
             arms,
             floor,
+            metric,
         ),
     }
     if "learning_rate" in reader.parameters:
         space = reader.parameters["learning_rate"]
-        found["learning-rate-by-arm"] = plots.plot_slice(trials, "learning_rate", arms, space)
+        found["learning-rate-by-arm"] = plots.plot_slice(
+            trials, "learning_rate", arms, space, metric
+        )
     if len(reader.confirm_runs):
         found["confirm-runs"] = plots.plot_confirm_runs(
-            _few_seeds(reader), arms, reader.lowest, reader.verdict
+            _few_seeds(reader), arms, reader.lowest, reader.verdict, metric
         )
     for name, figure in found.items():
         title = name.replace("-", " ")

@@ -16,7 +16,9 @@ def parameter_axis(parameter: str, distribution: BaseDistribution) -> dict[str, 
     """Make an axis over the range that was searched, also where no trial was."""
     axis: dict[str, Any] = {"title_text": parameter}
     if isinstance(distribution, CategoricalDistribution):
-        return axis | {"type": "category"}
+        ends = [-0.5, len(distribution.choices) - 0.5]
+        axis |= {"type": "category", "range": ends, "categoryorder": "array"}
+        return axis | {"categoryarray": list(distribution.choices)}
     ends: Any = distribution  # float and int distributions alike
     if ends.log:
         low, high = math.log10(ends.low), math.log10(ends.high)
@@ -73,6 +75,11 @@ def colour_scale(
     }
     colours = "Cividis_r" if metric.maximize else "Cividis"
     return {"colorscale": colours, "cmin": low, "cmax": high, "colorbar": bar}
+
+
+def written(value: float, metric: Metric) -> str:
+    """Write a result in a hover text."""
+    return f"{value:,.2f}" if metric.is_perplexity else metric.shown(value)
 
 
 def rows(data: pd.DataFrame) -> list[dict[Any, Any]]:

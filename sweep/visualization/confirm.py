@@ -11,7 +11,8 @@ from scipy import stats
 
 from sweep.analysis.phases import CONFIRM
 from sweep.analysis.tuning_curve import LOWEST_PERPLEXITY
-from sweep.visualization._axes import labelled, rows
+from sweep.study.metric import PERPLEXITY, Metric
+from sweep.visualization._axes import labelled, rows, written
 from sweep.visualization.style import (
     GREY,
     arm_colours,
@@ -74,6 +75,7 @@ def plot_confirm_runs(
     arms: Sequence[str],
     floor: float | None = None,
     record: Mapping[str, Any] | None = None,
+    metric: Metric = PERPLEXITY,
 ) -> go.Figure:
     """Draw the perplexity of every confirm run; a line joins the runs of one seed: a pair.
 
@@ -85,6 +87,7 @@ def plot_confirm_runs(
         arms: All arms of the study.
         floor: The lowest value that is possible, if it is known.
         record: The study's verdict, whose runs are drawn; None: the newest.
+        metric: What the trials are ranked by.
     """
     data = confirm_data(runs, record)
     if data.empty:
@@ -99,8 +102,9 @@ def plot_confirm_runs(
     figure = go.Figure(_pairs(data, positions))
     for arm, x in positions.items():
         style = {"color": arm_colours(arms)[arm], "symbol": arm_symbols(arms)[arm]}
-        figure.add_traces(_seeds(data[data["arm"] == arm], x, style))
-        figure.add_traces([_mean(row, x + ASIDE) for row in rows(means[means["arm"] == arm])])
+        figure.add_traces(_seeds(data[data["arm"] == arm], x, style, metric))
+        mean = rows(means[means["arm"] == arm])
+        figure.add_traces([_mean(row, x + ASIDE, metric) for row in mean])
     names = [labelled(arm)["name"] for arm in positions]
     axis = {"tickvals": list(positions.values()), "ticktext": names, "showgrid": False}
     figure.update_xaxes(axis | {"range": [-0.5, len(positions) - 0.5], "title_text": "arm"})
@@ -124,19 +128,23 @@ def _pairs(data: pd.DataFrame, positions: Mapping[str, float]) -> go.Scatter:
     )
 
 
-def _seeds(of_arm: pd.DataFrame, x: float, style: dict[str, str]) -> list[go.Scatter]:
+def _seeds(
+    of_arm: pd.DataFrame, x: float, style: dict[str, str], metric: Metric
+) -> list[go.Scatter]:
     """Draw the seeds of an arm, and along the upper edge those without a perplexity."""
     arm, measured = str(of_arm["arm"].iloc[0]), of_arm["perplexity"].notna()
-    found = _marks(of_arm[measured], arm, x, style)
-    lost = without_value(_marks(of_arm[~measured], arm, x, style | {"symbol": "x"}))
+    found = _marks(of_arm[measured], arm, x, style, metric)
+    lost = without_value(_marks(of_arm[~measured], arm, x, style | {"symbol": "x"}, metric))
     return [found, lost.update(showlegend=not measured.any())]
 
 
-def _marks(runs: pd.DataFrame, arm: str, x: float, style: dict[str, str]) -> go.Scatter:
+def _marks(
+    runs: pd.DataFrame, arm: str, x: float, style: dict[str, str], metric: Metric
+) -> go.Scatter:
     texts = [
         f"seed {row['seed']}, settings of trial {row['of_trial']}<br>"
         + (
-            f"perplexity {row['perplexity']:,.2f}"
+            f"perplexity {written(row['perplexity'], metric)}"
             if row["outcome"] == "complete"
             else row["outcome"]
         )
@@ -152,16 +160,17 @@ def _marks(runs: pd.DataFrame, arm: str, x: float, style: dict[str, str]) -> go.
     )
 
 
-def _mean(row: Mapping[Any, Any], x: float) -> go.Scatter:
+def _mean(row: Mapping[Any, Any], x: float, metric: Metric) -> go.Scatter:
     mean, low, high = row["perplexity"], row["low"], row["high"]
     known = low > 0
-    words = f"mean of {row['seeds']} seeds {mean:,.2f}"
+    words = f"mean of {row['seeds']} seeds {written(mean, metric)}"
+    interval = f"95% interval {written(low, metric)} to {written(high, metric)}"
     ends = {"array": [high - mean], "arrayminus": [mean - low], "thickness": 2.5, "width": 7}
     return go.Scatter(
         x=[x],
         y=[mean],
         error_y=ends | {"type": "data", "symmetric": False} if known else None,
-        text=[f"{words}<br>95% interval {low:,.2f} to {high:,.2f}" if known else words],
+        text=[f"{words}<br>{interval}" if known else words],
         mode="markers",
         marker={"color": GREY, "symbol": "line-ew-open", "size": 16, "line": {"width": 3}},
         name="mean and 95% interval",

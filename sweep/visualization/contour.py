@@ -15,7 +15,7 @@ from scipy.interpolate import LinearNDInterpolator
 from scipy.spatial import QhullError
 
 from sweep.study.metric import PERPLEXITY, Metric
-from sweep.visualization._axes import colour_scale, labelled, parameter_axis, rows
+from sweep.visualization._axes import colour_scale, labelled, parameter_axis, rows, written
 from sweep.visualization.style import GREY, empty_figure, finish, plain
 
 CELLS = 40  # of the grid on which it is interpolated, along each parameter
@@ -120,7 +120,7 @@ def plot_contour(
         of_arm = complete[(complete["arm"] == arm) & complete[x].notna() & complete[y].notna()]
         place = {"row": 1, "col": column}
         figure.add_trace(_surface(contour_data(of_arm, x, y, space, logs=logs), arm), **place)
-        figure.add_trace(_marks(of_arm, arm, x, y), **place)
+        figure.add_trace(_marks(of_arm, arm, x, y, metric), **place)
         figure.update_xaxes(parameter_axis(x, space[x]), **place)
         figure.update_yaxes(parameter_axis(y, space[y]), **place)
     figure.update_layout(coloraxis=_scale(complete["perplexity"], logs, metric))
@@ -149,10 +149,10 @@ def _surface(data: tuple[_Floats, _Floats, _Floats], arm: str) -> go.Contour:
     )
 
 
-def _marks(of_arm: pd.DataFrame, arm: str, x: str, y: str) -> go.Scatter:
+def _marks(of_arm: pd.DataFrame, arm: str, x: str, y: str, metric: Metric) -> go.Scatter:
     texts = [
         f"trial {row['number']}<br>{x} {row[x]:.4g}, {y} {row[y]:.4g}"
-        f"<br>perplexity {row['perplexity']:,.2f}"
+        f"<br>perplexity {written(row['perplexity'], metric)}"
         for row in rows(of_arm)
     ]
     return go.Scatter(

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from sweep.analysis.results import ranked
 from sweep.study.metric import PERPLEXITY, Metric
-from sweep.visualization._axes import labelled, log_axis, rows
+from sweep.visualization._axes import labelled, log_axis, rows, written
 from sweep.visualization.style import (
     FADED,
     GREY,
@@ -79,8 +79,8 @@ def plot_cost(
         complete = of_arm["outcome"] == "complete"
         strong = {"symbol": symbol, "color": colour, "size": 9, "opacity": 0.9}
         faint = {"symbol": symbol, "color": colour, "size": 6, "opacity": FADED}
-        figure.add_trace(_points(of_arm[complete], arm, strong))
-        figure.add_trace(_points(of_arm[~complete], arm, faint).update(showlegend=False))
+        figure.add_trace(_points(of_arm[complete], arm, metric, strong))
+        figure.add_trace(_points(of_arm[~complete], arm, metric, faint).update(showlegend=False))
     ends = [float(data["seconds"].min()), float(data["seconds"].max())]
     shown = frame(data["perplexity"], floor)
     add_floor(figure, floor, ends, shown)
@@ -100,9 +100,10 @@ def _front(front: pd.DataFrame) -> go.Scatter:
     )
 
 
-def _points(data: pd.DataFrame, arm: str, marker: dict[str, Any]) -> go.Scatter:
+def _points(data: pd.DataFrame, arm: str, metric: Metric, marker: dict[str, Any]) -> go.Scatter:
     texts = [
-        f"trial {row['number']}, {row['outcome']}<br>perplexity {row['perplexity']:,.2f}"
+        f"trial {row['number']}, {row['outcome']}<br>"
+        f"perplexity {written(row['perplexity'], metric)}"
         for row in rows(data)
     ]
     x, y = plain(data["seconds"]), plain(data["perplexity"])

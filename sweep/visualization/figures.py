@@ -5,6 +5,7 @@ A figure is drawn when it is asked for. Add one by adding it to `figures`.
 
 import gzip
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -32,7 +33,7 @@ from sweep.analysis.importance import (
 from sweep.analysis.machine import machine_table, time_table
 from sweep.analysis.study_reader import StudyReader, shown
 from sweep.analysis.tuning_curve import tuning_curve_table
-from sweep.study.metric import PERPLEXITY, Metric
+from sweep.study.metric import PERPLEXITY
 
 FIGURE_FORMATS = ("html", "png", "svg", "json")
 # plotly.js with the traces of two axes, the only ones that are drawn here: npm's package
@@ -63,7 +64,7 @@ def figures(reader: StudyReader) -> Iterator[Figure]:
     metric = reader.metric
     for figure in _figures(reader):
         named = figure.name == "confirm-ratios" and metric.is_perplexity  # by the record
-        yield figure if named or metric == PERPLEXITY else _in_words_of(figure, metric)
+        yield figure if named or metric == PERPLEXITY else _in_words_of(figure, reader)
 
 
 def _figures(reader: StudyReader) -> Iterator[Figure]:
@@ -76,19 +77,25 @@ def _figures(reader: StudyReader) -> Iterator[Figure]:
     yield from _machine(reader)
 
 
-def _in_words_of(figure: Figure, metric: Metric) -> Figure:
+def _in_words_of(figure: Figure, reader: StudyReader) -> Figure:
     """Name the study's metric where a figure names perplexity: in words, axes and hover texts."""
+    metric = reader.metric
+    name, better = metric.name, "above" if metric.maximize else "below"
+    names = (name, *reader.parameters, *reader.arms)
+    words = {one: one for one in names if "perplexity" in one} | {  # a name stays as it is
+        "ratio of perplexities (below 1: better)": f"ratio of {name} ({better} 1: better)",
+        "log perplexity": f"log {name}" if metric.is_perplexity else name,  # of which none is taken
+        "perplexities": name,
+        "perplexity": name,
+    }
+    pattern = "|".join(map(re.escape, sorted(words, key=len, reverse=True)))
 
     def named(text: str) -> str:
-        several = text.replace("ratio of perplexities (below 1: better)", ratio)
-        several = several.replace("log perplexity", metric.name)  # of which none is taken
-        return several.replace("perplexities", metric.name).replace("perplexity", metric.name)
+        return re.sub(pattern, lambda found: words[found[0]], text)
 
     def draw() -> go.Figure:
         return go.Figure(json.loads(named(str(figure.draw().to_json()))))
 
-    better = "above" if metric.maximize else "below"
-    ratio = f"ratio of {metric.name} ({better} 1: better)"
     title = named(figure.title.replace("Perplexity", "perplexity"))
     return replace(figure, title=title, caption=named(figure.caption), draw=draw)
 
@@ -106,6 +113,7 @@ def _of_verdict(reader: StudyReader) -> Iterator[Figure]:
             reader.arms,
             reader.lowest,
             reader.verdict,
+            reader.metric,
         ),
         section="verdict",
     )
@@ -157,7 +165,7 @@ def _progress(reader: StudyReader) -> Iterator[Figure]:
         "Quantile tuning curve: median of the best of n trials",
         _TUNING_CURVE[sampler == "random" and metric == PERPLEXITY],
         lambda: plots.plot_tuning_curve(
-            tuning_curve_table(trials, arms, sampler, reader.lowest, metric), arms, floor
+            tuning_curve_table(trials, arms, sampler, reader.lowest, metric), arms, floor, metric
         ),
     )
 
@@ -172,7 +180,7 @@ def _slices(reader: StudyReader) -> Iterator[Figure]:
             "perplexity. Ring: baseline. Dotted: the original study's value."
             + " At an integer, the arms stand side by side."
             * isinstance(distribution, IntDistribution),
-            partial(plots.plot_slice, trials, name, reader.arms, distribution),
+            partial(plots.plot_slice, trials, name, reader.arms, distribution, reader.metric),
         )
 
 

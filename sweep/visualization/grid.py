@@ -67,6 +67,8 @@ def _cells(values: "pd.Series[Any]", distribution: BaseDistribution) -> "pd.Seri
 
 def _labels(values: "pd.Series[Any]", distribution: BaseDistribution) -> "pd.Series[str]":
     names, edges = _cell_names(distribution)
+    if isinstance(distribution, CategoricalDistribution):
+        return values.map(dict(zip(distribution.choices, names, strict=True)))  # 0.0 is 0
     if edges is None:
         return values.map(str)
     logs = isinstance(distribution, FloatDistribution) and distribution.log

@@ -11,7 +11,7 @@ from optuna.distributions import BaseDistribution, IntDistribution
 from sweep.analysis.importance import MIN_TRIALS
 from sweep.analysis.results import UNFINISHED, ranked
 from sweep.study.metric import PERPLEXITY, Metric
-from sweep.visualization._axes import labelled, offsets, parameter_axis, rows
+from sweep.visualization._axes import labelled, offsets, parameter_axis, rows, written
 from sweep.visualization.style import (
     FADED,
     GREY,
@@ -72,24 +72,25 @@ def plot_curves(
         of_arm, line = data[data["arm"] == arm], {"color": colour, "dash": arm_dashes(arms)[arm]}
         complete = of_arm["outcome"] == "complete"
         early, others = of_arm[~complete], of_arm[complete & ~of_arm["best"]]
-        figure.add_trace(_lines(early, arm, width=1, **line).update(opacity=FADED))
-        figure.add_trace(_lines(others, arm, width=1.2, **line))
-        figure.add_trace(_crosses(of_arm, arm, colour))
+        figure.add_trace(_lines(early, arm, metric, width=1, **line).update(opacity=FADED))
+        figure.add_trace(_lines(others, arm, metric, width=1.2, **line))
+        figure.add_trace(_crosses(of_arm, arm, colour, metric))
     for arm, colour in arm_colours(arms).items():  # on top of all others
         best, dash = data[(data["arm"] == arm) & data["best"]], arm_dashes(arms)[arm]
-        figure.add_trace(_lines(best, arm, width=3.5, color=colour, dash=dash))
+        figure.add_trace(_lines(best, arm, metric, width=3.5, color=colour, dash=dash))
         figure.data[-1].update(showlegend=True)
     add_floor(figure, floor, [0, data["tokens"].max()], shown)
     figure.update_xaxes(title_text=f"training {unit}", rangemode="tozero", tickformat="~s")
     return finish(figure, shown)
 
 
-def _lines(data: pd.DataFrame, arm: str, **line: Any) -> go.Scatter:
+def _lines(data: pd.DataFrame, arm: str, metric: Metric, **line: Any) -> go.Scatter:
     """Draw all lines of one kind as one trace, with gaps: a trace per trial would be slow."""
     points: list[tuple[Any, Any, Any]] = []
     for _, trial in data.groupby("number"):
         points += [(row["tokens"], _short(row["perplexity"]), row["number"]) for row in rows(trial)]
         points.append((None, None, None))
+    form = ",.2f" if metric.is_perplexity else ".4~g"
     return go.Scatter(
         x=[tokens for tokens, _, _ in points],
         y=[perplexity for _, perplexity, _ in points],
@@ -97,7 +98,7 @@ def _lines(data: pd.DataFrame, arm: str, **line: Any) -> go.Scatter:
         mode="lines",
         line=line,
         showlegend=False,
-        **labelled(arm, "trial %{customdata}, at %{x:,.4~s}<br>perplexity %{y:,.2f}"),
+        **labelled(arm, f"trial %{{customdata}}, at %{{x:,.4~s}}<br>perplexity %{{y:{form}}}"),
     )
 
 
@@ -106,12 +107,12 @@ def _short(perplexity: float) -> float:
     return float(f"{perplexity:.6g}")
 
 
-def _crosses(of_arm: pd.DataFrame, arm: str, colour: str) -> go.Scatter:
+def _crosses(of_arm: pd.DataFrame, arm: str, colour: str, metric: Metric) -> go.Scatter:
     """Mark the diverged trials at their last evaluation, along the upper edge of the frame."""
     diverged = of_arm[of_arm["outcome"] == "diverged"].drop_duplicates("number", keep="last")
     trace = go.Scatter(
         x=plain(diverged["tokens"]),
-        text=[f"{_at_step(row)}<br>then diverged" for row in rows(diverged)],
+        text=[f"{_at_step(row, metric)}<br>then diverged" for row in rows(diverged)],
         customdata=plain(diverged["number"]),
         mode="markers",
         marker={"symbol": "x", "color": colour, "size": 10},
@@ -140,6 +141,7 @@ def plot_slice(
     parameter: str,
     arms: Sequence[str],
     distribution: BaseDistribution,
+    metric: Metric = PERPLEXITY,
 ) -> go.Figure:
     """Draw perplexity against one parameter, whose distribution gives the range of the axis.
 
@@ -154,7 +156,7 @@ def plot_slice(
     if isinstance(distribution, IntDistribution) and not distribution.log:
         data["x"] = data["value"].astype("float64") + data["arm"].map(offsets(arms))
     data["y"] = data["perplexity"]
-    data["text"] = [_label(row, parameter) for row in rows(data)]
+    data["text"] = [_label(row, parameter, metric) for row in rows(data)]
     figure = go.Figure()
     for arm, colour in arm_colours(arms).items():
         of_arm, symbol = data[data["arm"] == arm], arm_symbols(arms)[arm]
@@ -234,11 +236,12 @@ def _bars(table: pd.DataFrame, arms: Sequence[str], text: str) -> go.Figure:
     return finish(figure, height=110 + len(table) * (16 + 20 * len(figure.data)))  # pixels
 
 
-def _at_step(row: dict[Any, Any]) -> str:
-    return f"trial {row['number']}, step {row['step']}<br>perplexity {row['perplexity']:,.2f}"
+def _at_step(row: dict[Any, Any], metric: Metric) -> str:
+    result = written(row["perplexity"], metric)
+    return f"trial {row['number']}, step {row['step']}<br>perplexity {result}"
 
 
-def _label(row: dict[Any, Any], parameter: str) -> str:
+def _label(row: dict[Any, Any], parameter: str, metric: Metric) -> str:
     value = row["value"]
     lines = [
         f"trial {row['number']}, {row['outcome']}",
@@ -247,5 +250,5 @@ def _label(row: dict[Any, Any], parameter: str) -> str:
     if not pd.isna(row["baseline"]):
         lines.append(f"baseline {row['baseline']}")
     known = not pd.isna(row["perplexity"])
-    lines.append(f"perplexity {row['perplexity']:,.2f}" if known else "no perplexity")
+    lines.append(f"perplexity {written(row['perplexity'], metric)}" if known else "no perplexity")
     return "<br>".join(lines)

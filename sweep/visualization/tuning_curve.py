@@ -8,7 +8,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from sweep.analysis.tuning_curve import LOWEST_PERPLEXITY
-from sweep.visualization._axes import integer_ticks, labelled, rows
+from sweep.study.metric import PERPLEXITY, Metric
+from sweep.visualization._axes import integer_ticks, labelled, rows, written
 from sweep.visualization.style import (
     Frame,
     add_floor,
@@ -26,7 +27,10 @@ BAND = 0.16  # opacity
 
 
 def plot_tuning_curve(
-    table: pd.DataFrame, arms: Sequence[str], floor: float | None = None
+    table: pd.DataFrame,
+    arms: Sequence[str],
+    floor: float | None = None,
+    metric: Metric = PERPLEXITY,
 ) -> go.Figure:
     """Draw the median perplexity of the best of n trials against what n trials cost.
 
@@ -37,6 +41,7 @@ def plot_tuning_curve(
         table: tuning_curve.tuning_curve_table.
         arms: All arms of the study.
         floor: The lowest perplexity that any model can reach, if it is known.
+        metric: What the trials are ranked by.
     """
     found = table[table["perplexity"].abs() < math.inf]
     if found.empty:
@@ -52,7 +57,7 @@ def plot_tuning_curve(
         if (banded["arm"] == arm).any():
             figure.add_trace(_band(_thinned(banded[banded["arm"] == arm]), arm, colour, shown))
     for arm, colour in arm_colours(arms).items():
-        curve = _curve(_thinned(found[found["arm"] == arm]), arm)
+        curve = _curve(_thinned(found[found["arm"] == arm]), arm, metric)
         marker = {"symbol": arm_symbols(arms)[arm], "size": 6}
         figure.add_trace(curve.update(line={"color": colour, "dash": arm_dashes(arms)[arm]}))
         figure.data[-1].update(marker=marker)
@@ -94,9 +99,9 @@ def _band(of_arm: pd.DataFrame, arm: str, colour: str, shown: Frame) -> go.Scatt
     return area.update(showlegend=False, hoverinfo="skip", hovertemplate=None)
 
 
-def _curve(of_arm: pd.DataFrame, arm: str) -> go.Scatter:
+def _curve(of_arm: pd.DataFrame, arm: str, metric: Metric) -> go.Scatter:
     texts = [
-        f"{row['n']} trials{_tokens(row['cost'])}: {row['perplexity']:,.2f}"
+        f"{row['n']} trials{_tokens(row['cost'])}: {written(row['perplexity'], metric)}"
         f"{_ends(row['low'], row['high'])}"
         for row in rows(of_arm)
     ]

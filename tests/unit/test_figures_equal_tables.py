@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import plotly.graph_objects as go
 import pytest
-from stored_studies import STUDY
+from stored_studies import PROGRAM, STUDY
 from stored_verdicts import Judged, ends
 
 from sweep.analysis.calibration import calibration_table
@@ -243,3 +243,19 @@ def test_the_dashboards_figures_draw_the_stored_numbers(reader: StudyReader):
     assert EQUAL["tuning-curve"](reader, drawn["tuning-curve-by-arm"])
     assert EQUAL["slice-learning_rate"](reader, drawn["learning-rate-by-arm"])
     assert EQUAL["confirm-runs"](reader, drawn["confirm-runs"])
+
+
+def test_hover_texts_have_a_programs_figures_in_three_digits_and_names_as_they_are(tmp_path):
+    text = PROGRAM.replace('"accuracy"', '"val_perplexity"').replace('"sgd"', '"low perplexity"')
+    judged = Judged(tmp_path, text)
+    judged.run(CONFIRM, dict.fromkeys(judged.request.arms, [0.00012] * 5))
+    keep(judged.stored.study, make_record(judged.request, judged.stored.storage))
+    for _ in range(2):
+        judged.stored.add("muon", [0.00012])
+    reader = read_study(judged.stored.storage, judged.stored.study)
+    drawn = {each.name: str(each.draw().to_json()) for each in figures(reader)}
+    for name in ("tuning-curve", "slice-n_layer", "cost-time", "confirm-runs"):
+        assert "1.20e-04" in drawn[name], name
+    assert "val_perplexity %{y:.4~g}" in drawn["curves"]
+    assert "low perplexity" in drawn["curves"]
+    assert not any("val_val" in text for text in drawn.values())

@@ -377,6 +377,7 @@ def test_figures_of_another_metric_draw_it_and_name_it(tmp_path: Path):
     judged.run(CONFIRM, {"cross_entropy": ends(1), "squentropy": ends(1.05)})
     keep(stored.study, make_record(judged.request, stored.storage))
     reader = read_study(stored.storage, stored.study)
+    assert "the variance of log link perplexity that" in figure(reader, "importances").caption
     curves = figure(reader, "curves").draw()
     assert {y for trace in curves.data for y in trace.y or () if y} == {80.0}
     assert curves.layout.yaxis.title.text == "validation link perplexity"

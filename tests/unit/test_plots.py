@@ -253,6 +253,14 @@ def test_plot_slice_of_choices_has_a_category_axis(stored):
     assert figure.layout.xaxis.type == "category"
 
 
+def test_an_axis_of_choices_has_all_of_them_in_the_order_of_the_study(stored):
+    trials = tables(stored)[1].assign(dropout=[0.1, 0.0, 0.1, 0.1, 0.0, 0.1])
+    space = CategoricalDistribution([0, 0.1, 0.2])
+    axis = plots.plot_slice(trials, "dropout", ARMS, space).layout.xaxis
+    assert (axis.categoryorder, axis.categoryarray) == ("array", (0, 0.1, 0.2))
+    assert axis.range == (-0.5, 2.5)
+
+
 # Importances
 
 

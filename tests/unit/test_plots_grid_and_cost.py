@@ -53,6 +53,13 @@ def test_grid_data_takes_choices_as_they_are():
     assert set(grid_data(GRID, "dropout", "n_layer", space)["x"]) == {"0.01", "0.04", "0.3"}
 
 
+def test_an_integer_among_real_choices_is_a_cell_of_the_grid():
+    space = SPACE | {"dropout": CategoricalDistribution([0, 0.1])}
+    trials = GRID.assign(dropout=[0.0, 0.0, 0.1, 0.1])  # of such choices the column is real
+    data = grid_data(trials, "dropout", "n_layer", space)
+    assert list(zip(data["x"], data["count"], strict=True)) == [("0", 2), ("0.1", 1)]
+
+
 def test_plot_grid_has_a_map_per_arm_with_counts_on_one_scale():
     figure = plots.plot_grid(GRID, "dropout", "n_layer", ARMS, SPACE)
     first, without, second, _ = figure.data
