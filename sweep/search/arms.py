@@ -6,6 +6,7 @@ memory and made anew each time: nothing has to be kept in step, not even after a
 
 import copy
 import math
+import sys
 from collections.abc import Container, Iterable, Sequence
 from typing import Any, Literal
 
@@ -49,11 +50,12 @@ def gp_observations(
     """Return trials as observations for a Gaussian process, valued by log perplexity.
 
     Perplexities span orders of magnitude; any other metric stays as it is. A pruned trial has its
-    forecast as its value, or it would look bad for not having been trained to its end; a diverged
-    one has the worst value of all.
+    forecast as its value, or it would look bad for not having been trained to its end; one that
+    diverged, or whose value is infinite, has the worst finite value of all.
     """
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     values = [trial.value for trial in trials if trial.value is not None]
+    values = [value for value in values if math.isfinite(value)]
     worst = max(values, key=metric.rank, default=math.nan)
     return [_gp_observation(trial, complete, metric, worst) for trial in trials]
 
@@ -61,17 +63,23 @@ def gp_observations(
 def _gp_observation(
     trial: FrozenTrial, complete: Sequence[FrozenTrial], metric: Metric, worst: float
 ) -> FrozenTrial:
-    capped = trial.state == TrialState.PRUNED and _is_capped(trial)
-    value = worst if capped and not math.isnan(worst) else trial.value
+    value, pruned = trial.value, trial.state == TrialState.PRUNED
+    lost = (pruned and _is_capped(trial)) or not (value is None or math.isfinite(value))
+    if lost and not math.isnan(worst):
+        value = worst
     if value is None:  # running, waiting or failed
         return trial
-    stopped = trial.state == TrialState.PRUNED and not capped
-    if stopped and metric.is_perplexity:
+    if pruned and not lost and metric.is_perplexity:
         value = forecast(trial, complete)
     taken = copy.copy(trial)
-    taken.value = math.log(value) if metric.is_perplexity else value
+    taken.value = _log(value) if metric.is_perplexity else value
     taken.state = TrialState.COMPLETE
     return taken
+
+
+def _log(value: float) -> float:
+    """Return the logarithm; 0 and infinity, of a program whose figure is no nats, have one too."""
+    return math.log(min(max(value, math.ulp(0.0)), sys.float_info.max))
 
 
 def _is_capped(trial: FrozenTrial) -> bool:
@@ -181,16 +189,18 @@ def forecast(trial: FrozenTrial, complete: Sequence[FrozenTrial]) -> float:
         complete: Trials of the same arm, evaluated at the same steps.
 
     Returns:
-        Its own last perplexity where no complete trial was evaluated at that step.
+        Its own last perplexity where no complete trial was evaluated at that step, or where a
+        figure is 0 or infinite, which no factor leads to.
     """
     value: float = trial.values[0]
     step = trial.last_step
     there: list[tuple[float, float]] = [
         (other.intermediate_values[step], other.values[0])
         for other in complete
-        if step in other.intermediate_values
+        if 0 < other.intermediate_values.get(step, math.nan) < math.inf
+        if other.values[0] < math.inf
     ]
-    if not there:
+    if not there or value == 0:
         return value
-    at_step, end = min(there, key=lambda pair: abs(math.log(pair[0] / value)))
+    at_step, end = min(there, key=lambda pair: abs(_log(pair[0] / value)))
     return value * end / at_step

@@ -352,6 +352,30 @@ def test_a_pruned_trial_counts_with_what_it_was_on_its_way_to(
     assert gp_observations(trials)[3].value == pytest.approx(math.log(expected))
 
 
+@pytest.mark.parametrize(
+    ("curve", "last", "expected"),
+    [
+        ([4.0, 3.0], math.inf, 3.0),  # as bad as the worst
+        ([math.inf, 3.0], 5.0, 5.0),  # from infinity it fell by no factor
+        ([0.0, 3.0], 5.0, 5.0),
+        ([4.0, math.inf], 5.0, 5.0),
+        ([4.0, 3.0], 0.0, math.ulp(0.0)),
+        ([1e-300, 1e-300], 1e300, 1e300),
+        ([4.0, 0.0], 5.0, math.ulp(0.0)),
+    ],
+)
+def test_a_figure_of_zero_or_infinity_can_be_learned_from(
+    curve: list[float], last: float, expected: float
+) -> None:
+    complete = create_trial(value=curve[-1], intermediate_values=dict(enumerate(curve)))
+    pruned = create_trial(state=TrialState.PRUNED, value=last, intermediate_values={0: last})
+
+    seen = gp_observations([complete, pruned])
+
+    assert seen[1].value == pytest.approx(math.log(expected))
+    assert all(trial.value is not None and math.isfinite(trial.value) for trial in seen)
+
+
 def test_many_trials_of_an_arm_are_left_to_tpe(study: optuna.Study, spec: StudySpec) -> None:
     run(study, with_sampler(spec, kind="random", startup_trials=STARTUP), MAX_GP_TRIALS, arm=CROSS)
     tpe, gp = (with_sampler(spec, kind=kind, startup_trials=STARTUP) for kind in ("tpe", "gp"))
