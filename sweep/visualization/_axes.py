@@ -16,9 +16,9 @@ def parameter_axis(parameter: str, distribution: BaseDistribution) -> dict[str, 
     """Make an axis over the range that was searched, also where no trial was."""
     axis: dict[str, Any] = {"title_text": parameter}
     if isinstance(distribution, CategoricalDistribution):
-        ends = [-0.5, len(distribution.choices) - 0.5]
-        axis |= {"type": "category", "range": ends, "categoryorder": "array"}
-        return axis | {"categoryarray": list(distribution.choices)}
+        choices = list(distribution.choices)
+        axis |= {"type": "category", "categoryorder": "array", "categoryarray": choices}
+        return axis | {"range": [-0.5, len(choices) - 0.5]}
     ends: Any = distribution  # float and int distributions alike
     if ends.log:
         low, high = math.log10(ends.low), math.log10(ends.high)

@@ -54,6 +54,9 @@ def test_a_report_with_a_verdict_draws_every_seed_and_its_pairs(page, tmp_path):
     judged.run(SCREENING, {"cross_entropy": [82.0] * 3, "squentropy": [80.0] * 3})
     judged.run(CONFIRM, {"cross_entropy": ends(1, [0] * 5), "squentropy": ends(1.05)})
     study, storage = judged.stored.study, judged.stored.storage
+    for arm, count in (("cross_entropy", 1), ("squentropy", 9)):
+        for _ in range(count):
+            judged.stored.add(arm, [900.0], outcome="pruned")
     keep(study, make_record(judged.request, storage))
     assert opened(page, write_report(storage, study, tmp_path / "report.html")) == []
     count = "all => all.map((f) => [f.id, f.querySelectorAll('.point').length])"
@@ -66,6 +69,9 @@ def test_a_report_with_a_verdict_draws_every_seed_and_its_pairs(page, tmp_path):
     assert [row.split("\t")[-1] for row in table] == ["the reference", "worse"]
     assert page.locator(".arm .value").all_inner_texts() == ["60.00", "63.00"]
     assert "best of the search\n80.00" in page.locator(".arm").first.inner_text()
+    budget = page.get_by_role("region", name="The budget of each arm")
+    budget.get_by_role("button", name="tokens").click()
+    assert budget.locator("td:nth-last-child(2)").all_inner_texts() == ["2,000", "10,000"]
 
 
 def test_a_heading_sorts_its_table_with_the_keyboard_as_well(page, report):

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from browsers import complaints_of
 from playwright.sync_api import Page
+from stored_studies import PROGRAM, StoredStudy
 
 from gpt.config import TrainConfig
+from sweep.report.report import write_report
 
 ROWS = "#all-trials tbody tr:not([hidden])"
 SHOWN = f"all => [...document.querySelectorAll('{ROWS}')].map((r) => Number(r.dataset.trial))"
@@ -100,6 +102,24 @@ def test_brushing_an_axis_shows_its_range_in_every_view(trials):
     brush(trials, "n_layer", 0.5, 0.5)  # a click frees it
     assert len(shown(trials)) == 22
     assert trials.locator("#ranges input").count() == 0
+
+
+def test_real_choices_and_capital_letters_are_found(page, tmp_path):
+    text = PROGRAM.replace('"accuracy"', '"BLEU"').replace(
+        "low = 1e-4\nhigh = 1e-2\nlog = true", "choices = [6e-6, 0.0, 1]"
+    )
+    stored = StoredStudy(tmp_path, text, files={})
+    for bleu, rate in enumerate((6e-6, 0.0, 1.0)):
+        stored.add("muon", [10.0 + bleu], learning_rate=rate)
+    page.goto(write_report(stored.storage, stored.study, tmp_path / "report.html").as_uri())
+    places = "trials.map((trial) => placeOf('learning_rate', trial))"
+    assert page.evaluate(places) == [0, 1, 2]
+    brush(page, "learning_rate", 0.0, 1.0)
+    assert shown(page) == [0, 1, 2]
+    assert page.locator("#ranges .chip span").inner_text() == "6e-06, 0.0, 1"
+    page.locator("#filter").fill("BLEU>10.5 LR=0")
+    assert shown(page) == [1]
+    assert page.locator("#found").inner_text() == "1 of 3"
 
 
 def test_filters_by_arm_outcome_and_range_hold_together(trials):

@@ -38,12 +38,12 @@ function passes(trial) {
       return value !== null && low <= value && value <= high;
     });
 }
-// A range of an axis with categories is one of their positions on it.
+// A range of an axis with categories is one of their positions on it. Of 6e-05 a cell has 0.00006.
 function placeOf(name, trial) {
   const { choices } = study.axes.find((axis) => axis.name === name) ?? {};
   const value = trial.values[name];
   if (!choices || value === null) return value;
-  return choices.indexOf(String(value));
+  return choices.findIndex((choice) => (typeof value === "number" ? Number(choice) : choice) === value);
 }
 function choose(number, chosen = !state.chosen.includes(number)) {
   state.chosen = state.chosen.filter((other) => other !== number);
@@ -53,11 +53,12 @@ function choose(number, chosen = !state.chosen.includes(number)) {
 
 // Search: every word must be in the row, and every comparison such as n_layer>3 must hold.
 const COMPARISON = /^([^<>=]+)(<=|>=|<|>|=)(.+)$/;
-const longName = (name) => study.short_names[name] || name;
+const inLower = new Map(names.map((name) => [name.toLowerCase(), name]));
+const columnOf = (name) => inLower.get(name) ?? inLower.get(study.short_names[name]);
 function holds(trial, word) {
   const [, name, sign, bound] = word.match(COMPARISON) || [];
-  if (!names.includes(longName(name))) return trial.text.includes(word);
-  const value = trial.values[longName(name)];
+  if (!columnOf(name)) return trial.text.includes(word);
+  const value = trial.values[columnOf(name)];
   const limit = Number(bound);
   if (sign === "=") return value === limit || String(value ?? MISSING).toLowerCase() === bound;
   if (typeof value !== "number") return false;
@@ -65,7 +66,7 @@ function holds(trial, word) {
 }
 function unknown(words) {
   const missing = words.map((word) => (word.match(COMPARISON) || [])[1])
-    .filter((name) => name && !names.includes(longName(name)));
+    .filter((name) => name && !columnOf(name));
   return missing.length ? `; there is no column ${missing.join(", ")}` : "";
 }
 const search = document.getElementById("filter");
