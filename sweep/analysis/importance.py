@@ -12,7 +12,7 @@ from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvalu
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
-from sweep.analysis.results import column_of, complete_trials, metric_of_study
+from sweep.analysis.results import complete_trials, metric_of_study, param_column
 from sweep.study.metric import Metric
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def importances_table(study: optuna.Study, arms: Sequence[str]) -> "pd.DataFrame
             of_arm = optuna.create_study(storage=memory, direction=metric.direction)
             of_arm.add_trials([_on_linear_scales(trial, names, metric) for trial in chosen])
             found = optuna.importance.get_param_importances(of_arm, evaluator=evaluator)
-            rows += [(arm, question, column_of(name), share) for name, share in found.items()]
+            rows += [(arm, question, param_column(name), share) for name, share in found.items()]
     return pd.DataFrame(rows, columns=["arm", "question", "parameter", "importance"])
 
 

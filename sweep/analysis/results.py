@@ -86,7 +86,7 @@ _TAKEN = {  # columns that are no parameter's, with those that a report adds
 }
 
 
-def column_of(parameter: str) -> str:
+def param_column(parameter: str) -> str:
     """Return the column of a searched parameter in tables of trials; most have its own name."""
     return f"params_{parameter}" if parameter in _TAKEN else parameter
 
@@ -142,7 +142,7 @@ def trials_table(study: optuna.Study) -> "pd.DataFrame":
         cross_entropy  float64  nats per token: the logarithm of perplexity; NaN of another metric
         <parameter>    one column per searched parameter, in the order of the study file: float64,
                        Int64 or string; missing where the trial has no such parameter. One that
-                       is called as another column is "params_<name>", see `column_of`
+                       is called as another column is "params_<name>", see `param_column`
         n_params       Int64    weights of the model
         seconds        float64  wall-clock time from the last start to the end
         last_step      Int64    optimiser step of the last evaluation
@@ -153,12 +153,12 @@ def trials_table(study: optuna.Study) -> "pd.DataFrame":
     space = search_space(study)
     dtypes = {
         **_COLUMNS,
-        **{column_of(name): _dtype(distribution) for name, distribution in space.items()},
+        **{param_column(name): _dtype(distribution) for name, distribution in space.items()},
         **_COLUMNS_AFTER,
     }
     rows = [
         dict.fromkeys(dtypes)
-        | {column_of(name): value for name, value in row["params"].items()}
+        | {param_column(name): value for name, value in row["params"].items()}
         | {name: value for name, value in row.items() if name in dtypes}
         for row in trial_rows(study)
     ]

@@ -117,7 +117,7 @@ def read_study(storage: RDBStorage, study: optuna.Study) -> StudyReader:
         evaluations=evaluations.assign(perplexity=evaluations[ranked]),
         confirm_runs=runs.assign(perplexity=runs[ranked]),
         arms=results.arms(study),
-        parameters={results.column_of(name): one for name, one in space.items()},
+        parameters={results.param_column(name): one for name, one in space.items()},
     )
 
 
@@ -310,7 +310,7 @@ def _ratio(value: float, best: float) -> float:
 def _confirmed(reader: StudyReader, arm: str) -> Confirmation | None:
     for one in (reader.verdict or {}).get("confirmed", []):
         if one["arm"] == arm:
-            params = {results.column_of(name): value for name, value in one["params"].items()}
+            params = {results.param_column(name): value for name, value in one["params"].items()}
             settings = written_settings(reader, params)
             return Confirmation(one["trial"], one["perplexity"], len(one["perplexities"]), settings)
     return None

@@ -17,12 +17,12 @@ from sweep.analysis.results import (
     UNFINISHED,
     best_by_arm,
     best_trials,
-    column_of,
     compared_parameter,
     longest,
     metric_of_study,
     missing_runs,
     module_of_trials,
+    param_column,
     run_dir,
     search_space,
     trial_rows,
@@ -115,7 +115,10 @@ def _record(
     if left_out is not None:
         return {name: value for name, value in row.items() if name not in left_out}
     flat = {name: value for name, value in row.items() if name not in ("params", "values")}
-    return {**flat, **{column_of(name): value for name, value in (space | row["params"]).items()}}
+    return {
+        **flat,
+        **{param_column(name): value for name, value in (space | row["params"]).items()},
+    }
 
 
 def _named(row: dict[str, Any], metric: str) -> dict[str, Any]:

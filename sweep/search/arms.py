@@ -194,6 +194,8 @@ def forecast(trial: FrozenTrial, complete: Sequence[FrozenTrial]) -> float:
     """
     value: float = trial.values[0]
     step = trial.last_step
+    if step is None:
+        return value
     there: list[tuple[float, float]] = [
         (other.intermediate_values[step], other.values[0])
         for other in complete
