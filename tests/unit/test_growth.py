@@ -1,12 +1,13 @@
 """What a study may grow by, and its earlier trials afterwards."""
 
+import os
 import uuid
 from pathlib import Path
 
 import pytest
-from stored_studies import DATA, STUDY, StoredStudy
+from stored_studies import DATA, PROGRAM, STUDY, StoredStudy
 
-from gpt.errors import InputError
+from gpt.errors import InputError, StorageError
 from sweep.analysis.results import evaluations_table, trials_table
 from sweep.search.samplers import equal_budget, next_arm, next_proposal
 from sweep.storage.growth.extension import extended_keys
@@ -238,3 +239,55 @@ def test_run_directories_are_in_place_after_a_kill_before_or_after_the_study_is_
     assert sorted(path.name for path in folder.iterdir()) == [".study", "0", "1", "2", "3", "4"]
     assert (folder / "0" / "events.jsonl").read_text() == "{}\n"
     assert study_attrs(load_study(stored.storage, "new")).identity == identity
+
+
+def staged(stored: StoredStudy, folder: Path) -> Path:
+    """The staged copy of the run directory of trial 0."""
+    stage_runs(stored.study, folder, "new")
+    return folder / ".taken-over" / "0"
+
+
+def test_only_checkpoints_of_the_gpt_are_shared_by_two_studies(tmp_path: Path):
+    for name, text, shared in (("gpt", STUDY, True), ("program", PROGRAM, False)):
+        (tmp_path / name).mkdir()
+        stored = StoredStudy(tmp_path / name, text)
+        stored.add(stored.spec.arms[0], [0.5])
+        weights = runs_folder(stored.study) / "0" / "model.safetensors"
+        weights.write_bytes(b"step 10")
+        copy = staged(stored, tmp_path / name / "new") / "model.safetensors"
+        assert copy.read_bytes() == b"step 10"
+        assert copy.samefile(weights) == shared
+
+
+def test_links_of_a_run_directory_stay_links_and_those_within_lead_to_the_copy(
+    stored: StoredStudy, tmp_path: Path
+):
+    run = (runs_folder(stored.study) / "0").resolve()
+    (run / "checkpoints").mkdir(exist_ok=True)
+    (run / "checkpoints" / "best").symlink_to(run / "step-20")
+    (run / "latest").symlink_to("step-10")
+    (run / "data").symlink_to(tmp_path / "data")
+    copy = staged(stored, tmp_path / "new")
+    links = {path.name: str(path.readlink()) for path in copy.rglob("*") if path.is_symlink()}
+    assert links == {"latest": "step-10", "best": "../step-20", "data": str(tmp_path / "data")}
+
+
+def test_a_fifo_in_a_run_directory_is_not_taken_over(stored: StoredStudy, tmp_path: Path):
+    os.mkfifo(runs_folder(stored.study) / "0" / "control")
+    assert not (staged(stored, tmp_path / "new") / "control").exists()
+
+
+def test_a_file_that_cannot_be_copied_is_named_in_one_line(
+    stored: StoredStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (runs_folder(stored.study) / "0" / "model.safetensors").write_bytes(b"step 10")
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "link", full)
+    monkeypatch.setattr("shutil.copyfile", full)
+    with pytest.raises(
+        StorageError, match=r"0/\S+ must be copied to .*: .*No space left on device"
+    ):
+        staged(stored, tmp_path / "new")

@@ -28,7 +28,7 @@ from optuna.distributions import (
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from gpt.errors import InputError
+from gpt.errors import InputError, StorageError
 from gpt.system.files import atomic_write_text
 from sweep.storage.growth.extension import Extension, extensions
 from sweep.storage.location import MARKER, runs_folder
@@ -163,27 +163,54 @@ def _counted(trials: Iterable[FrozenTrial]) -> dict[str, int]:
 def stage_runs(old: optuna.Study, folder: Path, identity: str) -> None:
     """Copy the run directories of a study to where `settle_runs` finds them.
 
-    Checkpoints, which nobody changes, become links to the same files where the disk can do that.
-    A trial that counts as running may have a process that writes: it starts again.
+    Checkpoints of the GPT, which nobody changes, become links to the same files where the disk can
+    do that; a program may write to its own. Symbolic links stay links, those within a run directory
+    to the copy. A trial that counts as running may have a process that writes: it starts again.
 
     Args:
         old: The study that has them.
         folder: Of the new study's runs.
         identity: Of the new study.
+
+    Raises:
+        StorageError: a file cannot be read, or its copy cannot be written.
     """
+    of_program = (study_attrs(old).spec or {}).get("trainer")
+    copy = shutil.copy2 if of_program else _link_or_copy
     staged = folder / STAGED
     shutil.rmtree(staged, ignore_errors=True)  # of a call that was killed before it was stored
     staged.mkdir(parents=True)
     for trial in old.get_trials(deepcopy=False):
         source = runs_folder(old) / str(trial.number)
         if trial.state != TrialState.RUNNING and source.is_dir():
-            shutil.copytree(
-                source,
-                staged / source.name,
-                copy_function=_link_or_copy,
-                ignore=shutil.ignore_patterns(".*"),
-            )
+            try:
+                shutil.copytree(
+                    source, staged / source.name, True, ignore=_not_copied, copy_function=copy
+                )
+            except shutil.Error as error:  # of several files: the first says it
+                path, _, why = error.args[0][0]
+                raise StorageError(
+                    f"{path} must be copied to {staged}, but: {why}; "
+                    f"mend that and run the same command again."
+                ) from error
+            _lead_to_copy(source.resolve(), staged / source.name)
     atomic_write_text(staged / MARKER, identity)  # on the disk before the study is stored
+
+
+def _not_copied(folder: str, names: list[str]) -> set[str]:
+    """Name what is hidden, and sockets, FIFOs and devices, which would be read without an end."""
+    paths = [Path(folder, name) for name in names]
+    kept = (path.is_symlink() or path.is_file() or path.is_dir() for path in paths)
+    pairs = zip(names, kept, strict=True)
+    return {name for name, keep in pairs if name.startswith(".") or not keep}
+
+
+def _lead_to_copy(source: Path, copy: Path) -> None:
+    """Make absolute links into a run directory lead to the same place in its copy."""
+    for path in copy.rglob("*"):
+        if path.is_symlink() and (target := path.readlink()).is_relative_to(source):
+            path.unlink()
+            path.symlink_to(os.path.relpath(copy / target.relative_to(source), path.parent))
 
 
 def settle_runs(study: optuna.Study | None, folder: Path) -> None:
