@@ -191,7 +191,7 @@ def stage_runs(old: optuna.Study, folder: Path, identity: str) -> None:
                 path, _, why = error.args[0][0]
                 raise StorageError(
                     f"{path} must be copied to {staged}, but: {why}; "
-                    f"mend that and run the same command again."
+                    f"fix that and run the same command again."
                 ) from error
             _lead_to_copy(source.resolve(), staged / source.name)
     atomic_write_text(staged / MARKER, identity)  # on the disk before the study is stored
